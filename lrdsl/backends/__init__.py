@@ -1,0 +1,1 @@
+"""Runners of Programs and generated text; they take addresses and sizes, never tensors."""

@@ -1,0 +1,147 @@
+"""The CPU backend: g++ or clang++ compiles the generated text, ctypes loads it, torch's own threads run it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..errors import BackendUnavailable, ToolchainError
+from ..ir.source import Source, fields, slots
+from . import cache
+
+COMPILERS = ("g++", "clang++", "c++")
+# Not -ffast-math: linked with it, a library changes the arithmetic of the whole process (denormals become 0).
+FLAGS = ("-std=gnu++17", "-O2", "-fno-math-errno", "-fno-trapping-math", "-fno-exceptions",
+         "-fno-asynchronous-unwind-tables", "-fPIC", "-shared", "-w", "-x", "c++")
+SMALL = 1 << 15  # numbers; below it a second thread costs more than it does
+LARGE = 4 << 20  # bytes; above it memory comes fresh from the system, and costs more than the kernel page by page
+PAGE = 2 << 20
+_PROCESS = os.getpid()
+_log = logging.getLogger("lrdsl.compile")
+
+
+def compiler() -> list[str]:
+    """The C++ compiler: `$CXX`, or the first of COMPILERS that is there. Raises BackendUnavailable."""
+    said = shlex.split(os.environ.get("CXX", ""))
+    for command in ([said] if said else [[name] for name in COMPILERS]):
+        path = shutil.which(command[0])
+        if path:
+            return [path, *command[1:]]
+    raise BackendUnavailable(
+        f"no C++ compiler: looked for {said[0] if said else ', '.join(COMPILERS)} on PATH\n"
+        "  way out: install one (Debian, Ubuntu: apt-get install g++; macOS: xcode-select --install), set CXX to it,\n"
+        "  or run on the slow definition of the language with LRDSL_BACKEND=reference")
+
+
+def _command() -> list[str]:
+    """The compiler with its flags. It compiles for this machine unless `$CXX` says `-march=…` itself."""
+    command = compiler()
+    native = [] if any(said.startswith(("-march=", "-mcpu=")) for said in command) else ["-march=native"]
+    return [*command, *native, *FLAGS]
+
+
+@functools.cache
+def _machine() -> str:
+    """What -march=native and the C library depend on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    cpu = [next((line for line in lines if line.startswith(what)), "") for what in ("model name", "flags", "Features")]
+    libc = "CS_GNU_LIBC_VERSION"
+    uname = os.uname()
+    return " ".join([uname.sysname, uname.machine, os.confstr(libc) or "" if libc in os.confstr_names else uname.release,
+                     *cpu])
+
+
+def _identity(path: str) -> str:
+    """A compiler is its path and its file's state: asking for the version would take longer than a cache hit."""
+    state = os.stat(path)
+    return f"{os.path.realpath(path)} {state.st_size} {state.st_mtime_ns}"
+
+
+def build(source: Source, place: Path | None = None) -> Path:
+    """The shared object of a Source, from the cache or compiled now. Raises ToolchainError, BackendUnavailable."""
+    command, place = _command(), place or cache.directory()
+    name = cache.key([source.text, *command, _identity(command[0]), _machine()]) + ".so"
+    return cache.find(place, name) or cache.put(place, name, _compile(command, source))
+
+
+def _compile(command: Sequence[str], source: Source) -> bytes:
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="lrdsl-") as work:
+        product = Path(work, f"{source.entry}.so")
+        done = subprocess.run([*command, "-", "-o", str(product)], input=source.text, capture_output=True, check=False,
+                              encoding="utf-8", errors="replace", env={**os.environ, "LC_ALL": "C"})
+        if done.returncode == 0 and product.exists():
+            _log.info("compiled %s in %.2f s", source.entry, time.perf_counter() - start)
+            return product.read_bytes()
+    fd, kept = tempfile.mkstemp(prefix=f"lrdsl-{source.entry}-", suffix=".cpp")  # stays, for whoever reads the error
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(source.text)
+    raise ToolchainError([*command, kept], done.stderr or f"nothing, with exit status {done.returncode}", kept)
+
+
+def load(source: Source) -> Callable[[Sequence[int], int], None]:
+    """The Source as something to launch on the slots of `ir.source.fields` with a number of threads.
+
+    Sequences are addressed with channels contiguous. Work on fewer than SMALL numbers runs on the caller's thread, and so
+    does everything in a forked child, which has none of its parent's threads.
+    """
+    run = getattr(_library(source), source.entry)
+    run.argtypes, run.restype = (ctypes.c_void_p, ctypes.c_long), None
+    names = fields(source.program)
+    pack = ctypes.c_int64 * len(names)
+    columns = sum(len(b.columns) for b in source.program.buffers)
+    keeps = [(names.index(s.name), s.columns) for s in slots(source.program) if s.kind == "keep"]
+    size = 8 if source.dtype == "float64" else 4
+
+    def launch(values: Sequence[int], threads: int = 1) -> None:
+        B, T, C = values[-3:]
+        if B * T * C * size >= LARGE:
+            for at, width in keeps:
+                address, batch, time = values[at:at + 3]
+                _expect(address, ((B - 1) * batch + (T - 1) * time + width * C) * size)
+        alone = threads == 1 or B * T * C * columns < SMALL or os.getpid() != _PROCESS
+        run(pack(*values), 1 if alone else threads)
+
+    return launch
+
+
+def _library(source: Source) -> ctypes.CDLL:
+    """Loaded; from a directory of this process where the cache cannot be written or may not hold code (noexec)."""
+    error: OSError | None = None
+    for place in (cache.directory, cache.private_directory):
+        try:
+            return ctypes.CDLL(str(build(source, place())))
+        except OSError as failed:
+            error = failed
+    raise BackendUnavailable(
+        f"a kernel cannot be compiled or loaded here: {error}\n"
+        "  way out: name a directory that is your own, not full, and not mounted noexec in LRDSL_CACHE_DIR or TMPDIR")
+
+
+@functools.cache
+def _madvise() -> Callable[[int, int, int], int] | None:
+    """The system's call that asks for huge pages, where there is one."""
+    advise = getattr(ctypes.CDLL(None), "madvise", None) if sys.platform == "linux" else None
+    if advise:
+        advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return advise
+
+
+def _expect(address: int, size: int) -> None:
+    """Tell the system that a large output is about to be written, so that it comes in huge pages: 500 faults fewer each."""
+    first, last, advise = -(-address // PAGE) * PAGE, (address + size) // PAGE * PAGE, _madvise()
+    if advise and first < last:
+        advise(first, last - first, 14)  # MADV_HUGEPAGE; a refusal does no harm

@@ -1,0 +1,1 @@
+"""From Kernels to text."""

@@ -1,0 +1,256 @@
+"""From Kernel to Source: everything a template needs, as finished lines, and the text it makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..ir.kernel import Kernel, lagged
+from ..ir.names import c_name
+from ..ir.program import Edge, Let, Scan
+from ..ir.source import SIZES, Source, slots
+from ..ir.text import show
+from .environment import environment, text
+from .printers import PRODUCT, SUM, Printer, number
+
+
+@dataclass(frozen=True)
+class Window:
+    """`depth` values of a sequence beyond its segment. given: the field of Args that points to them, or "0"."""
+
+    name: str
+    given: str
+    init: str
+
+
+@dataclass(frozen=True)
+class Load:
+    """`value` is read from the sequence whose row 0 is at `base`, `time` apart, at `lag` steps from t (`back` = |lag|).
+
+    apart: the row of the next step does not follow in memory, so that no processor fetches it ahead of its own.
+    """
+
+    value: str
+    base: str
+    time: str
+    side: int
+    back: int
+    start: str
+    edge: str
+    apart: bool
+
+
+@dataclass(frozen=True)
+class Store:
+    """`value` is written to the sequence whose row 0 is at `base`, `time` apart; `pointer` names its row."""
+
+    pointer: str
+    base: str
+    time: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Register:
+    """A shift register: `value` enters, past[k-1] is what it held k steps back. final, crossing: where row 0 is, or ""."""
+
+    name: str
+    value: str
+    depth: int
+    past: tuple[str, ...]
+    start: str
+    edge: str
+    final: str
+    crossing: str
+
+    @property
+    def moves(self) -> tuple[tuple[str, str], ...]:
+        """(to, from) of one shift, in the order that loses nothing."""
+        return tuple(zip(self.past, (self.value, *self.past), strict=False))[::-1]
+
+
+@dataclass(frozen=True)
+class View:
+    """What a template sees of a kernel. Every text in it is finished."""
+
+    entry: str
+    header: tuple[str, ...]
+    args: tuple[tuple[str, str, str], ...]
+    loads: tuple[Load, ...]
+    vectors: tuple[tuple[str, str], ...]
+    scalars: tuple[tuple[str, str], ...]
+    registers: tuple[Register, ...]
+    windows: tuple[Window, ...]
+    lines: tuple[str, ...]
+    stores: tuple[Store, ...]
+    sums: tuple[tuple[str, str], ...]
+    rows: int
+    reverse: bool
+    first: str
+    forth: str
+    time: str
+    crossed: str
+    inside: str
+    fold: int
+    ahead: int
+    block: int
+
+
+def emit(kernels: Sequence[Kernel], arch: str = "") -> tuple[Source, ...]:
+    """One Source a Kernel: each compiles alone."""
+    return tuple(Source(k.target, k.entry, _file([k], arch), k.program, k.dtype, k.block) for k in kernels)
+
+
+def emit_together(kernels: Sequence[Kernel], arch: str = "") -> str:
+    """All kernels of a cell in one file, for reading."""
+    return _file(kernels, arch)
+
+
+def _file(kernels: Sequence[Kernel], arch: str) -> str:
+    first = kernels[0]
+    real = {"float32": "float", "float64": "double"}[first.dtype]
+    prelude = text("cpu/vmath.h") if first.target == "cpu" else text("cuda/prelude.cuh")
+    template = environment().get_template(f"{first.target}/{first.strategy}.{'cpp' if first.target == 'cpu' else 'cu'}.j2")
+    return template.render(real=real, double=int(first.dtype == "float64"), arch=arch, prelude=prelude,
+                           kernels=[view(k) for k in kernels])
+
+
+def view(kernel: Kernel) -> View:
+    """The Kernel as finished lines."""
+    program, names = kernel.program, dict(kernel.names)
+    printer = Printer(names, kernel.dtype)
+    field = _fields(kernel)
+    columns = {b.name: len(b.columns) for b in program.buffers}
+    windows: dict[tuple[str | None, float], Window] = {}
+
+    def window(given: str | None, init: float) -> str:
+        key = (given, 0.0 if given and init == 0 else init)
+        if key not in windows:
+            name = f"{field[given]}_beyond" if given else "zeros" if init == 0 else f"constant_{len(windows)}"
+            windows[key] = Window(name, field[given] if given else "", number(init, kernel.dtype))
+        return windows[key].name
+
+    def base(tensor: str, column: int) -> str:
+        offset = {0: "", 1: " + a.C"}.get(column, f" + {column} * a.C")
+        return f"a.{field[tensor]} + b * a.{field[tensor]}_batch{offset}"
+
+    def beyond(tensor: str | None, depth: int) -> str:
+        return f"a.{field[tensor]} + b * {f'{depth} * ' if depth > 1 else ''}a.C" if tensor else ""
+
+    def load(value: str, buffer: str, column: int, lag: int, edge: Edge | None) -> Load:
+        start, cut = (window(edge.start, edge.init), window(edge.edge, edge.init)) if edge else ("", "")
+        return Load(value, base(buffer, column), f"a.{field[buffer]}_time", (lag > 0) - (lag < 0), abs(lag), start, cut,
+                    lag == 0 and columns[buffer] > 1)
+
+    loads = tuple(load(names[lagged(r.sample.base, r.sample.lag)], r.buffer, r.column, r.sample.lag, r.edge)
+                  for r in kernel.reads)
+    registers = tuple(
+        Register(f"{names[e.base]}_kept", names[e.base], e.depth,
+                 tuple(names[lagged(e.base, e.side * k)] for k in range(1, e.depth + 1)),
+                 window(e.start, e.init), window(e.edge, e.init), beyond(e.final, e.depth), beyond(e.crossing, e.depth))
+        for e in program.registers)
+    lines: list[str] = []
+    for step in program.steps:
+        if isinstance(step, Let):
+            lines.append(f"const V {names[step.target]} = {printer(step.expr)};")
+        else:
+            lines += _scan(step, names, printer)
+    stores = tuple(Store(f"to_{field[k.name]}" + (f"_{column}" if len(k.samples) > 1 else ""), base(k.name, column),
+                         f"a.{field[k.name]}_time", names[s])
+                   for k in program.keeps for column, s in enumerate(k.samples))
+    reverse = program.reverse
+    return View(
+        kernel.entry, _header(kernel), _args(kernel, field), loads,
+        tuple((names[v.name], field[v.name]) for v in program.vectors if v.shape == "channel"),
+        tuple((names[v.name], field[v.name]) for v in program.vectors if v.shape == "one"),
+        registers, tuple(windows.values()), tuple(lines), stores,
+        tuple((field[s.name], names[s.sample]) for s in program.sums),
+        sum(r.depth for r in registers) + len(windows) + 2 * len(program.sums), reverse,
+        "a.T - 1" if reverse else "0", "--t" if reverse else "++t", "a.T - 1 - s" if reverse else "s",
+        "t + 1" if reverse else "t", _inside(kernel), kernel.fold, kernel.ahead, kernel.block)
+
+
+def _inside(kernel: Kernel) -> str:
+    """Where the steps loaded while steps lo, lo + 1, … of the ring are done read nothing beyond either end."""
+    lags = [r.sample.lag * kernel.program.direction for r in kernel.reads]
+    behind, before = max([0, *(-lag for lag in lags)]), max([0, *lags])
+    first = f"lo >= {behind - kernel.ahead} && " if behind > kernel.ahead else ""
+    return f"{first}lo + {2 * kernel.ahead + before} <= a.T"
+
+
+def _fields(kernel: Kernel) -> dict[str, str]:
+    """Names of the fields of Args, each once; those of strides begin with their tensor's."""
+    ours = {"reset", "reset_batch", "reset_time"}
+    taken, found = {*SIZES, *ours}, dict[str, str]()
+    for s in slots(kernel.program):
+        plain = name = s.name.lstrip(".") if s.kind == "reset" else c_name(s.name, set())
+        k, ends = 1, [f.removeprefix(s.name).replace(".", "_") for f in s.fields]
+        taken -= ours if s.kind == "reset" else set()
+        while taken & {name + end for end in ends}:
+            name, k = f"{plain}_{k + 1}", k + 1
+        found |= {f: name + end for f, end in zip(s.fields, ends, strict=True)}
+        taken |= {name + end for end in ends}
+    return found
+
+
+def _args(kernel: Kernel, field: dict[str, str]) -> tuple[tuple[str, str, str], ...]:
+    """(type, names, comment) of the fields of Args, a line each tensor."""
+    shapes = {"sequence": "(B, T, {n}C)", "keep": "(B, T, {n}C)", "vector": "(C)", "edge": "(B, {d}, C), or none",
+              "sum": "(B, C), to be added up over B", "window": "(B, {d}, C)", "reset": "(B, T), or none"}
+    lines = []
+    for s in slots(kernel.program):
+        shape = shapes[s.kind].format(n=f"{s.columns}*" if s.columns > 1 else "", d=s.depth)
+        pointer = "real *" if s.kind in ("keep", "sum", "window") else \
+            "const unsigned char *" if s.kind == "reset" else "const real *"
+        lines.append((pointer, field[s.name], shape))
+        if len(s.fields) > 1:
+            lines.append(("Index ", ", ".join(field[n] for n in s.fields[1:]), ""))
+    lines.append(("Index ", ", ".join(SIZES), ""))
+    return tuple(lines)
+
+
+def _scan(scan: Scan, names: dict[str, str], printer: Printer) -> list[str]:
+    """The recurrence, factor by factor, so that the compiler can fuse each product with its sum."""
+    def term(expr: Any) -> str:
+        return printer.text(expr, SUM if expr.is_Number else PRODUCT)
+
+    lines = []
+    for i, state in enumerate(scan.targets):
+        terms = [{1: "", -1: "-"}.get(m[i, j], f"{term(m[i, j])}*") + term(scan.back(s, k + 1))
+                 for k, m in enumerate(scan.A) for j, s in enumerate(scan.targets) if m[i, j] != 0]
+        if scan.b[i] != 0 or not terms:
+            terms.append(term(scan.b[i]) if terms else printer(scan.b[i]))
+        rest = "".join(f" - {text[1:]}" if text.startswith("-") else f" + {text}" for text in terms[1:])
+        lines.append(f"const V {names[state]} = {terms[0]}{rest};")
+    return lines
+
+
+def _header(kernel: Kernel) -> tuple[str, ...]:
+    """The equations as comments: the lines in order, A and b of each recurrence."""
+    program = kernel.program
+    lines = [f"{program.name}, {kernel.dtype}: {kernel.strategy}, {'from the right' if program.reverse else 'from the left'}.",
+             f"{kernel.reason[0].upper()}{kernel.reason[1:]}.", ""]
+    for step in program.steps:
+        place = f"   ({step.where.short})" if step.where else ""
+        if isinstance(step, Let):
+            lines.append(f"  {step.target}[t] = {show(step.expr)}{place}")
+            continue
+        for i, state in enumerate(step.targets):
+            terms = [f"A{_index(step, i, j, k)} {step.back(s, k + 1)}" for k, m in enumerate(step.A)
+                     for j, s in enumerate(step.targets) if m[i, j] != 0]
+            lines.append(f"  {state}[t] = {' + '.join([*terms, 'b'])}{place}")
+            lines += [f"      A{_index(step, i, j, k)} = {show(m[i, j])}" for k, m in enumerate(step.A)
+                      for j in range(len(step.targets)) if m[i, j] != 0]
+            lines.append(f"      b = {show(step.b[i])}")
+    return tuple(_plain(line) for line in lines)
+
+
+def _index(scan: Scan, i: int, j: int, k: int) -> str:
+    many = len(scan.targets) > 1
+    return (f"[{i},{j}]" if many else "") + (f"@{k + 1}" if scan.order > 1 else "")
+
+
+def _plain(line: str) -> str:
+    """Comment text can end neither the line nor, by a backslash or a trigraph, swallow the next one."""
+    return line.replace("\n", " ").replace("\r", " ").replace("\\", "/").replace("?", "").rstrip()

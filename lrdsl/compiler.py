@@ -1,0 +1,204 @@
+"""The driver: a cell's way to text, stage by stage.
+
+    @cell ─> Spec ─> Strata ─> Plan ─> Programs, forward ─> backward ─> Kernels ─> Sources
+
+`compile` below is the table of contents of the compiler: each line is one stage, checked, remembered in `Compiled.stages`
+and written to `LRDSL_DUMP` where that is set. Everything after `Program` is the same for forward and backward passes.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from . import explain as explanation
+from . import options
+from .backends import native, reference
+from .codegen.emit import emit, emit_together
+from .errors import BackendUnavailable, BadDeclaration, CellError, NotBuilt
+from .frontend.cell import Cell
+from .ir.kernel import Kernel, Target
+from .ir.plan import Plan, Stage
+from .ir.program import Program
+from .ir.source import Source
+from .ir.spec import Spec
+from .passes import adjoint as _adjoint
+from .passes import tangent as _tangent
+from .passes.partition import partition
+from .passes.schedule import schedule
+from .passes.simplify import simplify
+from .passes.stratify import stratify
+
+Launch = Callable[[Sequence[int], int], None]
+TARGETS: tuple[Target, ...] = ("cpu", "cuda")
+DTYPES = ("float32", "float64")
+BACKENDS = ("reference", "native", "cuda", "emulated")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A cell on its way to a target. `stages` maps the name of each stage to what it made; every one prints itself."""
+
+    cell: Cell
+    target: Target
+    arch: str
+    dtype: str
+    stages: Mapping[str, Any]
+
+    def explain(self) -> str:
+        """What was found in the cell, and what was generated for it."""
+        return explain(self.cell, self.dtype)
+
+    def source(self, stage: str | None = None) -> str:
+        """The generated text: of `forward`, of `backward`, or of both in one file."""
+        kernels: dict[str, tuple[Kernel, ...]] = self.stages["kernels"]
+        if stage is not None and stage not in kernels:
+            raise BadDeclaration(f"there is no generated text of stage {stage!r}", None, "ask for forward or backward")
+        return emit_together([k for name, ks in kernels.items() for k in ks if stage in (None, name)], self.arch)
+
+
+class Stages(dict[str, Any]):
+    """The stages in order; each prints as its parts do."""
+
+    def __str__(self) -> str:
+        return "\n\n".join(str(part) for value in self.values() for part in (value if isinstance(value, tuple) else (value,)))
+
+
+def compile(cell: Cell, target: Target = "cuda", arch: str = "sm_90", dtype: str = "float32") -> Compiled:
+    """Every stage from a cell to the text for `target` ("cuda" or "cpu"); no compiler, driver or GPU is needed.
+
+    Raises NotLinear, CyclicStates and other CellErrors for what no linear recurrence computes.
+    """
+    _check(target, dtype)
+    stages: dict[str, Any] = {}
+
+    def keep(name: str, made: Any) -> Any:
+        stages[name] = made
+        _dump(cell.spec, len(stages) - 1, name, made)
+        return made
+
+    spec = keep("spec", cell.spec.check())                                                      # Cell -> Spec
+    strata = keep("strata", stratify(spec))                                                     # Spec -> Strata
+    plan = keep("plan", _with_keeps(partition(strata)))                                         # Strata -> Plan
+    forward = keep("forward", plan.programs)                                                    # Plan -> Programs
+    backward = keep("backward", tuple(backward_of(p) for p in forward))                         # Program -> Program
+    kernels = keep("kernels", Stages(forward=tuple(schedule(p, target, dtype) for p in forward),
+                                     backward=tuple(schedule(p, target, dtype) for p in backward)))
+    keep("source", Stages({name: emit(ks, arch) for name, ks in kernels.items()}))              # Kernel -> Source
+    return Compiled(cell, target, arch, dtype, MappingProxyType(stages))
+
+
+def _check(target: str, dtype: str) -> None:
+    if target not in TARGETS:
+        raise BadDeclaration(f"there is no target {target!r}", None, f"the targets are {', '.join(TARGETS)}")
+    if dtype not in DTYPES:
+        raise BadDeclaration(f"kernels of dtype {dtype!r} are not built yet", None, f"the dtypes are {', '.join(DTYPES)}")
+
+
+def _with_keeps(plan: Plan) -> Plan:
+    """The Programs simplified, and keeping what their backward passes read."""
+    steps = tuple(Stage(_adjoint.adjoint(simplify(s.program)).forward) if isinstance(s, Stage) else s for s in plan.steps)
+    return replace(plan, steps=steps).check()
+
+
+def backward_of(program: Program) -> Program:
+    """The backward pass as training runs it: only what the cell returns has a gradient from outside."""
+    return adjoint_of(program, inner_keeps(program)).program
+
+
+def inner_keeps(program: Program) -> frozenset[str]:
+    """Keeps that exist for the backward pass alone: their samples are scanned here and written for nobody else."""
+    return frozenset(k.name for k in program.keeps if k.inner)
+
+
+@functools.cache
+def plan_of(spec: Spec) -> Plan:
+    """The Plan that runs a cell. Raises NotLinear and its kin."""
+    plan = _with_keeps(partition(stratify(spec)))
+    if options.dump_dir():
+        compile(Cell(spec), "cpu")
+    return plan
+
+
+adjoint_of = functools.cache(_adjoint.adjoint)
+tangent_of = functools.cache(_tangent.tangent)
+
+
+@functools.cache
+def source_of(program: Program, target: Target, dtype: str, arch: str = "sm_90") -> Source:
+    """The Source of one Program."""
+    return emit([schedule(program, target, dtype)], arch)[0]
+
+
+@functools.cache
+def launch_of(program: Program, dtype: str, backend: str) -> Launch:
+    """A Program compiled for a runner: call it with the slots of `ir.source.fields` and a number of threads.
+
+    Raises BackendUnavailable where the runner cannot work here, ToolchainError where a compiler refuses.
+    """
+    if backend == "reference":
+        return reference.load(program, dtype)
+    if backend == "native":
+        return native.load(source_of(program, "cpu", dtype))
+    raise BackendUnavailable(
+        f"the backend {backend!r} " + ("does not run kernels in this version; it compiles text only\n  way out: move the "
+                                       "tensors to the CPU (backend native), or take the text with cell.source('cuda')"
+                                       if backend in BACKENDS else f"does not exist; the backends are {', '.join(BACKENDS)}"))
+
+
+def backend_for(device: str) -> str:
+    """The runner for tensors on a device: `LRDSL_BACKEND` if set, else native on the CPU and cuda on a GPU."""
+    return options.backend() or ("cuda" if device == "cuda" else "native")
+
+
+def source(cell: Cell, target: Target = "cuda", stage: str | None = None, *, arch: str = "sm_90",
+           dtype: str = "float32") -> str:
+    """The generated text for "cuda" or "cpu": of `forward`, of `backward`, or of both in one file."""
+    return compile(cell, target, arch, dtype).source(stage)
+
+
+def explain(cell: Cell, dtype: str = "float32") -> str:
+    """What was found in a cell and what was generated, or why it cannot run as it is."""
+    _check("cpu", dtype)
+    try:
+        found, plan = partition(stratify(cell.spec)), plan_of(cell.spec)
+    except CellError as error:
+        return explanation.refused(cell.spec, error)
+    stages = {"forward": plan.programs, "backward": tuple(backward_of(p) for p in plan.programs)}
+    kernels: dict[str, explanation.Kernels] = {
+        target: {name: tuple(schedule(p, target, dtype) for p in programs) for name, programs in stages.items()}
+        for target in TARGETS}
+    return explanation.text(cell.spec, found, plan, stages["backward"], kernels, dtype)
+
+
+def _dump(spec: Spec, number: int, name: str, made: Any) -> None:
+    """One stage as a file below `LRDSL_DUMP/<cell>-<key>`."""
+    place = options.dump_dir()
+    if not place:
+        return
+    place = Path(place) / f"{spec.name}-{hashlib.sha256(str(spec).encode()).hexdigest()[:8]}"
+    place.mkdir(parents=True, exist_ok=True)
+    if name != "source":
+        parts = made if isinstance(made, tuple) else (made,)
+        (place / f"{number}-{name}.txt").write_text("\n\n".join(map(str, parts)) + "\n", encoding="utf-8")
+        return
+    for s in (s for sources in made.values() for s in sources):
+        suffix = "cu" if s.target == "cuda" else "cpp"
+        (place / f"{number}-{s.program.name}.{suffix}").write_text(s.text, encoding="utf-8")
+
+
+# A Cell answers for itself; `frontend` imports nothing from here.
+Cell.explain, Cell.source = explain, source  # type: ignore[attr-defined]
+
+
+def _reserved(self: Cell, *_: Any, **__: Any) -> Any:
+    raise NotBuilt("cell.report and cell.export are reserved names, not built yet", None,
+                   "print(cell.explain()), or write cell.source(target) to a file")
+
+
+Cell.report = Cell.export = _reserved  # type: ignore[attr-defined]

@@ -1,0 +1,143 @@
+"""`cell.explain()`: what the compiler found in a cell, for people."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import sympy as sp
+
+from .errors import CellError
+from .ir.kernel import Kernel
+from .ir.plan import Dense, Plan, Stage
+from .ir.program import Program, Scan
+from .ir.spec import MapCall, Spec
+from .ir.symbols import At, samples
+from .ir.text import show
+
+Kernels = Mapping[str, tuple[Kernel, ...]]
+WIDTH = 100
+
+
+def refused(spec: Spec, error: CellError) -> str:
+    """The cell as written, and why no linear recurrence computes it."""
+    return "\n".join([*_title(spec), "", "It cannot run as it is", *textwrap.indent(str(error), "  ").splitlines()])
+
+
+def text(spec: Spec, found: Plan, plan: Plan, backward: tuple[Program, ...], kernels: Mapping[str, Kernels], dtype: str) -> str:
+    """The cell as written; its recurrences with A and b as `found`; what runs, what is kept, what moves."""
+    lines = [*_title(spec), "", *_found(spec, found), "", *_runs(plan), "", *_backward(plan, backward)]
+    lines += ["", f"Kernels, {dtype} (bytes a step and channel)"]
+    for target, stages in kernels.items():
+        lines += _kernels(target, stages)
+    return "\n".join([*lines, "", _carried(plan)])
+
+
+def _title(spec: Spec) -> list[str]:
+    lines = [f"{spec.name}   ({spec.where.short})", "", "As written", *_written(spec)]
+    return lines + [f"  ({note})" for note in spec.notes]
+
+
+def _written(spec: Spec) -> list[str]:
+    """The user's own lines; what was understood of them where there is no source."""
+    if spec.source:
+        return textwrap.indent(spec.source.rstrip(), "  ").splitlines()
+    lines = [f"  {_statement(spec, s):<64} {s.where.short}" for s in spec.statements if not isinstance(s, MapCall)]
+    returned = [_read(spec, e) if n == e.base else f"{n} = {_read(spec, e)}" for n, e in spec.outputs]
+    return [*lines, f"  return {', '.join(returned)}"]
+
+
+def _read(spec: Spec, expr: Any) -> str:
+    """An expression in the user's words: maps as calls, lines of the body by their names."""
+    calls = {s.target: s for s in spec.statements if isinstance(s, MapCall)}
+    sequences = {*spec.names("input"), *spec.names("state")}
+
+    def word(s: At) -> Any:
+        if s.base in calls and s.lag == 0:
+            call = calls[s.base]
+            return sp.Symbol(f"{call.affine}({', '.join(_read(spec, o) for o in call.operands)})")
+        return sp.Symbol(s.base) if s.lag == 0 and s.base not in sequences else s
+
+    return show(expr.xreplace({s: word(s) for s in samples(expr)}))
+
+
+def _statement(spec: Spec, statement: Any) -> str:
+    target = f"{statement.target}[t]" if statement.state else statement.target
+    return f"{target} = {_read(spec, statement.expr)}"
+
+
+def _count(n: int, noun: str, plural: str = "s") -> str:
+    return f"{n} {noun}{'' if n == 1 else plural}"
+
+
+def _found(spec: Spec, plan: Plan) -> list[str]:
+    """The recurrences as extracted, before anything is shared or kept."""
+    scans = [step for p in plan.programs for step in p.steps if isinstance(step, Scan)]
+    lines = [f"Found: {_count(len(scans), 'linear recurrence')}"]
+    for scan in scans:
+        lines += _recurrence(spec, scan)
+    return lines if scans else [*lines, "  every value follows from the inputs at a fixed number of steps"]
+
+
+def _recurrence(spec: Spec, scan: Scan) -> list[str]:
+    """`h[t] = A*h[t-1] + b`, and what A and b are."""
+    lines: list[str] = []
+    where = {s.target: s.where.short for s in spec.statements}
+    kind = f"{scan.structure}, {'from the right' if scan.reverse else 'from the left'}"
+    for i, state in enumerate(scan.targets):
+        entries = [(k, j, f"A{k + 1 if scan.order > 1 else ''}{f'[{i},{j}]' if len(scan.targets) > 1 else ''}")
+                   for k, m in enumerate(scan.A) for j in range(len(scan.targets)) if m[i, j] != 0]
+        terms = [f"{name}*{scan.back(scan.targets[j], k + 1)}" for k, j, name in entries]
+        lines.append(f"  {f'{state}[t] = ' + ' + '.join([*terms, 'b']):<40}  {kind if i == 0 else '':<26}  {where[state]}")
+        lines += [f"      {name} = {_read(spec, scan.A[k][i, j])}" for k, j, name in entries]
+        lines.append(f"      b = {_read(spec, scan.b[i])}")
+    return lines
+
+
+def _runs(plan: Plan) -> list[str]:
+    """The steps of the plan, a line each."""
+    lines = [f"Runs, in order: {_count(len(plan.steps), 'step')}"]
+    for number, step in enumerate(plan.steps, 1):
+        if isinstance(step, Dense):
+            maps = ", ".join(dict.fromkeys(b.affine for b in step.blocks))
+            lines += textwrap.wrap(f"{number}. one matrix product with {step.source}: {maps}", WIDTH, initial_indent="  ",
+                                   subsequent_indent="     ")
+        elif isinstance(step, Stage):
+            scans = [f"{s}[t]" for x in step.program.steps if isinstance(x, Scan) for s in x.targets]
+            writes = ", ".join(n for k in step.program.keeps for n in k.samples)
+            solves = f"solves {', '.join(scans)}; " if scans else ""
+            lines.append(f"  {number}. one fused pass over time, {step.program.name}: {solves}writes {writes}")
+    return lines
+
+
+def _backward(plan: Plan, programs: tuple[Program, ...]) -> list[str]:
+    kept = [n for p in plan.programs for k in p.keeps if k.inner for n in k.samples]
+    returned = {sample for _, sample in plan.outputs}
+    read = list(dict.fromkeys(c for p in programs for b in p.buffers for c in b.columns
+                              if c in returned or any(c in k.samples for f in plan.programs for k in f.keeps)))
+    scans = sum(isinstance(s, Scan) for p in programs for s in p.steps)
+    way = "from the left" if programs and not programs[0].reverse else "from the right"
+    lines = [f"Backward: {_count(len(programs), 'fused pass', 'es')}, {_count(scans, 'recurrence')} {way}"]
+    lines.append(f"  reads {', '.join(read) or 'no state'} again"
+                 + (f" ({', '.join(kept)} kept for it)" if kept else "") + "; everything else is recomputed from the inputs")
+    return lines
+
+
+def _kernels(target: str, kernels: Kernels) -> list[str]:
+    lines = []
+    for stage, group in kernels.items():
+        for kernel in group:
+            size = 8 if kernel.dtype == "float64" else 4
+            read, written = (n * size for n in kernel.words)
+            lines.append(f"  {target:<5}{kernel.strategy:<8}{kernel.program.name:<34}{stage:<10}reads {read:>3}, "
+                         f"writes {written:>3}")
+    reason = next(iter(kernels.values()))[0].reason
+    return [*lines, *textwrap.wrap(reason, WIDTH, initial_indent="       ", subsequent_indent="       ")]
+
+
+def _carried(plan: Plan) -> str:
+    states = [f"{s.name}{f' ({s.depth} steps)' if s.depth > 1 else ''}" for s in plan.carried]
+    inputs = [f"{s.name} ({_count(s.depth, 'step')})" for s in plan.sequences if not s.state]
+    text = f"h_n: {', '.join(states) or 'nothing; no state is read at a lag'}"
+    return text + (f"; a Carry holds {', '.join(inputs)} as well" if inputs else "")

@@ -1,0 +1,1 @@
+"""The languages between the stages: Spec, Plan, Program, Kernel, Source."""

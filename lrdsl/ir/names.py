@@ -1,0 +1,35 @@
+"""Names in generated text."""
+
+from __future__ import annotations
+
+import re
+
+# The words of C++ and CUDA, names that a generated file uses itself, and macros that compilers define.
+RESERVED = frozenset("""
+alignas alignof and and_eq asm auto bitand bitor bool break case catch char class compl concept const constexpr const_cast
+continue decltype default delete do double dynamic_cast else enum explicit export extern false float for friend goto if
+inline int long mutable namespace new noexcept not not_eq nullptr operator or or_eq private protected public register
+reinterpret_cast requires return short signed sizeof static static_assert static_cast struct switch template this throw true
+try typedef typeid typename union unsigned using virtual void volatile wchar_t while xor xor_eq main linux unix
+real V I LANES WHOLE Args Index Step At Loads Inside Boundaries Scratch Window Reset a at b c n t s i r lo width past scratch
+ring now next ahead reset zeros cross step sweep lanes share get put load store load_n store_n write fold earlier later window
+clear copy add refill large splat select threadIdx blockIdx blockDim gridDim warpSize half assert offset thread batch channel
+""".split())
+
+# Names that templates derive from others.
+_DERIVED = re.compile(r"to_.*[^_]|.*_(kept|part|total|crossing|beyond|row)|constant_\d+")
+
+
+def c_name(name: str, taken: set[str]) -> str:
+    """An identifier of C++ and CUDA that reads like `name`."""
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+    plain = "".join(ch if ch != "_" or old in "._#" else f"u{ord(old):x}" for ch, old in zip(plain, name, strict=True))
+    if not plain or plain[0].isdigit() or plain.startswith(("_", "lr_", "LR_")) or plain in RESERVED or "__" in plain \
+            or _DERIVED.fullmatch(plain):
+        plain = f"x_{plain.strip('_')}" if not plain[:1].isalpha() else f"{plain}_"
+        plain = re.sub(r"__+", "_", plain)
+    unique, k = plain, 2
+    while unique in taken:
+        unique, k = f"{plain}_{k}", k + 1
+    taken.add(unique)
+    return unique

@@ -1,0 +1,120 @@
+"""Plan: a cell cut where a dense map needs a whole sequence.
+
+    Plan  = (Dense | Stage)*
+    Dense : one matrix product for all maps of the same samples
+    Stage : a fused Program, and where each of its tensors comes from
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import InternalError
+from .program import Program
+
+
+@dataclass(frozen=True)
+class Block:
+    """A slice of an Affine's weight: the columns of operand number `operand`, applied to the Dense's samples."""
+
+    target: str
+    affine: str
+    operand: int
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The product of the sequence `source` with slices of weights, block by block: one matrix product for all of them.
+
+    outputs: (buffer, its blocks): (B, T, len(blocks)*H) each, one for each set of Programs that read it. No bias: that is a
+    vector of the Program which reads the product. The product of the source's edge values is the edge of the product.
+    """
+
+    source: str
+    outputs: tuple[tuple[str, tuple[Block, ...]], ...]
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        return tuple(b for _, blocks in self.outputs for b in blocks)
+
+    def __str__(self) -> str:
+        return f"dense maps of {self.source}: " + "; ".join(
+            f"{buffer} = [{', '.join(b.target for b in blocks)}]" for buffer, blocks in self.outputs)
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """A sequence of the plan that is read at a lag somewhere: its edge, and the name that a user gives it by.
+
+    side: -1 where read at t-k, +1 at t+k. States come back in h_n; inputs only in a Carry.
+    """
+
+    name: str
+    side: int
+    depth: int
+    init: float
+    learned: bool
+    state: bool
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A Program of the plan."""
+
+    program: Program
+
+    def __str__(self) -> str:
+        return str(self.program)
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A dense map's parameters: the operands' sizes are known when a layer is made."""
+
+    name: str
+    operands: tuple[str, ...]
+    bias: bool | float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps in order; `sequences` in the order of h_n (states of the signature, then surrogates'), inputs last."""
+
+    name: str
+    reverse: bool
+    inputs: tuple[str, ...]
+    affines: tuple[Affine, ...]
+    steps: tuple[Dense | Stage, ...]
+    sequences: tuple[Sequence, ...]
+    outputs: tuple[tuple[str, str], ...]
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        return tuple(s.program for s in self.steps if isinstance(s, Stage))
+
+    @property
+    def carried(self) -> tuple[Sequence, ...]:
+        """The states of h_n."""
+        return tuple(s for s in self.sequences if s.state)
+
+    def check(self) -> Plan:
+        """Raise InternalError unless every step reads what earlier ones wrote, and all outputs are written."""
+        known = set(self.inputs)
+        for step in self.steps:
+            needs = {step.source} if isinstance(step, Dense) else {b.name for b in step.program.buffers}
+            if not needs <= known:
+                raise InternalError("plan", f"{needs - known} are read before they exist", str(self))
+            known |= {n for n, _ in step.outputs} if isinstance(step, Dense) else {k.name for k in step.program.keeps}
+        if not {sample for _, sample in self.outputs} <= known:
+            raise InternalError("plan", "an output is never written", str(self))
+        return self
+
+    def __str__(self) -> str:
+        lines = [f"plan {self.name}: {', '.join(self.inputs)} -> {', '.join(n for n, _ in self.outputs)}"]
+        lines += ["  " + str(step).replace("\n", "\n  ") for step in self.steps]
+        lines += [f"  edge of {s.name}: {s.depth} step{'s' * (s.depth > 1)} {'before' if s.side < 0 else 'after'}, "
+                  f"{'learned' if s.learned else format(s.init, 'g')} unless given" for s in self.sequences]
+        return "\n".join(lines)
+
+
+__all__ = ["Affine", "Block", "Dense", "Plan", "Sequence", "Stage"]

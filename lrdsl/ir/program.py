@@ -1,0 +1,291 @@
+"""Program: one fused pass over time; the form in which a recurrence is differentiated, printed and lowered.
+
+    Program = Buffer*, Vector*, Edge*, (Let | Scan)*, Keep*, Sum*
+    Let     : target[t] = expr
+    Scan    : s[t] = A_1 s[t-1] + … + A_K s[t-K] + b     (t+1, … where the Program runs from the right)
+    Keep    : samples written to memory (what a caller or the backward pass may read)
+    Sum     : a sample added up over batch and time (the gradient of a learned number)
+    Edge    : what a sequence that is read at a lag holds outside its segment
+
+Meaning. The Program visits t = 0 … T-1, or T-1 … 0 where `reverse`. A sequence computed here and read at a lag (in the
+direction of the run only) is a shift register of `depth` values, filled with `start` before the first step. At a boundary
+`reset[t]`, between t-1 and t, the register is added to `crossing` and refilled with `edge`, before anything is computed.
+What it holds in the end is `final`. A sequence read from memory may be read at lags of either sign; a read that crosses a
+boundary gets `edge`, one that leaves the array `start`. Where `start` or `edge` is not given it is the constant `init`.
+
+This form is closed under differentiation: the gradient of (start, edge, final, crossing) is (final, crossing, start, edge)
+of the register that runs the other way. `backends.reference` is the definition, executable.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import sympy as sp
+
+from ..errors import InternalError
+from ..location import Location
+from .symbols import At, params, samples
+from .text import exact, show
+
+Shape = Literal["channel", "one"]
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A tensor (B, T, len(columns) * C) whose column k holds the sequence `columns[k]`, C channels of it."""
+
+    name: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A learned number: one a channel (`channel`) or one in all (`one`)."""
+
+    name: str
+    shape: Shape = "channel"
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Values of `base` outside its segment, `depth` of them, on the side read (-1: earlier, +1: later).
+
+    start, edge: names of the inputs (B, depth, C), nearest first; final, crossing: names of the outputs, or None.
+    """
+
+    base: str
+    side: int
+    depth: int
+    init: float
+    start: str | None = None
+    edge: str | None = None
+    final: str | None = None
+    crossing: str | None = None
+
+    def __str__(self) -> str:
+        reads = f"{self.base}[t{self.side * self.depth:+d}]" if self.depth == 1 else \
+            f"{self.base}[t{self.side:+d} … t{self.side * self.depth:+d}]"
+        named = [f"{k} {v}" for k, v in (("start", self.start), ("boundary", self.edge)) if v]
+        given = ", ".join([*named, f"else {self.init:g}" if named else f"{self.init:g}"])
+        gives = "".join(f"; {k} -> {v}" for k, v in (("final", self.final), ("crossing", self.crossing)) if v)
+        return f"{reads}: {given}{gives}"
+
+
+@dataclass(frozen=True)
+class Let:
+    """`target[t] = expr`."""
+
+    target: str
+    expr: sp.Expr
+    where: Location | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.target,)
+
+    @property
+    def exprs(self) -> tuple[sp.Expr, ...]:
+        return (self.expr,)
+
+    def __str__(self) -> str:
+        return f"{self.target} = {show(self.expr)}"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The linear recurrence: `A[k-1]` is the matrix that multiplies the states k steps back, `b` the rest."""
+
+    targets: tuple[str, ...]
+    A: tuple[sp.ImmutableMatrix, ...]
+    b: tuple[sp.Expr, ...]
+    reverse: bool = False
+    where: Location | None = None
+
+    @property
+    def order(self) -> int:
+        return len(self.A)
+
+    @property
+    def structure(self) -> str:
+        """What kind of matrix A is; a schedule may cost no more than it must."""
+        if len(self.targets) == 1:
+            return "diagonal" if self.order == 1 else f"companion, order {self.order}"
+        if all(m.is_diagonal() for m in self.A):
+            return "diagonal"
+        triangular = all(m.is_lower for m in self.A) or all(m.is_upper for m in self.A)
+        return f"{'triangular' if triangular else 'dense'} {len(self.targets)}x{len(self.targets)}"
+
+    @property
+    def exprs(self) -> tuple[sp.Expr, ...]:
+        return (*(e for m in self.A for e in m), *self.b)
+
+    def back(self, state: str, k: int) -> At:
+        """The sample of a state k steps back in the run's direction."""
+        return At(state, k if self.reverse else -k)
+
+    @property
+    def past(self) -> tuple[At, ...]:
+        """The states' earlier samples that the recurrence reads."""
+        return tuple(self.back(s, k + 1) for k, m in enumerate(self.A) for j, s in enumerate(self.targets)
+                     if any(m[i, j] != 0 for i in range(m.rows)))
+
+    def update(self, row: int) -> sp.Expr:
+        """The right-hand side of one state's equation."""
+        return sp.Add(*(m[row, j] * self.back(s, k + 1) for k, m in enumerate(self.A)
+                        for j, s in enumerate(self.targets)), self.b[row])
+
+    def __str__(self) -> str:
+        way = "from the right" if self.reverse else "from the left"
+        rows = [f"scan {', '.join(self.targets)}   ({self.structure}, {way})"]
+        for i, state in enumerate(self.targets):
+            terms = [f"({show(m[i, j])})*{self.back(s, k + 1)}" for k, m in enumerate(self.A)
+                     for j, s in enumerate(self.targets) if m[i, j] != 0]
+            rows.append(f"  {state}[t] = {' + '.join(terms) or '0'} + ({show(self.b[i])})")
+        return "\n".join(rows)
+
+
+Step = Let | Scan
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Samples written to memory, column by column, at every step (`all`; `borders` and `none` are for recomputation).
+
+    inner: nobody but the backward pass reads them.
+    """
+
+    name: str
+    samples: tuple[str, ...]
+    how: Literal["all", "borders", "none"] = "all"
+    inner: bool = False
+
+
+@dataclass(frozen=True)
+class Sum:
+    """`name` is the sum of `sample` over batch and time, and over channels where `over` says so."""
+
+    name: str
+    sample: str
+    over: Literal["time", "time and channels"] = "time"
+
+
+@dataclass(frozen=True)
+class Program:
+    """One fused pass over time."""
+
+    name: str
+    reverse: bool
+    buffers: tuple[Buffer, ...]
+    vectors: tuple[Vector, ...]
+    edges: tuple[Edge, ...]
+    steps: tuple[Step, ...]
+    keeps: tuple[Keep, ...]
+    sums: tuple[Sum, ...] = ()
+
+    @property
+    def direction(self) -> int:
+        return -1 if self.reverse else 1
+
+    @property
+    def back(self) -> int:
+        """The sign of the lags that look back in the run's direction."""
+        return 1 if self.reverse else -1
+
+    @property
+    def loads(self) -> dict[str, tuple[str, int]]:
+        """Sequence -> (buffer, column)."""
+        return {column: (b.name, k) for b in self.buffers for k, column in enumerate(b.columns)}
+
+    @property
+    def registers(self) -> tuple[Edge, ...]:
+        """The edges of sequences computed here: shift registers in a kernel."""
+        loads = self.loads
+        return tuple(e for e in self.edges if e.base not in loads)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of all tensors it takes, in the order of every call; `reset` comes after them."""
+        edges = [n for e in self.edges for n in (e.start, e.edge) if n]
+        return (*(b.name for b in self.buffers), *(v.name for v in self.vectors), *dict.fromkeys(edges))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of all tensors it gives, in order."""
+        edges = [n for e in self.edges for n in (e.final, e.crossing) if n]
+        return (*(k.name for k in self.keeps), *(s.name for s in self.sums), *edges)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A hash of everything that the Program means and says: its text, and its numbers to the last bit."""
+        numbers = [exact(e) for step in self.steps for e in step.exprs] + [float(e.init).hex() for e in self.edges]
+        return hashlib.sha256("\n".join([str(self), *numbers]).encode()).hexdigest()
+
+    def edge(self, base: str, side: int) -> Edge | None:
+        """The edge of a sequence on one side."""
+        return next((e for e in self.edges if e.base == base and e.side == side), None)
+
+    def reads(self) -> tuple[At, ...]:
+        """Every sample that the steps read, in order, once."""
+        found = [s for step in self.steps for e in step.exprs for s in samples(e)]
+        found += [s for step in self.steps if isinstance(step, Scan) for s in step.past]
+        return tuple(dict.fromkeys(found))
+
+    def check(self) -> Program:
+        """Raise InternalError unless every read is defined, in order, in the direction of the run, and has its edge."""
+        def fault(what: str) -> InternalError:
+            return InternalError("program", f"{self.name}: {what}", str(self))
+        loads, known = self.loads, set(self.loads)
+        computed = [t for step in self.steps for t in step.targets]
+        if len(set(computed) | known) != len(computed) + len(known):
+            raise fault("a sequence is defined twice")
+        names = [*self.inputs, *self.outputs]
+        if len(set(names)) != len(names):
+            raise fault("two tensors share a name")
+        vectors = {v.name for v in self.vectors}
+        for step in self.steps:
+            if isinstance(step, Scan):
+                if step.reverse != self.reverse:
+                    raise fault(f"{step} runs against the program")
+                n = len(step.targets)
+                if any(m.shape != (n, n) for m in step.A) or len(step.b) != n:
+                    raise fault(f"A or b of {', '.join(step.targets)} has the wrong shape")
+                own = {s for e in step.exprs for s in samples(e) if s.base in step.targets}
+                if own:
+                    raise fault(f"A or b of {step} still reads {own}")
+            for expr in step.exprs:
+                if not {str(p) for p in params(expr)} <= vectors:
+                    raise fault(f"{step} reads an unlisted parameter")
+                for s in samples(expr):
+                    if s.base not in loads and s.lag * self.back < 0:
+                        raise fault(f"{step} reads {s} before it is computed")
+                    if s.lag == 0 and s.base not in known:
+                        raise fault(f"{step} reads {s} before it exists")
+                    if s.lag and s.base not in known | set(computed):
+                        raise fault(f"{step} reads {s}, which nothing defines")
+            known |= set(step.targets)
+        for s in self.reads():
+            edge = self.edge(s.base, 1 if s.lag > 0 else -1) if s.lag else None
+            if s.lag and (edge is None or edge.depth < abs(s.lag)):
+                raise fault(f"{s} has no edge")
+        for name in [n for k in self.keeps for n in k.samples] + [s.sample for s in self.sums]:
+            if name not in known:
+                raise fault(f"{name} is written but never computed")
+        return self
+
+    def __str__(self) -> str:
+        lines = [f"program {self.name} ({'from the right' if self.reverse else 'from the left'})"]
+        lines += [f"  read {', '.join(b.columns)}" + (f"   (columns of {b.name})" if b.columns != (b.name,) else "")
+                  for b in self.buffers]
+        lines += [f"  {'vector' if v.shape == 'channel' else 'scalar'} {v.name}" for v in self.vectors]
+        lines += [f"  edge {e}" for e in self.edges]
+        for step in self.steps:
+            text = str(step).replace("\n", "\n  ")
+            lines.append(f"  {text:<72} # {step.where.short}" if isinstance(step, Let) and step.where else f"  {text}")
+        lines += [f"  keep {', '.join(k.samples)}" + (f"   (columns of {k.name})" if k.samples != (k.name,) else "")
+                  + ("   (for the backward pass)" if k.inner else "") for k in self.keeps]
+        lines += [f"  sum {s.sample} over {s.over} -> {s.name}" for s in self.sums]
+        return "\n".join(lines)

@@ -1,0 +1,149 @@
+"""A cell without dense maps as a differentiable torch function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..cells import linear_scan as _linear_scan
+from ..cells import linear_scan_reverse as _linear_scan_reverse
+from ..errors import CellError, DtypeMismatch, NotBuilt, ShapeMismatch, UnknownName
+from ..frontend.cell import Cell
+from .arguments import edge_of, numbers_of, reset_of, tensor_of
+from .carry import Carry, Window
+from .layout import Layout
+from .pipeline import pipeline_of
+
+Init = Carry | Mapping[str, Tensor | float] | None
+
+
+class CellFunction:
+    """A cell as a function of tensors, in the order of its signature without the states; made by `lr.function`.
+
+    Inputs: time at `dim`, features last, all other dimensions batch; one channel (or a batch of one) stands for all.
+    Vectors: (channels,) or a number; Scalars: () or a number. Gives the outputs in the layout of the inputs: a tensor, or
+    a tuple or dict as the cell returns it.
+
+    init: by name, the edge of a state or an input: a number or a tensor that broadcasts to (batch…, channels), with the k
+    values nearest first at the end where the cell reads k > 1 steps back (`x.ahead` is the other end of an input that is read
+    on both sides); or a Carry. reset: bool, the inputs' shape without
+    features: a boundary between t-1 and t. return_state: also give a Carry, (outputs, carry).
+    Raises ShapeMismatch, DtypeMismatch, UnknownName, NotBuilt.
+    """
+
+    def __init__(self, cell: Cell, dim: int = 1) -> None:
+        spec = cell.spec
+        if maps := spec.names("affine"):
+            raise CellError(f"{spec.name} has dense maps ({', '.join(maps)}), and a function has no weights", spec.where,
+                            f"make a module: lr.RNN({spec.name}, input_size, hidden_size)")
+        self.cell, self.dim = cell, dim
+        self.pipeline = pipeline_of(spec)
+        self.arguments = tuple(d for d in spec.declared if d.kind != "state")
+        self.__name__, self.__doc__ = spec.name, spec.doc or type(self).__doc__
+
+    def __call__(self, *tensors: Tensor | float, init: Init = None, return_state: bool = False,
+                 reset: Tensor | None = None, cp: Any = None, **named: Tensor | float) -> Any:
+        """The outputs; see the class."""
+        if cp is not None:
+            raise NotBuilt(f"{self}: cp= (context parallelism) is part of the language but not built yet", None,
+                           "run the whole sequence on one device")
+        return self.at(self.dim, self._bind(tensors, named), init, return_state, reset)
+
+    def at(self, dim: int, given: Mapping[str, Tensor | float], init: Init = None, return_state: bool = False,
+           reset: Tensor | None = None) -> Any:
+        """A call with time at `dim` and all arguments by name."""
+        inputs, layout, channels = self._inputs(given, dim)
+        like = next(iter(inputs.values()))
+        learned = {d.name: numbers_of(d, given[d.name], like, channels) for d in self.arguments if d.kind != "input"}
+        windows = self._windows(init, layout, like, channels)
+        flags = None if reset is None else self._flags(reset, layout, like)
+        values = self.pipeline(inputs, learned, {}, windows, flags, channels)
+        result = self.pipeline.returned([layout.outward(o) for o in self.pipeline.outputs(values)])
+        if not return_state:
+            return result
+        after = self.pipeline.carried(values, windows, flags)
+        return result, Carry({k: w for k, (w, _) in after.items() if w is not None},
+                             {k: e for k, (_, e) in after.items() if e is not None})
+
+    def _bind(self, tensors: Sequence[Tensor | float], named: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
+        names = [d.name for d in self.arguments]
+        given = dict(zip(names, tensors, strict=False)) | dict(named)
+        if unknown := [n for n in named if n not in names]:
+            raise UnknownName(f"{self} has no argument {', '.join(unknown)}", self.cell.spec.where,
+                              f"its arguments are {', '.join(names)}")
+        if len(tensors) > len(names) or len(given) != len(names):
+            raise CellError(f"{self} takes {len(names)} arguments ({', '.join(names)}), {len(tensors) + len(named)} were "
+                            "given", self.cell.spec.where, "initial values go into init={…}")
+        return given
+
+    def _inputs(self, given: Mapping[str, Any], dim: int) -> tuple[dict[str, Tensor], Layout, int]:
+        """(B, T, channels) of each Input, the layout they share, and the number of channels."""
+        found = {d.name: tensor_of(d, given[d.name]) for d in self.arguments if d.kind == "input"}
+        shape = self._common(found, dim)
+        layout = Layout.of(shape, dim % len(shape))
+        found = {n: x if x.shape == shape else x.expand(shape) for n, x in found.items()}
+        return {n: layout.inward(x) for n, x in found.items()}, layout, shape[-1]
+
+    def _common(self, found: Mapping[str, Tensor], dim: int) -> torch.Size:
+        """The shape that the inputs share."""
+        (first, x), *others = found.items()
+        n, spec = x.dim(), self.cell.spec
+        if n < 2 or not -n <= dim < n or dim % n == n - 1:
+            raise ShapeMismatch(f"{first} of {self} has shape {tuple(x.shape)}: no time at dimension {dim} with features "
+                                "behind it", spec[first].where, "time stands at `dim`, features last: lr.function(cell, dim=…)")
+        shape = list(x.shape)
+        for name, y in others:
+            if y.dim() != n or y.shape[dim] != x.shape[dim] or any(
+                    a != b and a != 1 and b != 1 for a, b in zip(y.shape, shape, strict=True)):
+                raise ShapeMismatch(f"{name} of {self} has shape {tuple(y.shape)}, {first} {tuple(x.shape)}", spec[name].where,
+                                    "time must agree, batch and channels must agree or be 1")
+            if y.dtype != x.dtype or y.device != x.device:
+                raise DtypeMismatch(f"{name} of {self} is {y.dtype} on {y.device}, {first} {x.dtype} on {x.device}",
+                                    spec[name].where, f"give {name}.to({first})")
+            shape = [b if a == 1 else a for a, b in zip(shape, y.shape, strict=True)]
+        return torch.Size(shape)
+
+    def _windows(self, init: Init, layout: Layout, like: Tensor, channels: int) -> dict[str, Window]:
+        sequences = self.pipeline.sequences
+        if isinstance(init, Carry):
+            return init.windows({key: key for key in sequences}, str(self))
+        windows: dict[str, Window] = {}
+        for name, value in (init or {}).items():
+            key = name if name in sequences else f"{name}.ahead"
+            if key not in sequences:
+                raise UnknownName(f"{self} reads no {name} at a lag, so that it has no initial value", self.cell.spec.where,
+                                  f"init may name {', '.join(sequences) or 'nothing'}")
+            window = edge_of(f"the initial value of {name}", value, layout, like, channels, sequences[key].depth)
+            windows[key] = window, window
+        return windows
+
+    def _flags(self, reset: Tensor, layout: Layout, like: Tensor) -> Tensor:
+        shape = (*layout.batch[:layout.dim], layout.T, *layout.batch[layout.dim:])
+        return layout.flags(reset_of(reset, shape, like.device))
+
+    def __repr__(self) -> str:
+        return str(self.__name__)
+
+
+def function(cell: Cell, dim: int = 1) -> CellFunction:
+    """The cell as a differentiable torch function: `lr.function(gae, dim=0)(reward, value, …)`; see `CellFunction`.
+
+    Make it once, outside of what torch.compile traces.
+    Raises CellError for a cell with dense maps (use `lr.RNN`), NotLinear for one that is no linear recurrence.
+    """
+    return CellFunction(cell, dim)
+
+
+_SCANS = CellFunction(_linear_scan), CellFunction(_linear_scan_reverse)  # now, because torch.compile could not trace it
+
+
+def linear_scan(a: Tensor, b: Tensor, h0: Tensor | float | None = None, *, reverse: bool = False, dim: int = 1) -> Tensor:
+    """h[t] = a[t] h[t-1] + b[t], in parallel over time (Martin & Cundy 2018, section 2); in reverse a[t] h[t+1] + b[t].
+
+    a, b: time at `dim`, features last; h0: without time, zero where None; gives h, shaped as b. Differentiable any number of
+    times. Raises ShapeMismatch, DtypeMismatch.
+    """
+    return _SCANS[bool(reverse)].at(dim, {"a": a, "b": b}, None if h0 is None else {"h": h0})

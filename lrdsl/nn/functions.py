@@ -1,0 +1,115 @@
+"""The torch.autograd.Functions around an op, and what is registered with it: saving, pulling back, vmap.
+
+Two Functions, because the one that torch.func and forward mode need costs twice the time of the other a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .batching import fold
+
+if TYPE_CHECKING:
+    from .ops import Op
+
+Maybe = Tensor | None
+
+
+class Eager(torch.autograd.Function):
+    """An op and its gradient, for everyday calls."""
+
+    @staticmethod
+    def forward(ctx: Any, op: Op, *args: Maybe) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            outputs = op.raw(*args)
+        save(ctx, op, args, outputs)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Maybe) -> Any:
+        return None, *pull(ctx, gradients, ctx.needs_input_grad[1:])
+
+
+class Transformed(torch.autograd.Function):
+    """An op, its gradient, its tangent and its vmap rule, for torch.func and forward mode."""
+
+    @staticmethod
+    def forward(op: Op, *args: Maybe) -> tuple[Tensor, ...]:
+        return op.raw(*args)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, ...]) -> None:
+        op, *args = inputs
+        save(ctx, op, args, output)
+        ctx.save_for_forward(*args, *output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Maybe) -> Any:
+        return None, *pull(ctx, gradients, ctx.needs_input_grad[1:])
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Maybe) -> tuple[Tensor, ...]:
+        n = len(ctx.op.arguments)
+        args, outputs = ctx.saved_tensors[:n], ctx.saved_tensors[n:]
+        return ctx.op.forward_mode(args[:-1], tangents[:-1], args[-1], outputs)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Sequence[Any], op: Op, *args: Maybe) -> Any:
+        return fold(op, info, in_dims[1:], *args)
+
+
+def save(ctx: Any, op: Op, args: Sequence[Maybe], outputs: Sequence[Tensor]) -> None:
+    """Keep what the backward pass may read, and nothing else."""
+    ctx.op, ctx.sizes = op, op.launcher.sizes(args)
+    needs = op.backward().needs
+    ctx.save_for_backward(*(args[i] if what == "input" else outputs[i] for what, i in needs), args[-1])
+    ctx.set_materialize_grads(False)
+
+
+def pull(ctx: Any, gradients: Sequence[Maybe], wanted: Sequence[bool]) -> list[Maybe]:
+    """The gradients of an op's arguments, `reset` included."""
+    op: Op = ctx.op
+    *values, reset = ctx.saved_tensors
+    known = dict(zip(op.backward().needs, values, strict=True))
+    return _pull(op, known, gradients, reset, wanted, ctx.sizes)
+
+
+def _pull(op: Op, known: Mapping[tuple[str, int], Maybe], gradients: Sequence[Maybe], reset: Maybe, wanted: Sequence[bool],
+          sizes: tuple[int, int, int]) -> list[Maybe]:
+    if all(g is None for g in gradients):
+        return [None] * len(op.arguments)
+    absent = frozenset(k.name for k, g in zip(op.program.keeps, gradients, strict=False) if g is None)
+    return [*op.backward(absent)(known, gradients, reset, wanted[:-1], sizes), None]
+
+
+def save_registered(op: Op, ctx: Any, inputs: Sequence[Maybe], output: Any) -> None:
+    """`save` for the registered op, which in a graph may be one that does not write all that backward reads."""
+    if op.kept is op:
+        return save(ctx, op, inputs, (output,) if isinstance(output, Tensor) else output)
+    ctx.op = op
+    ctx.save_for_backward(*inputs)
+    ctx.set_materialize_grads(False)
+
+
+def pull_registered(ctx: Any, *gradients: Maybe) -> tuple[Maybe, ...]:
+    """`pull` for the registered op; what was not written is computed again."""
+    op: Op = ctx.op
+    if op.kept is op:
+        return tuple(pull(ctx, gradients, ctx.needs_input_grad))
+    args, kept = ctx.saved_tensors, op.kept
+    outputs = kept(*args)
+    known = {(what, i): args[i] if what == "input" else outputs[i] for what, i in kept.backward().needs}
+    every: list[Maybe] = [None] * kept.size
+    for i, g in zip(op.picks, gradients, strict=True):
+        every[i] = g
+    return tuple(_pull(kept, known, every, args[-1], ctx.needs_input_grad, op.launcher.sizes(args)))
+
+
+def fold_registered(op: Op, info: Any, in_dims: Sequence[Any], *args: Maybe) -> Any:
+    """`fold` for the registered op."""
+    outputs, dims = fold(op, info, in_dims, *args)
+    return (outputs[0], dims[0]) if op.size == 1 else (outputs, dims)

@@ -1,0 +1,175 @@
+"""A Program on tensors: checks, allocation, and the 64-bit slots of `ir.source.fields`.
+
+Every kernel of the Program is called through here, with gradients out of the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..compiler import Launch, backend_for, launch_of
+from ..errors import BackendUnavailable, DtypeMismatch, ShapeMismatch
+from ..ir.program import Program
+from ..ir.source import Slot, slots
+from .threads import share_threads
+
+DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+NARROW = (torch.bfloat16, torch.float16)
+
+Tensors = tuple[Tensor, ...]
+
+
+def check_dtype(name: str, tensor: Tensor) -> None:
+    """Raise DtypeMismatch unless the kernels know the dtype."""
+    if tensor.dtype in NARROW:
+        raise DtypeMismatch(f"{name} is {_short(tensor.dtype)}: kernels for 16-bit floats are part of the language but not "
+                            "built yet", None, f"give {name}.float(), or run inside torch.autocast, which casts to float32")
+    if tensor.dtype not in DTYPES:
+        raise DtypeMismatch(f"{name} is {_short(tensor.dtype)}, not float32 or float64", None, f"give {name}.float()")
+
+
+def autocasts(tensor: Tensor) -> bool:
+    """Whether an autocast region wants the tensor in another dtype: float32, for our kernels."""
+    return tensor.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(tensor.device.type)
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+class Launcher:
+    """Runs a Program: tensors in the order of its inputs, then `reset`; gives its outputs in order.
+
+    sequences (B, T, columns * C), vectors (C,) or (), edges (B, depth, C) or None, reset (B, T) bool or None. Outputs: keeps
+    (B, T, columns * C) in the memory order of the first sequence, sums (C,) or (), windows (B, depth, C).
+    Raises ShapeMismatch and DtypeMismatch in the Program's names.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        every = slots(program)
+        self.ins = tuple(s for s in every if s.kind in ("sequence", "vector", "edge", "reset"))
+        self.outs = tuple(s for s in every if s.kind in ("keep", "sum", "window"))
+        self.lone = frozenset(v.name for v in program.vectors if v.shape == "one")
+        self.summed = frozenset(s.name for s in program.sums if s.over != "time")
+        self.columns = self.ins[0].columns
+        self._launches: dict[tuple[torch.dtype, str], Launch] = {}
+
+    def run(self, *args: Tensor | None) -> Tensors:
+        """Compute: the op's kernel on every device."""
+        B, T, C = self.sizes(args)
+        tensors = self._checked(args, B, T, C)
+        outs = self._allocate(tensors[0], B, T, C)
+        if B and T and C:
+            self._launch(tensors, outs, (B, T, C))
+        else:
+            self._fill(tensors, outs)
+        return self._finish(outs)
+
+    def fake(self, *args: Tensor | None) -> Tensors:
+        """Allocate only: what a compiler needs to know of `run`."""
+        B, T, C = self.sizes(args)
+        tensors = self._checked(args, B, T, C)
+        return self._finish(self._allocate(tensors[0], B, T, C))
+
+    def sizes(self, args: Sequence[Tensor | None]) -> tuple[int, int, int]:
+        """B, T, C of a call."""
+        first = args[0]
+        assert first is not None
+        if first.dim() != 3 or first.shape[2] % self.columns:
+            raise ShapeMismatch(f"{self.ins[0].name} has shape {tuple(first.shape)}, not (batch, time, "
+                                f"{f'{self.columns} * ' if self.columns > 1 else ''}channels)")
+        B, T, width = first.shape
+        return B, T, width // self.columns
+
+    def _checked(self, args: Sequence[Tensor | None], B: int, T: int, C: int) -> tuple[Tensor | None, ...]:
+        """The inputs, channels contiguous; the kernel trusts what passes here."""
+        dtype, device = args[0].dtype, args[0].device  # type: ignore[union-attr]
+        if dtype not in DTYPES:
+            check_dtype(self.ins[0].name, args[0])  # type: ignore[arg-type]
+        tensors = list(args)
+        for k, (slot, tensor) in enumerate(zip(self.ins, args, strict=True)):
+            if tensor is None:
+                if slot.kind in ("sequence", "vector"):
+                    raise ShapeMismatch(f"{slot.name} is missing")
+                continue
+            shape = self._shape(slot, B, T, C)
+            if tensor.shape != shape:
+                raise ShapeMismatch(f"{slot.name} has shape {tuple(tensor.shape)}, not {shape}")
+            if tensor.dtype is not dtype and not (slot.kind == "reset" and tensor.dtype is torch.bool):
+                wanted = torch.bool if slot.kind == "reset" else dtype
+                raise DtypeMismatch(f"{slot.name} is {_short(tensor.dtype)}, not {_short(wanted)}")
+            if tensor.device != device:
+                raise DtypeMismatch(f"{slot.name} is on {tensor.device}, {self.ins[0].name} on {device}")
+            if slot.kind != "reset" and shape and tensor.stride(-1) != 1 and shape[-1] > 1:
+                tensors[k] = tensor.contiguous()
+        return tuple(tensors)
+
+    def _shape(self, slot: Slot, B: int, T: int, C: int) -> tuple[int, ...]:
+        match slot.kind:
+            case "sequence" | "keep":
+                return (B, T, slot.columns * C)
+            case "vector":
+                return () if slot.name in self.lone else (C,)
+            case "reset":
+                return (B, T)
+            case "sum":
+                return (B, C)
+        return (B, slot.depth, C)
+
+    def _allocate(self, first: Tensor | None, B: int, T: int, C: int) -> list[Tensor]:
+        """new_empty, never empty_like: a permuted dense input would hand on strides that the fake cannot know."""
+        assert first is not None
+        time_major = first.stride(0) < first.stride(1)
+        outs = []
+        for slot in self.outs:
+            if slot.kind == "keep" and time_major:
+                outs.append(first.new_empty((T, B, slot.columns * C)).transpose(0, 1))
+            else:
+                outs.append(first.new_empty(self._shape(slot, B, T, C)))
+        return outs
+
+    def _launch(self, tensors: Sequence[Tensor | None], outs: Sequence[Tensor], sizes: tuple[int, int, int]) -> None:
+        values: list[int] = []
+        for slot, tensor in zip(self.ins[:-1], tensors, strict=False):
+            if tensor is None:
+                values += (0, 0, 0)
+            elif slot.kind == "vector":
+                values.append(tensor.data_ptr())
+            else:
+                values += (tensor.data_ptr(), tensor.stride(0), tensor.stride(1))
+        for slot, tensor in zip(self.outs, outs, strict=True):
+            values += (tensor.data_ptr(), tensor.stride(0), tensor.stride(1)) if slot.kind == "keep" else (tensor.data_ptr(),)
+        reset = tensors[-1]
+        values += (0, 0, 0) if reset is None else (reset.data_ptr(), reset.stride(0), reset.stride(1))
+        values += sizes
+        first = outs[0]
+        self._compiled(first.dtype, first.device.type)(values, torch.get_num_threads())
+
+    def _fill(self, tensors: Sequence[Tensor | None], outs: Sequence[Tensor]) -> None:
+        """What no step leaves: final windows are the start, all sums zero."""
+        given = {slot.name: tensor for slot, tensor in zip(self.ins, tensors, strict=True)}
+        final = {e.final: e for e in self.program.edges}
+        for slot, out in zip(self.outs, outs, strict=True):
+            edge = final.get(slot.name)
+            start = given.get(edge.start) if edge and edge.start else None
+            out.fill_(edge.init if edge else 0.0) if start is None else out.copy_(start)
+
+    def _compiled(self, dtype: torch.dtype, device: str) -> Launch:
+        key = dtype, backend_for(device)
+        launch = self._launches.get(key)
+        if launch is None:
+            if device != "cpu" and key[1] in ("reference", "native"):
+                raise BackendUnavailable(f"the backend {key[1]!r} runs on the CPU, the tensors are on {device!r}\n"
+                                         "  way out: move them to the CPU, or unset LRDSL_BACKEND")
+            share_threads()
+            launch = self._launches[key] = launch_of(self.program, DTYPES[dtype], key[1])
+        return launch
+
+    def _finish(self, outs: list[Tensor]) -> Tensors:
+        """Partial sums (B, C) added up in a fixed order."""
+        return tuple(o if s.kind != "sum" else o.sum() if s.name in self.summed else o.sum(0)
+                     for s, o in zip(self.outs, outs, strict=True))

@@ -1,0 +1,196 @@
+"""One torch op a Program: forward, its adjoint, the adjoint's adjoint … each is just a Program.
+
+An op is named by the content of its Program, of its Program's adjoint and by the version of the code, because torch's
+compilation caches trust the name: an op of the same name with another backward gets the old one's gradient, silently.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import keyword
+import re
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import sympy as sp
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+
+from .. import __version__
+from ..compiler import adjoint_of, tangent_of
+from ..ir.program import Program
+from . import derive, functions
+from .launch import Launcher, Tensors, autocasts
+
+SCHEMA = 1  # of names, of the order of arguments and of the slots
+
+_library = torch.library.Library("lrdsl", "FRAGMENT")
+_ops: dict[str, Op] = {}
+_lock = threading.RLock()
+
+
+class Op:
+    """The torch op of a Program: called with its inputs in order, then `reset`; gives a tuple of its outputs in order.
+
+    Differentiable any number of times, backward and forward; works under torch.func, vmap, compile, export and autocast.
+    Shapes as in `launch.Launcher`. Raises ShapeMismatch, DtypeMismatch, BackendUnavailable.
+    """
+
+    def __init__(self, program: Program, name: str) -> None:
+        self.program, self.name = program, name
+        self.arguments = (*program.inputs, "reset")
+        self.outputs = program.outputs
+        self.size = len(self.outputs)
+        self.launcher = Launcher(program)
+        self._backwards: dict[frozenset[str], derive.Backward] = {}
+        self.overload: Callable[..., Any] = self._register()
+
+    @functools.cached_property
+    def kept(self) -> Op:
+        """The op that also writes what the backward pass reads."""
+        forward = adjoint_of(self.program, frozenset()).forward
+        return self if forward == self.program else op_of(forward)
+
+    def ready(self) -> Op:
+        """This op, with `kept` and its gradient made: while torch.compile traces a call, nothing can be."""
+        self.kept.backward()
+        return self
+
+    @functools.cached_property
+    def picks(self) -> tuple[int, ...]:
+        """Where the outputs of this op stand among those of `kept`."""
+        return tuple(self.kept.program.outputs.index(n) for n in self.outputs)
+
+    @functools.cached_property
+    def forward_mode(self) -> derive.Forward:
+        """How tangents are pushed through this op."""
+        tangent = tangent_of(self.program)
+        return derive.Forward(self.program, tangent, op_of(tangent.program) if any(tangent.gives) else None)
+
+    @functools.cached_property
+    def wide(self) -> Op:
+        """The same Program with every scalar given channel by channel: for vmap, which folds an axis into the channels."""
+        vectors = tuple(replace(v, shape="channel") for v in self.program.vectors)
+        sums = tuple(replace(s, over="time") for s in self.program.sums)
+        return op_of(replace(self.program, vectors=vectors, sums=sums))
+
+    def backward(self, absent: frozenset[str] = frozenset()) -> derive.Backward:
+        """How gradients are pulled back when those of the Keeps in `absent` are zero."""
+        if absent not in self._backwards:
+            adjoint = adjoint_of(self.program, absent)
+            # Without a sequence to read, a Program would not know how long it is: then read the zeros.
+            self._backwards[absent] = derive.Backward(self.program, adjoint, op_of(adjoint.program)) \
+                if adjoint.program.buffers or not absent else self.backward()
+        return self._backwards[absent]
+
+    def __call__(self, *args: Tensor | None) -> Tensors:
+        """Compute, by the one of four ways that the moment asks for."""
+        args = _autocast(args)
+        differentiable = torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in args)
+        if torch.compiler.is_compiling() or torch._C._is_tracing():
+            return self._own(self.kept.raw(*args)) if differentiable else self.raw(*args)
+        if torch._C._are_functorch_transforms_active() or _dual(args):
+            return self._own(functions.Transformed.apply(self.kept, *args))  # type: ignore[no-untyped-call]
+        if differentiable:
+            return self._own(functions.Eager.apply(self.kept, *args))  # type: ignore[no-untyped-call]
+        with torch._C._AutoDispatchBelowAutograd():
+            return self.raw(*args)
+
+    def _own(self, outputs: Tensors) -> Tensors:
+        return outputs if self.kept is self else tuple(outputs[i] for i in self.picks)
+
+    def raw(self, *args: Tensor | None) -> Tensors:
+        """The registered op itself."""
+        out = self.overload(*args)
+        return (out,) if self.size == 1 else tuple(out)
+
+    def _register(self) -> Callable[..., Any]:
+        program, path = self.program, f"lrdsl::{self.name}"
+        names = _arguments(self.arguments)
+        optional = {*program.inputs} - {b.name for b in program.buffers} - {v.name for v in program.vectors} | {"reset"}
+        said = ", ".join(f"Tensor{'?' if a in optional else ''} {n}" for a, n in zip(self.arguments, names, strict=True))
+        gives = ", ".join(["Tensor"] * self.size)
+        tag = getattr(torch.Tag, "needs_exact_strides", torch.Tag.needs_fixed_stride_order)
+        _library.define(f"{self.name}({said}) -> ({gives})", tags=(torch.Tag.pt2_compliant_tag, tag))
+        single = self.size == 1
+        run, fake = self.launcher.run, self.launcher.fake
+        for key in ("CPU", "CUDA"):
+            _library.impl(self.name, (lambda *a: run(*a)[0]) if single else run, key)
+        torch.library.register_fake(path, (lambda *a: fake(*a)[0]) if single else fake, lib=_library)
+        torch.library.register_autograd(path, functions.pull_registered, setup_context=functools.partial(
+            functions.save_registered, self), lib=_library)
+        torch.library.register_vmap(path, functools.partial(
+            functions.fold_registered, self), lib=_library)
+        for device in ("cpu", "cuda"):
+            torch.library.register_autocast(path, device, torch.float32, lib=_library)
+        return getattr(torch.ops.lrdsl, self.name).default
+
+    def __reduce__(self) -> Any:
+        return op_of, (self.program,)
+
+    def __deepcopy__(self, memo: Any) -> Op:
+        return self
+
+    def __repr__(self) -> str:
+        return f"<torch.ops.lrdsl.{self.name}>"
+
+
+@functools.cache
+def op_of(program: Program) -> Op:
+    """The op of a Program, registered when first asked for."""
+    name = name_of(program)
+    with _lock:
+        if name not in _ops:
+            _ops[name] = Op(program, name)
+        return _ops[name]
+
+
+def name_of(program: Program) -> str:
+    """`gilr_1f3c…`: the Program's name and a hash of all that decides what the op computes, its gradient included."""
+    parts = [__version__, str(SCHEMA), text_of(program), text_of(adjoint_of(program, frozenset()).program)]
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
+    return f"{_identifier(program.name)}_{digest}"
+
+
+def text_of(program: Program) -> str:
+    """Everything a Program says, numbers in full."""
+    exact = [sp.srepr(e) for step in program.steps for e in step.exprs]
+    return "\n".join([str(program), repr(program.buffers), repr(program.vectors), repr(program.edges), *exact])
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]", "_", name)
+
+
+def _arguments(names: Iterable[str]) -> list[str]:
+    """The names as identifiers of a schema, each different."""
+    found: list[str] = []
+    for name in names:
+        plain = _identifier(name)
+        plain = f"_{plain}" if plain[0].isdigit() or keyword.iskeyword(plain) or plain in ("self", "out") else plain
+        unique, k = plain, 2
+        while unique in found:
+            unique, k = f"{plain}_{k}", k + 1
+        found.append(unique)
+    return found
+
+
+def _dual(args: Iterable[Tensor | None]) -> bool:
+    if forward_ad._current_level < 0:
+        return False
+    try:
+        return any(a is not None and forward_ad.unpack_dual(a).tangent is not None for a in args)
+    except RuntimeError:  # torch.autograd's own old vmap has no rule for unpack_dual
+        return True
+
+
+def _autocast(args: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """In an autocast region floats become float32 here, so that what is saved for backward is what was computed with."""
+    first = args[0]
+    if first is None or not autocasts(first):
+        return args
+    return tuple(a.float() if a is not None and a.is_floating_point() and a.dtype is not torch.float64 else a for a in args)

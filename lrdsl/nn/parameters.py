@@ -1,0 +1,153 @@
+"""The parameters of one layer and direction, under the names that the cell gives them: `forget.weight`, `h.gate.bias`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BadDeclaration, ShapeMismatch
+from ..ir.spec import Equation, Spec
+from .carry import NONE, Window
+from .pipeline import Pipeline
+
+_TAKEN = frozenset(dir(nn.Module()))
+
+
+class Names(nn.Module):
+    """A place in the tree of names: it holds parameters, and further places."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One parameter. owner: the declared name that it belongs to; init: None for uniform in ±1/sqrt(hidden)."""
+
+    path: tuple[str, ...]
+    kind: Literal["weight", "number", "initial"]
+    owner: str
+    shape: tuple[int, ...]
+    init: Any
+
+
+class Layer:
+    """What one layer in one direction has learned; the tensors are in a tree of `Names`. sizes: features of each input.
+
+    weight (hidden, sum of the operands' sizes in the order of the call), bias (hidden,), Vectors (hidden,), Scalars (), and
+    for each learned initial state `h` a parameter `h_init` (hidden,).
+    Raises ShapeMismatch for an input that is read channel by channel and has not the hidden size, BadDeclaration for a name
+    that torch.nn.Module has taken.
+    """
+
+    def __init__(self, pipeline: Pipeline, sizes: Mapping[str, int], hidden: int) -> None:
+        self.pipeline, self.sizes, self.hidden = pipeline, dict(sizes), hidden
+        check_sizes(pipeline, sizes, hidden)
+        self.widths = {a.name: [sizes.get(o, hidden) for o in a.operands] for a in pipeline.plan.affines}
+        self.entries = tuple(self._entries())
+        self._check_names()
+
+    def _entries(self) -> Iterator[Entry]:
+        H, learned = self.hidden, [s.name for s in self.pipeline.plan.carried if s.learned]
+        for d in self.pipeline.spec.declared:
+            path, init = tuple(d.name.split(".")), d.option("init")
+            if d.kind == "affine":
+                yield Entry((*path, "weight"), "weight", d.name, (H, sum(self.widths[d.name])), init)
+                bias = d.option("bias", True)
+                if bias is not False:
+                    yield Entry((*path, "bias"), "number", f"{d.name}.bias", (H,), None if bias is True else bias)
+            elif d.kind in ("vector", "scalar"):
+                yield Entry(path, "number", d.name, (H,) if d.kind == "vector" else (), init)
+            elif d.name in learned:
+                yield Entry((*path[:-1], f"{path[-1]}_init"), "initial", d.name, (H,), init or 0.0)
+
+    def _check_names(self) -> None:
+        spec, seen = self.pipeline.spec, set[tuple[str, ...]]()
+        for e in self.entries:
+            for k in range(1, len(e.path) + 1):
+                if e.path[:k] in seen or e.path[k - 1] in _TAKEN:
+                    raise BadDeclaration(f"{spec.name}: a parameter cannot be called {e.path[k - 1]}: torch.nn.Module, or "
+                                         "another parameter, has that name", spec.where, "give it another name")
+            seen.add(e.path)
+
+    def make(self, device: Any = None, dtype: torch.dtype | None = None) -> Names:
+        """The tree with all parameters, drawn."""
+        tree = Names()
+        for e in self.entries:
+            place = tree
+            for name in e.path[:-1]:
+                if name not in place._modules:
+                    place.register_module(name, Names())
+                place = place._modules[name]  # type: ignore[assignment]
+            place.register_parameter(e.path[-1], nn.Parameter(torch.empty(e.shape, device=device, dtype=dtype)))
+        self.draw(tree)
+        return tree
+
+    @torch.no_grad()
+    def draw(self, tree: nn.Module) -> None:
+        """Uniform in ±1/sqrt(hidden), unless the cell's `init` or `bias` says otherwise."""
+        for e in self.entries:
+            tensor = get(tree, e.path)
+            if e.init is None:
+                nn.init.uniform_(tensor, -1 / math.sqrt(self.hidden), 1 / math.sqrt(self.hidden))
+            elif callable(e.init):
+                e.init(tensor)
+            else:
+                tensor.fill_(e.init)
+
+    def some(self, tree: nn.Module) -> Tensor | None:
+        """A parameter, for its dtype and device."""
+        return get(tree, self.entries[0].path) if self.entries else None
+
+    def numbers(self, tree: nn.Module) -> dict[str, Tensor]:
+        """Biases, Vectors and Scalars by name."""
+        return {e.owner: get(tree, e.path) for e in self.entries if e.kind == "number"}
+
+    def weights(self, tree: nn.Module) -> dict[tuple[str, int], Tensor]:
+        """(affine, operand) -> its columns of the weight."""
+        found: dict[tuple[str, int], Tensor] = {}
+        for e in self.entries:
+            if e.kind == "weight":
+                weight, widths = get(tree, e.path), self.widths[e.owner]
+                parts = (weight,) if len(widths) == 1 else weight.split_with_sizes(widths, 1)
+                for k, part in enumerate(parts):
+                    found[e.owner, k] = part
+        return found
+
+    def windows(self, tree: nn.Module, B: int, given: Mapping[str, Window]) -> dict[str, Window]:
+        """(start, edge) of every sequence, (B, k, size): what was given, else the learned initial states."""
+        found = dict(given)
+        for e in self.entries:
+            if e.kind == "initial":
+                depth = self.pipeline.sequences[e.owner].depth
+                value = get(tree, e.path).expand(B, depth, self.hidden)
+                start, edge = given.get(e.owner, NONE)
+                found[e.owner] = value if start is None else start, value if edge is None else edge
+        return found
+
+
+def get(tree: nn.Module, path: tuple[str, ...]) -> Tensor:
+    """The parameter there now: functional_call and parametrizations may have replaced it."""
+    place: Any = tree
+    for name in path[:-1]:
+        place = place._modules[name]
+    found = place._parameters.get(path[-1])
+    return getattr(place, path[-1]) if found is None else found
+
+
+def check_sizes(pipeline: Pipeline, sizes: Mapping[str, int], hidden: int) -> None:
+    """Raise ShapeMismatch for an input that must have the hidden size, or 1, and has not."""
+    for name in pipeline.channelwise:
+        if sizes[name] not in (1, hidden):
+            spec = pipeline.spec
+            raise ShapeMismatch(
+                f"{spec.name} reads {name} channel by channel, so that {name} has the hidden size {hidden}, not {sizes[name]}",
+                _reader(spec, name), f"make the sizes equal, or read {name} through a dense map: declare project: lr.Affine "
+                                     f"and write project({name}[t])")
+
+
+def _reader(spec: Spec, name: str) -> Any:
+    equations = sorted(spec.statements, key=lambda s: not isinstance(s, Equation))
+    return next((s.where for s in equations if any(r.base == name for r in s.reads())), spec.where)

@@ -1,0 +1,99 @@
+"""The four environment variables, in one table. None of them changes generated text.
+
+They are read when they are asked for, so setting one later in the process works.
+"""
+
+import logging
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+LOGS = ("codegen", "compile", "launch")
+
+
+@dataclass(frozen=True)
+class EnvVar:
+    """One environment variable: what it means, and what happens when it is unset or empty."""
+
+    name: str
+    meaning: str
+    default: str
+
+
+ENVIRONMENT: tuple[EnvVar, ...] = (
+    EnvVar("LRDSL_DUMP", "a directory that every stage of a compilation is written to", "nothing is written"),
+    EnvVar(
+        "LRDSL_BACKEND",
+        "the backend that runs the kernels: reference, native, cuda or emulated",
+        "chosen by the device of the tensors",
+    ),
+    EnvVar("LRDSL_CACHE_DIR", "where compiled kernels are kept", "$XDG_CACHE_HOME/lrdsl, else ~/.cache/lrdsl"),
+    EnvVar("LRDSL_LOGS", f"what to tell on stderr, separated by commas: {', '.join(LOGS)}", "warnings only"),
+)
+
+
+def dump_dir() -> Path | None:
+    """Where the stages are dumped; None when they are not."""
+    value = _get("LRDSL_DUMP")
+    return _path(value) if value else None
+
+
+def backend() -> str | None:
+    """The backend that the user insists on; None when the choice is ours."""
+    return _get("LRDSL_BACKEND").lower() or None
+
+
+def cache_dir() -> Path:
+    """Where compiled kernels are kept. It need not exist yet, and whoever uses it checks who owns it."""
+    if value := _get("LRDSL_CACHE_DIR"):
+        return _path(value)
+    xdg = Path(_get("XDG_CACHE_HOME"))
+    if xdg.is_absolute():  # the XDG specification says to ignore a relative path
+        return xdg / "lrdsl"
+    try:
+        return Path.home() / ".cache" / "lrdsl"
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir()) / f"lrdsl-{os.getuid()}"
+
+
+def logs() -> frozenset[str]:
+    """The names in LRDSL_LOGS; each is the last part of a logger's name, as in ``lrdsl.compile``."""
+    return frozenset(filter(None, (name.strip().lower() for name in _get("LRDSL_LOGS").split(","))))
+
+
+def configure_logs() -> None:
+    """Let the loggers named in LRDSL_LOGS speak, on stderr. To call it again is harmless."""
+    names = logs()
+    if not names:
+        return
+    root = logging.getLogger("lrdsl")
+    if not any(isinstance(handler, _Stderr) for handler in root.handlers):
+        root.addHandler(_Stderr())
+    for name in sorted(names.intersection(LOGS)):
+        root.getChild(name).setLevel(logging.DEBUG)
+    if unknown := sorted(names.difference(LOGS)):
+        root.warning("LRDSL_LOGS: no log is named %s; there are %s", ", ".join(unknown), ", ".join(LOGS))
+
+
+class _Stderr(logging.Handler):
+    """Writes to whatever ``sys.stderr`` is at the time, which tests and notebooks replace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), file=sys.stderr)
+        except Exception:
+            self.handleError(record)
+
+
+def _get(name: str) -> str:
+    return os.environ.get(name, "").strip()
+
+
+def _path(value: str) -> Path:
+    return Path(os.path.expanduser(value))

@@ -1,0 +1,1 @@
+"""Stage to stage: each file is one function with the name of the file."""

@@ -1,0 +1,308 @@
+"""The backward pass: Program to Program, in reverse mode (Martin & Cundy 2018, section 2.2, for any Program).
+
+For each sequence s that step t reads k steps back, `back.s` (at lag k) is what step t sends to s[t-k]: a register that runs
+the other way. The gradient of s[t] is what its readers at t send, plus back.s[t+k]. For a Scan, back.h[t] = A[t]' d.h[t] is
+itself a linear recurrence, with A at t: nothing is read beyond the end, and a carry that would cross a boundary is dropped
+before any arithmetic. The last value of back.h is the gradient of the initial state, and its first one that of the final
+state, which is why a Program's edges have four names.
+
+Holds afterwards: the result reads the forward inputs, the forward outputs and their gradients, each at the lags that the
+forward read. Where a forward sequence was read against the run, its gradient is written at the reader's step (`shifted`) and
+moved by the caller.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import sympy as sp
+
+from ..ir import functions as f
+from ..ir.program import Buffer, Edge, Keep, Let, Program, Scan, Step, Sum, Vector
+from ..ir.symbols import At, Param, params, samples
+from .simplify import flatten, fresh, names_of, simplify
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a tensor of the backward pass comes from: a forward input or output, or the gradient of a forward output.
+
+    flip: the depth axis is reversed (the nearest value before the segment is the farthest after it).
+    """
+
+    what: Literal["input", "output", "gradient"]
+    name: str
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A summand of an input's gradient: the output `name` as it is; a window (B, k, C) to be reversed, whose values are
+    those at lags 1 … k; or values written at their reader's step, `lag` steps from where they belong (`shifted`, and
+    the part of them that crosses a boundary, for `start` and `edge`)."""
+
+    name: str
+    how: Literal["whole", "window", "shifted", "shifted start", "shifted edge"] = "whole"
+    lag: int = 0
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """A backward Program, the forward one with what it must keep, and how the tensors of both belong together."""
+
+    forward: Program
+    program: Program
+    takes: tuple[Origin, ...]
+    gives: tuple[tuple[str, tuple[Piece, ...]], ...]
+
+    def __str__(self) -> str:
+        return str(self.program)
+
+
+@dataclass
+class _Tape:
+    """What has been sent back so far, and the lines that say it."""
+
+    taken: set[str]
+    now: dict[str, list[Any]] = field(default_factory=dict)
+    lagged: dict[tuple[str, int], list[Any]] = field(default_factory=dict)
+    learned: dict[str, list[Any]] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+
+    def send(self, atom: Any, value: Any) -> None:
+        if value == 0:
+            return
+        if isinstance(atom, Param):
+            self.learned.setdefault(str(atom), []).append(value)
+        elif atom.lag:
+            self.lagged.setdefault((atom.base, atom.lag), []).append(value)
+        else:
+            self.now.setdefault(atom.base, []).append(value)
+
+    def line(self, name: str, expr: Any, where: Any = None) -> At:
+        target = fresh(name, self.taken)
+        self.steps.append(Let(target, expr, where))
+        return At(target)
+
+
+def adjoint(program: Program, absent: frozenset[str] = frozenset()) -> Adjoint:
+    """The Program that computes the gradient of every input from the gradients of all outputs.
+
+    absent: Keeps whose gradient is known to be zero, so that it is not even read.
+    """
+    source = flatten(program)
+    tape = _Tape(names_of(source))
+    origins: dict[str, Origin] = {}
+    gives: dict[str, list[Piece]] = {}
+    buffers, vectors = _cotangents(source, absent, tape, origins)
+    edges: list[Edge] = []
+    for step in reversed(source.steps):
+        if isinstance(step, Scan):
+            _scan(source, step, tape, edges, origins, gives)
+        else:
+            _let(source, step, tape, edges, origins, gives)
+    keeps = _loads(source, tape, edges, origins, gives)
+    sums = []
+    for v in source.vectors:
+        if terms := tape.learned.get(v.name):
+            total = tape.line(f"d.{v.name}.t", sp.Add(*terms))
+            sums.append(Sum(fresh(f"d.{v.name}", tape.taken), total.base,
+                            "time" if v.shape == "channel" else "time and channels"))
+            gives[v.name] = [Piece(sums[-1].name)]
+    backward = Program(f"{program.name}_backward", not program.reverse, (*source.buffers, *buffers),
+                       (*source.vectors, *vectors), tuple(edges), tuple(tape.steps), tuple(keeps), tuple(sums))
+    backward, kept = _with_forward_values(source, backward)
+    forward = replace(program, keeps=program.keeps + tuple(
+        Keep(n, (n,), inner=True) for n in kept if (n,) not in [k.samples for k in program.keeps]))
+    kept_as = {k.samples[0]: k.name for k in forward.keeps if len(k.samples) == 1}
+    for n in kept:
+        origins[n] = Origin("output", kept_as[n])
+    backward = simplify(backward)
+    for n in program.inputs:
+        origins.setdefault(n, Origin("input", n))
+    return Adjoint(forward, backward, tuple(origins[n] for n in backward.inputs),
+                   tuple((n, tuple(gives[n])) for n in program.inputs if gives.get(n)))
+
+
+def _cotangents(source: Program, absent: frozenset[str], tape: _Tape,
+                origins: dict[str, Origin]) -> tuple[list[Buffer], list[Vector]]:
+    """Gradients of what was kept come as sequences, those of sums as vectors."""
+    buffers, vectors = [], []
+    for keep in source.keeps:
+        if keep.name in absent:
+            continue
+        name = fresh(f"{keep.name}.grad", tape.taken)
+        columns = tuple(name if len(keep.samples) == 1 else fresh(f"{s}.grad", tape.taken) for s in keep.samples)
+        buffers.append(Buffer(name, columns))
+        origins[name] = Origin("gradient", keep.name)
+        for s, column in zip(keep.samples, columns, strict=True):
+            tape.send(At(s), At(column))
+    for total in source.sums:
+        name = fresh(f"{total.name}.grad", tape.taken)
+        vectors.append(Vector(name, "channel" if total.over == "time" else "one"))
+        origins[name] = Origin("gradient", total.name)
+        tape.send(At(total.sample), Param(name))
+    return buffers, vectors
+
+
+def _register(source: Program, base: str, lag: int, name: str, tape: _Tape, edges: list[Edge],
+              origins: dict[str, Origin], gives: dict[str, list[Piece]]) -> None:
+    """The edge of the register `name`, which carries what is sent to base[t+lag] the other way."""
+    edge = source.edge(base, 1 if lag > 0 else -1)
+    assert edge is not None
+    depth, deepest = abs(lag), abs(lag) == edge.depth
+    start = crossed = final = crossing = None
+    if deepest and edge.final:
+        start = fresh(f"{edge.final}.grad", tape.taken)
+        origins[start] = Origin("gradient", edge.final, flip=depth > 1)
+    if deepest and edge.crossing:
+        crossed = fresh(f"{edge.crossing}.grad", tape.taken)
+        origins[crossed] = Origin("gradient", edge.crossing, flip=depth > 1)
+    if edge.start:
+        final = fresh(f"d.{edge.start}", tape.taken)
+        gives.setdefault(edge.start, []).append(Piece(final, "window" if edge.depth > 1 else "whole"))
+    if edge.edge:
+        crossing = fresh(f"d.{edge.edge}", tape.taken)
+        gives.setdefault(edge.edge, []).append(Piece(crossing, "window" if edge.depth > 1 else "whole"))
+    edges.append(Edge(name, -edge.side, depth, 0.0, start, crossed, final, crossing))
+
+
+def _arrivals(source: Program, base: str, tape: _Tape, edges: list[Edge], origins: dict[str, Origin],
+              gives: dict[str, list[Piece]], but: frozenset[int] = frozenset()) -> list[Any]:
+    """Everything sent to base[t], through registers of their own where it was sent by other steps (lags in `but` aside)."""
+    edge = source.edge(base, source.back)
+    if edge and (edge.final or edge.crossing) and base not in source.loads and source.back * edge.depth not in but:
+        tape.lagged.setdefault((base, source.back * edge.depth), [])
+    terms = tape.now.pop(base, [])
+    for key in sorted(k for k in tape.lagged if k[0] == base and k[1] * source.back > 0 and k[1] not in but):
+        name = tape.line(_back(*key), sp.Add(*tape.lagged.pop(key)))
+        _register(source, base, key[1], name.base, tape, edges, origins, gives)
+        terms.append(At(name.base, -key[1]))
+    return terms
+
+
+def _back(base: str, lag: int) -> str:
+    return f"back.{base}" + (f".{abs(lag)}" if abs(lag) > 1 else "")
+
+
+def _let(source: Program, step: Let, tape: _Tape, edges: list[Edge], origins: dict[str, Origin],
+         gives: dict[str, list[Piece]]) -> None:
+    terms = _arrivals(source, step.target, tape, edges, origins, gives)
+    total = sp.Add(*terms)
+    if total == 0:
+        return
+    gradient = tape.line(f"d.{step.target}", total, step.where)
+    if isinstance(step.expr, f.Elementwise):
+        for atom, value in zip(step.expr.args, f.pullback(step.expr, At(step.target), gradient), strict=True):
+            if isinstance(atom, At | Param):
+                tape.send(atom, value)
+    else:
+        for atom in (*samples(step.expr), *params(step.expr)):
+            tape.send(atom, gradient * sp.diff(step.expr, atom))
+
+
+def _scan(source: Program, step: Scan, tape: _Tape, edges: list[Edge], origins: dict[str, Origin],
+          gives: dict[str, list[Piece]]) -> None:
+    back = source.back
+    own = [(i, k) for k in range(1, step.order + 1) for i in range(len(step.targets))
+           if any(step.A[k - 1][j, i] != 0 for j in range(len(step.targets)))]
+    sent = {(i, k): tape.lagged.pop((step.targets[i], back * k), []) for i, k in own}
+    before = []
+    for i, state in enumerate(step.targets):
+        lags = frozenset(back * k for j, k in own if j == i)
+        terms = _arrivals(source, state, tape, edges, origins, gives, lags)
+        total = sp.Add(*terms)
+        before.append(total if total.is_Atom else tape.line(f"d.{state}.direct", total, step.where))
+    names = {(i, k): fresh(_back(step.targets[i], back * k), tape.taken) for i, k in own}
+    A = [sp.zeros(len(own), len(own)) for _ in range(step.order)]
+    b = []
+    for row, (i, k) in enumerate(own):
+        weights = [step.A[k - 1][j, i] for j in range(len(step.targets))]
+        for column, (j, other) in enumerate(own):
+            A[other - 1][row, column] = weights[j]
+        b.append(sp.Add(*(w * d for w, d in zip(weights, before, strict=True)), *sent[i, k]))
+    tape.steps.append(Scan(tuple(names[key] for key in own), tuple(sp.ImmutableMatrix(m) for m in A), tuple(b),
+                           not step.reverse, step.where))
+    for i, k in own:
+        _register(source, step.targets[i], back * k, names[i, k], tape, edges, origins, gives)
+    for i, state in enumerate(step.targets):
+        total = sp.Add(before[i], *(At(names[j, k], -back * k) for j, k in own if j == i))
+        gradient = tape.line(f"d.{state}", total, step.where)
+        update, past = step.update(i), {step.back(s, k + 1) for k in range(step.order) for s in step.targets}
+        for atom in (*samples(update), *params(update)):
+            if atom not in past:
+                tape.send(atom, gradient * sp.diff(update, atom))
+
+
+def _loads(source: Program, tape: _Tape, edges: list[Edge], origins: dict[str, Origin],
+           gives: dict[str, list[Piece]]) -> list[Keep]:
+    """The gradients of the sequences that were read from memory, in buffers like theirs."""
+    keeps: list[Keep] = []
+    for buffer in source.buffers:
+        columns = []
+        for base in buffer.columns:
+            for key in sorted(k for k in tape.lagged if k[0] == base and k[1] * source.back < 0):
+                keeps.append(_shifted(source, buffer, base, key[1], tape, gives))
+            columns.append(sp.Add(*_arrivals(source, base, tape, edges, origins, gives)))
+        if any(c != 0 for c in columns):
+            name = fresh(f"d.{buffer.name}", tape.taken)
+            single = len(columns) == 1
+            samples_ = tuple(name if single else "" for _ in columns)
+            lines = []
+            for base, total, said in zip(buffer.columns, columns, samples_, strict=True):
+                if single:
+                    tape.steps.append(Let(said, total))
+                    lines.append(said)
+                else:
+                    lines.append(tape.line(f"d.{base}", total).base)
+            keeps.append(Keep(name, tuple(lines)))
+            gives.setdefault(buffer.name, []).insert(0, Piece(name))
+    return keeps
+
+
+def _shifted(source: Program, buffer: Buffer, base: str, lag: int, tape: _Tape, gives: dict[str, list[Piece]]) -> Keep:
+    """What a read against the run sends, written at the reader's step."""
+    name = fresh(f"d.{base}.shifted{abs(lag)}", tape.taken)
+    tape.steps.append(Let(name, sp.Add(*tape.lagged.pop((base, lag)))))
+    columns = tuple(name if c == base else "" for c in buffer.columns)
+    if len(columns) > 1:
+        zero = tape.line("zero", sp.S.Zero).base
+        columns = tuple(c or zero for c in columns)
+    keep = Keep(name if len(columns) == 1 else fresh(f"{name}.columns", tape.taken), columns)
+    edge = source.edge(base, 1 if lag > 0 else -1)
+    assert edge is not None
+    gives.setdefault(buffer.name, []).append(Piece(keep.name, "shifted", lag))
+    column = buffer.columns.index(base)
+    for n, how in ((edge.start, "shifted start"), (edge.edge, "shifted edge")):
+        if n:
+            gives.setdefault(n, []).append(Piece(f"{keep.name}#{column}", how, lag))  # type: ignore[arg-type]
+    return keep
+
+
+def _with_forward_values(source: Program, backward: Program) -> tuple[Program, list[str]]:
+    """Forward values: states and whatever is read at a lag are loaded, other lines recomputed."""
+    computed = {t: step for step in source.steps for t in step.targets}
+    loaded: dict[str, None] = {}
+    lines: dict[str, None] = {}
+
+    def need(s: At) -> None:
+        if s.base not in computed:
+            return
+        step = computed[s.base]
+        if s.lag or isinstance(step, Scan):
+            loaded.setdefault(s.base)
+        elif s.base not in lines:
+            for inner in samples(step.expr):
+                need(inner)
+            lines.setdefault(s.base)
+
+    for s in backward.reads():
+        need(s)
+    both = [n for n in lines if n not in loaded]
+    steps = tuple(s for s in source.steps if isinstance(s, Let) and s.target in both)
+    program = replace(backward, steps=steps + backward.steps,
+                      buffers=(*(Buffer(n, (n,)) for n in loaded), *backward.buffers))
+    reads = {(s.base, 1 if s.lag > 0 else -1) for s in program.reads() if s.lag}
+    edges = tuple(replace(e, final=None, crossing=None) for e in source.edges if (e.base, e.side) in reads)
+    return replace(program, edges=(*edges, *backward.edges)), list(loaded)

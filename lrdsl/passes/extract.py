@@ -1,0 +1,117 @@
+"""From a recurrent group to a Scan: A and b of the linear recurrence that it is, or NotLinear with the term that bends it.
+
+A is the Jacobian with respect to the states' previous values and b the rest, found by one walk over the expression instead
+of by sympy.diff and subs: the user's factors stay as written, a `where` on anything but a state passes, and a refusal knows
+its culprit. (A derivative alone would accept `where(h[t-1] > 0, …)`, whose derivative is free of h.)
+Non-goals: complex and coupled structures that deserve better than a k x k block.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sympy as sp
+
+from ..errors import CellError, InternalError, NotLinear, raise_all
+from ..ir import functions as f
+from ..ir.program import Let, Scan
+from ..ir.spec import Equation
+from ..ir.symbols import At, samples
+from ..ir.text import show
+from ..location import Location
+from .stratify import Group
+
+LARGEST_BLOCK, LARGEST_ORDER = 4, 8
+
+
+class _Bends(Exception):
+    """A term that is not affine in the unknowns."""
+
+    def __init__(self, term: sp.Expr) -> None:
+        self.term = term
+
+
+def affine_parts(expr: Any, unknowns: frozenset[At]) -> tuple[dict[At, Any], Any]:
+    """(coefficients, rest) with expr = sum of coefficient * unknown + rest; raises _Bends."""
+    if not expr.free_symbols & unknowns:
+        return {}, expr
+    if expr in unknowns:
+        return {expr: sp.S.One}, sp.S.Zero
+    if expr.is_Add:
+        parts = [affine_parts(a, unknowns) for a in expr.args]
+        keys = sorted({k for c, _ in parts for k in c}, key=str)
+        return {k: sp.Add(*(c[k] for c, _ in parts if k in c)) for k in keys}, sp.Add(*(rest for _, rest in parts))
+    if expr.is_Mul:
+        inside = [a for a in expr.args if a.free_symbols & unknowns]
+        if len(inside) > 1:
+            raise _Bends(expr)
+        factor = sp.Mul(*(a for a in expr.args if a is not inside[0]))
+        coefficients, rest = affine_parts(inside[0], unknowns)
+        return {k: factor * c for k, c in coefficients.items()}, factor * rest
+    if isinstance(expr, f.where) and not expr.args[0].free_symbols & unknowns:
+        (ca, ra), (cb, rb) = (affine_parts(a, unknowns) for a in expr.args[1:])
+        keys = sorted({*ca, *cb}, key=str)
+        pick = {k: f.where(expr.args[0], ca.get(k, sp.S.Zero), cb.get(k, sp.S.Zero)) for k in keys}
+        return pick, f.where(expr.args[0], ra, rb) if (ra, rb) != (0, 0) else sp.S.Zero
+    raise _Bends(expr)
+
+
+def extract(group: Group, reverse: bool) -> tuple[Scan, tuple[Let, ...]]:
+    """The Scan of a recurrent group, and the group's other values as Lets after it (they may read the states' past)."""
+    statements = {s.target: s for s in group.statements if isinstance(s, Equation)}
+    lagged = {r.base for s in statements.values() for r in s.reads() if r.lag and r.base in statements}
+    states = tuple(t for t in group.targets if t in lagged)
+    written: dict[str, Any] = {}
+    for s in statements.values():
+        inner = {r: written[r.base] for r in s.reads() if r.lag == 0 and r.base in written}
+        written[s.target] = s.expr.xreplace(inner)
+    order = max(abs(r.lag) for s in statements.values() for r in s.reads() if r.lag and r.base in states)
+    back = 1 if reverse else -1
+    unknowns = frozenset(At(s, back * k) for s in states for k in range(1, order + 1))
+    errors: list[CellError] = []
+    rows: list[tuple[dict[At, Any], Any]] = []
+    for state in states:
+        try:
+            rows.append(affine_parts(written[state], unknowns))
+        except _Bends as bend:
+            errors.append(_not_linear(state, bend.term, _place(state, statements, written, unknowns), unknowns))
+    where = statements[states[0]].where
+    if not errors and len(states) > LARGEST_BLOCK:
+        errors.append(NotLinear(f"{', '.join(states)} are one recurrence of {len(states)} coupled states; the largest has "
+                                f"{LARGEST_BLOCK}", where, "couple fewer states"))
+    if not errors and order > LARGEST_ORDER:
+        errors.append(NotLinear(f"{', '.join(states)}: a recurrence of order {order}; the largest order is {LARGEST_ORDER}",
+                                where, "read nearer steps"))
+    raise_all(errors)
+    A = tuple(sp.ImmutableMatrix([[c.get(At(s, back * k), sp.S.Zero) for s in states] for c, _ in rows])
+              for k in range(1, order + 1))
+    scan = Scan(states, A, tuple(rest for _, rest in rows), reverse, where)
+    for row, state in enumerate(states):
+        if {r.base for e in (scan.b[row], *(m[row, j] for m in A for j in range(len(states)))) for r in samples(e)} \
+                & set(states):
+            raise InternalError("extract", f"{state} is not separated", str(scan))
+    lets = tuple(Let(t, statements[t].expr, statements[t].where) for t in group.targets if t not in states)
+    return scan, lets
+
+
+def _place(state: str, statements: dict[str, Equation], written: dict[str, Any], unknowns: frozenset[At]) -> Location:
+    """The first line that bends, of those that the state's value comes from at the same step."""
+    for read in statements[state].reads():
+        if read.lag == 0 and read.base in statements:
+            try:
+                affine_parts(written[read.base], unknowns)
+            except _Bends:
+                return _place(read.base, statements, written, unknowns)
+    return statements[state].where
+
+
+def _not_linear(state: str, term: sp.Expr, where: Location, unknowns: frozenset[At]) -> NotLinear:
+    bent = sorted(term.free_symbols & unknowns, key=str)
+    previous = bent[0] if bent else At(state, -1)
+    conditional = isinstance(term, f.where) and bool(term.args[0].free_symbols & unknowns)
+    what = f"the condition {show(term.args[0])}" if conditional else f"the term {show(term)}"
+    others = ", ".join(dict.fromkeys(s.base for s in sorted(unknowns, key=str)))
+    hint = f"make {what} free of {previous}" if conditional else \
+        f"a linear recurrence is {state}[t] = (…)*{previous} + (…), without {others} in the brackets"
+    return NotLinear(f"{state}[t] is not linear in {previous}: {what} bends it", where,
+                     hint + "; or read a solved value there (a surrogate)")

@@ -1,0 +1,206 @@
+"""From Strata to a Plan: Programs between dense maps, one matrix product for all maps of the same samples.
+
+A value's stage is the number of the Program that computes it: one more than that of the sequences which its dense maps
+read. Recurrences and everything that must be written are computed once, at their stage; other lines are recomputed in each
+Program that needs them, which costs a read of their operands and saves a write.
+A dense map commutes with the shift: `W s[t-1]` is the sample at t-1 of the product `W s`, and its edge is `W edge`.
+Holds afterwards: every Program reads only inputs, products and sequences that earlier steps wrote.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import sympy as sp
+
+from ..ir.plan import Affine, Block, Dense, Plan, Sequence, Stage
+from ..ir.program import Buffer, Edge, Keep, Let, Program, Scan, Step, Vector
+from ..ir.spec import MapCall, Spec
+from ..ir.symbols import At, Param, params, samples
+from .extract import extract
+from .stratify import Strata
+
+
+@dataclass
+class _Work:
+    """What is known of each name while the plan is laid out."""
+
+    spec: Spec
+    reverse: bool
+    steps: list[Step] = field(default_factory=list)
+    stage: dict[str, int] = field(default_factory=dict)
+    ready: dict[str, int] = field(default_factory=dict)
+    blocks: dict[str, tuple[str, Block]] = field(default_factory=dict)
+    affines: dict[str, Affine] = field(default_factory=dict)
+
+
+def partition(strata: Strata) -> Plan:
+    """Lay the groups out as Dense steps and Programs."""
+    spec = strata.spec
+    lags = [r.lag for s in spec.statements for r in s.reads() if r.lag and r.base in spec.names("state")]
+    work = _Work(spec, reverse=any(lag > 0 for lag in lags))
+    work.ready = dict.fromkeys(spec.names("input"), 0)
+    for group in strata.groups:
+        if group.recurrent:
+            scan, lets = extract(group, work.reverse)
+            stage = max([1, *(work.stage.get(s.base, 1) for e in scan.exprs for s in samples(e))])
+            work.steps.append(scan)
+            work.stage |= dict.fromkeys(scan.targets, stage)
+            work.ready |= dict.fromkeys(scan.targets, stage)
+            for let in lets:
+                _add(work, let)
+        else:
+            statement = group.statements[0]
+            _add(work, _map(work, statement) if isinstance(statement, MapCall)
+                 else Let(statement.target, statement.expr, statement.where))
+    return _assemble(work)
+
+
+def _add(work: _Work, let: Let) -> None:
+    work.steps.append(let)
+    stage = max([1, *(work.stage.get(s.base, 1) for s in samples(let.expr))])
+    work.stage[let.target] = work.ready[let.target] = stage
+
+
+def _map(work: _Work, call: MapCall) -> Let:
+    """The line `target = sum of products + bias`; compound operands become lines before it."""
+    terms: list[Any] = []
+    bases: list[str] = []
+    for k, operand in enumerate(call.operands):
+        if isinstance(operand, At):
+            source, lag = operand.base, operand.lag
+        else:
+            source, lag = f"{call.target}.in{k}", 0
+            _add(work, Let(source, operand, call.where))
+        bases.append(source)
+        product = f"{call.target}.{source}" + (f".{k}" if bases.count(source) > 1 else "")
+        known = (p for p, (s, b) in work.blocks.items() if (s, b.affine, b.operand) == (source, call.affine, k))
+        product = next(known, product)  # the same slice of a weight times the same samples is one product, at any lag
+        work.blocks[product] = (source, Block(product, call.affine, k))
+        work.stage[product] = work.ready[source] + 1
+        terms.append(At(product, lag))
+    bias = work.spec[call.affine].option("bias", True)
+    if bias is not False:
+        terms.append(Param(f"{call.affine}.bias"))
+    work.affines.setdefault(call.affine, Affine(call.affine, tuple(bases), bias))
+    return Let(call.target, sp.Add(*terms), call.where)
+
+
+def _assemble(work: _Work) -> Plan:
+    spec = work.spec
+    depth = _depths(work)
+    states = set(spec.names("state"))
+    lasting = {t for s in work.steps if isinstance(s, Scan) for t in s.targets} | {b for b, _ in depth if b in states}
+    outputs = {sample.base for _, sample in spec.outputs}
+    written = outputs | {source for source, _ in work.blocks.values() if source not in spec.names("input")}
+    lasting |= written
+    last = max([1, *(work.stage[n] for n in lasting)])
+    needed = {k: _needed(work, k, lasting, {n for n in lasting if work.stage[n] == k}) for k in range(1, last + 1)}
+    for k, names in needed.items():
+        for later in range(k + 1, last + 1):
+            reads = {s.base for step in work.steps for t in step.targets if t in needed[later]
+                     for e in step.exprs for s in samples(e)}
+            written |= {n for n in names & lasting if n in reads and work.stage[n] == k and n not in needed[later]}
+    users = {p: tuple(k for k, names in needed.items() if p in _reads(work, names)) for p in work.blocks}
+    steps: list[Dense | Stage] = []
+    for k in range(1, last + 1):
+        dense = _dense(work, k, users)
+        steps += dense
+        pieces = {b.target: (buffer, blocks) for d in steps if isinstance(d, Dense) for buffer, blocks in d.outputs
+                  for b in blocks}
+        name = spec.name if last == 1 else f"{spec.name}_{k}"
+        program = _program(work, name, needed[k], k, depth, pieces, [n for n in _order(work) if n in written])
+        if program.keeps:
+            steps.append(Stage(program))
+    sequences = [Sequence(d.name, side, n, d.option("init", 0.0), bool(d.option("learned")), d.kind == "state")
+                 for kind in ("state", "input") for d in spec.of(kind)
+                 for (base, side), n in depth.items() if base == d.name]
+    # Lines that a surrogate reads at a lag: a Carry must hold them too.
+    sequences += [Sequence(base, side, n, 0.0, False, False) for (base, side), n in depth.items()
+                  if base not in work.blocks and base not in {d.name for d in spec.declared}]
+    return Plan(spec.name, work.reverse, spec.names("input"), tuple(work.affines.values()), tuple(steps),
+                tuple(sequences), tuple((n, s.base) for n, s in spec.outputs)).check()
+
+
+def _order(work: _Work) -> list[str]:
+    return [t for step in work.steps for t in step.targets]
+
+
+def _depths(work: _Work) -> dict[tuple[str, int], int]:
+    """(sequence, side) -> deepest lag at which the cell reads it, itself or through a dense map."""
+    depth: dict[tuple[str, int], int] = {}
+    for step in work.steps:
+        reads = [s for e in step.exprs for s in samples(e)]
+        if isinstance(step, Scan):
+            reads += step.past
+        for s in reads:
+            for base in (s.base, work.blocks[s.base][0]) if s.base in work.blocks else (s.base,):
+                if s.lag:
+                    key = (base, 1 if s.lag > 0 else -1)
+                    depth[key] = max(depth.get(key, 0), abs(s.lag))
+    return depth
+
+
+def _needed(work: _Work, k: int, lasting: set[str], roots: set[str]) -> set[str]:
+    """The values that Program k computes: its roots, and the lines they need that are not read from memory."""
+    computed: set[str] = set()
+    steps = {t: step for step in work.steps for t in step.targets}
+
+    def visit(name: str) -> None:
+        if name in computed or name not in steps or (name in lasting and work.stage[name] < k):
+            return
+        computed.update(steps[name].targets)
+        for e in steps[name].exprs:
+            for s in samples(e):
+                visit(s.base)
+
+    for name in roots:
+        visit(name)
+    return computed
+
+
+def _reads(work: _Work, names: set[str]) -> set[str]:
+    return {s.base for step in work.steps if set(step.targets) & names for e in step.exprs for s in samples(e)}
+
+
+def _dense(work: _Work, k: int, users: dict[str, tuple[int, ...]]) -> list[Dense]:
+    """The matrix products that become possible before Program k, one for each source; a buffer for each set of readers."""
+    found: list[Dense] = []
+    products = [p for p in work.blocks if work.stage[p] == k and users[p]]
+    for source in dict.fromkeys(work.blocks[p][0] for p in products):
+        own = [p for p in products if work.blocks[p][0] == source]
+        groups = sorted({users[p] for p in own})
+        outputs = tuple((f"{source}.maps" + (f".{i + 1}" if len(groups) > 1 else ""),
+                         tuple(work.blocks[p][1] for p in own if users[p] == readers))
+                        for i, readers in enumerate(groups))
+        found.append(Dense(source, outputs))
+    return found
+
+
+def _program(work: _Work, name: str, names: set[str], k: int, depth: dict[tuple[str, int], int],
+             pieces: dict[str, tuple[str, tuple[Block, ...]]], written: list[str]) -> Program:
+    steps = tuple(s for s in work.steps if set(s.targets) & names)
+    reads = [s for step in steps for e in step.exprs for s in samples(e)]
+    buffers: dict[str, Buffer] = {}
+    for base in dict.fromkeys(s.base for s in reads if s.base not in names):
+        if base in pieces:
+            buffer, blocks = pieces[base]
+            buffers[buffer] = Buffer(buffer, tuple(b.target for b in blocks))
+        else:
+            buffers[base] = Buffer(base, (base,))
+    scalars = set(work.spec.names("scalar"))
+    vectors = tuple(Vector(p, "one" if p in scalars else "channel")
+                    for p in dict.fromkeys(str(p) for step in steps for e in step.exprs for p in params(e)))
+    edges = tuple(_edge(work, base, side, n, base in names) for (base, side), n in depth.items()
+                  if base in names or any(s.base == base and s.lag * side > 0 for s in reads))
+    keeps = tuple(Keep(n, (n,)) for n in written if n in names and work.stage[n] == k)
+    return Program(name, work.reverse, tuple(buffers.values()), vectors, edges, steps, keeps).check()
+
+
+def _edge(work: _Work, base: str, side: int, depth: int, computed: bool) -> Edge:
+    ahead = ".ahead" if (side > 0) != work.reverse else ""
+    declared = {d.name: d for d in work.spec.declared}
+    init = declared[base].option("init", 0.0) if base in declared and declared[base].kind == "state" else 0.0
+    return Edge(base, side, depth, init, f"{base}{ahead}.start", f"{base}{ahead}.edge",
+                f"{base}.final" if computed else None)

@@ -1,0 +1,150 @@
+
+// What every kernel shares: memory of one sweep, edges and boundaries, threads.
+
+typedef long Index;
+
+template <bool WHOLE> LR_INLINE V get(const real *p, long n) { return WHOLE ? load(p) : load_n(p, n); }
+template <bool WHOLE> LR_INLINE void put(real *p, V v, long n) {
+  if (WHOLE) store(p, v);
+  else store_n(p, v, n);
+}
+
+// What is larger than the cache is better written past it: in whole vectors, and with a fence in the end.
+enum { CACHE = 32 << 20 };
+#if LR_DOUBLE
+#define LR_MOVNT(bits) __builtin_ia32_movntpd##bits
+#else
+#define LR_MOVNT(bits) __builtin_ia32_movntps##bits
+#endif
+LR_INLINE void store_past(real *p, V v) {
+#if defined(__clang__)
+  __builtin_nontemporal_store(v, (V *)p);
+#elif defined(__AVX512F__)
+  LR_MOVNT(512)(p, v);
+#elif defined(__AVX__)
+  LR_MOVNT(256)(p, v);
+#elif defined(__SSE2__)
+  LR_MOVNT()(p, v);
+#else
+  store(p, v);
+#endif
+}
+#undef LR_MOVNT
+template <bool WHOLE> LR_INLINE void write(real *p, V v, long n, bool past) {
+  if (WHOLE && past) store_past(p, v);
+  else put<WHOLE>(p, v, n);
+}
+static inline bool large(long count) { return count > CACHE / (long)sizeof(real); }
+static inline bool whole_lines(const real *row, long time) {
+  return (unsigned long)row % LR_BYTES == 0 && time * sizeof(real) % LR_BYTES == 0;
+}
+
+LR_INLINE V lr_signum(V x) { return select(x > 0, splat(1), select(x < 0, splat(-1), x)); }
+LR_INLINE V lr_whole_power(V x, int n) {
+  V y = splat(1);
+  for (; n; n >>= 1, x = x * x)
+    if (n & 1) y = y * x;
+  return y;
+}
+
+// Rows of `width` numbers for one sweep; the first begins a line of the cache, and so do others where vectors fill them.
+struct Scratch {
+  void *const memory;
+  real *next;
+  const long width;
+  Scratch(long width, long count) : memory(__builtin_malloc(sizeof(real) * width * count + LR_BYTES)), width(width) {
+    if (!memory) __builtin_trap();
+    next = (real *)(((unsigned long)memory + LR_BYTES - 1) / LR_BYTES * LR_BYTES);
+  }
+  ~Scratch() { __builtin_free(memory); }
+  real *rows(long count) {
+    real *const taken = next;
+    next += count * width;
+    return taken;
+  }
+};
+
+// Values beyond a segment, nearest first: rows that lie `depth` apart.
+struct Window {
+  const real *nearest;
+  long depth;
+  const real *row(long k) const { return nearest + k * depth; }
+};
+
+static inline Window window(const real *given, long offset, long depth, Scratch &scratch, real init) {
+  if (given) return {given + offset, depth};
+  real *const constant = scratch.rows(1);
+  for (long c = 0; c < scratch.width; ++c) constant[c] = init;
+  return {constant, 0};
+}
+
+// reset[t] is a boundary between t-1 and t.
+struct Boundaries {
+  const unsigned char *flags;
+  long time, T;
+  bool at(long t) const { return flags && t < T && flags[t * time]; }
+};
+
+// The row that step t reads k steps earlier (later): beyond a boundary the edge's, beyond the sequence the start's.
+static inline const real *earlier(const real *rows, long time, long t, long k, Window start, Window edge,
+                                  const Boundaries &reset) {
+  for (long j = 1; j <= k; ++j) {
+    if (reset.at(t - j + 1)) return edge.row(k - j);
+    if (t - j + 1 == 0) return start.row(k - j);
+  }
+  return rows + (t - k) * time;
+}
+static inline const real *later(const real *rows, long time, long t, long k, Window start, Window edge,
+                                const Boundaries &reset) {
+  for (long j = 1; j <= k; ++j) {
+    if (t + j == reset.T) return start.row(k - j);
+    if (reset.at(t + j)) return edge.row(k - j);
+  }
+  return rows + (t + k) * time;
+}
+
+static inline void clear(real *rows, long count, long stride, long width) {
+  for (long k = 0; k < count; ++k)
+    for (long c = 0; c < width; ++c) rows[k * stride + c] = 0;
+}
+static inline void copy(real *to, long stride, const real *rows, long count, long width) {
+  for (long k = 0; k < count; ++k)
+    for (long c = 0; c < width; ++c) to[k * stride + c] = rows[k * width + c];
+}
+static inline void add(real *to, long stride, const real *rows, long count, long width) {
+  for (long k = 0; k < count; ++k)
+    for (long c = 0; c < width; ++c) to[k * stride + c] += rows[k * width + c];
+}
+static inline void refill(real *rows, long count, const Window &from, long width) {
+  for (long k = 0; k < count; ++k)
+    for (long c = 0; c < width; ++c) rows[k * width + c] = from.row(k)[c];
+}
+static inline void fold(real *total, real *part, long width) {
+  for (long c = 0; c < width; ++c) total[c] += part[c], part[c] = 0;
+}
+
+// The pool of threads that torch uses; absent where libgomp is not loaded.
+extern "C" void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned) __attribute__((weak));
+
+// Every (batch element, block of channels) once, by whichever thread comes first. What a sweep computes does not depend on
+// the thread that runs it.
+template <class Args, void (*SWEEP)(const Args &, long, long, long)> static void share(const Args *args, long threads) {
+  struct Work {
+    const Args &a;
+    long blocks, width, next;
+    static void run(void *self) {
+      Work &w = *(Work *)self;
+      for (long i; (i = __atomic_fetch_add(&w.next, 1, __ATOMIC_RELAXED)) < w.a.B * w.blocks;) {
+        const long lo = i % w.blocks * w.width;
+        SWEEP(w.a, i / w.blocks, lo, w.a.C - lo < w.width ? w.a.C - lo : w.width);
+      }
+    }
+  };
+  if (args->B == 0 || args->C == 0) return;
+  const long line = 128 / sizeof(real);  // blocks of two cache lines at least
+  const long wanted = threads > args->B ? (threads + args->B - 1) / args->B : 1;
+  const long width = ((args->C + wanted - 1) / wanted + line - 1) / line * line;
+  Work work = {*args, (args->C + width - 1) / width, width, 0};
+  if (threads > 1 && GOMP_parallel) GOMP_parallel(Work::run, &work, threads, 0);
+  else Work::run(&work);
+}

@@ -1,0 +1,182 @@
+"""Programs on raw memory: the same problem laid out in every way that a kernel must bear, with guards around its tensors.
+
+A `Problem` is solved once by the reference, at its full size. Batch elements and channels do not know of each other, so that
+every smaller size is a slice of that solution.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+import lrdsl as lr
+from lrdsl.backends import native
+from lrdsl.backends.reference import partial_run
+from lrdsl.compiler import adjoint_of, inner_keeps, plan_of, source_of, tangent_of
+from lrdsl.ir.program import Program
+from lrdsl.ir.source import RESET, Slot, slots
+
+Array = Any
+Launch = Callable[[Sequence[int], int], None]
+KINDS = ("forward", "backward", "second", "tangent")
+LAYOUTS = ("plain", "time major", "columns")
+GUARD = 40  # numbers before and after each tensor
+
+
+def programs(cell: lr.Cell, kinds: Sequence[str] = KINDS) -> list[Program]:
+    """The Programs of a cell: as it runs, its gradient as in training, the gradient of that, and its tangent."""
+    found = []
+    for forward in plan_of(cell.spec).programs:
+        backward = adjoint_of(forward, inner_keeps(forward)).program
+        made = {"forward": forward, "backward": backward, "second": adjoint_of(backward, frozenset()).program,
+                "tangent": tangent_of(forward).program}
+        found += [made[kind] for kind in kinds]
+    return found
+
+
+def load(program: Program, dtype: str, change: Callable[[str], str] = str) -> Launch:
+    """The native kernel of a Program; `change` may edit its text."""
+    source = source_of(program, "cpu", dtype)
+    return native.load(replace(source, text=change(source.text)))
+
+
+def load_all(wanted: Sequence[tuple[Program, str]]) -> None:
+    """Compile side by side: a later `load` finds them in the cache."""
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda w: native.build(source_of(w[0], "cpu", w[1])), wanted))
+
+
+def shape(slot: Slot, B: int, T: int, C: int, lone: bool = False) -> tuple[int, ...]:
+    """The shape of a slot's tensor, columns as an axis of their own."""
+    return {"sequence": (B, T, slot.columns, C), "keep": (B, T, slot.columns, C), "vector": (1 if lone else C,),
+            "edge": (B, slot.depth, C), "window": (B, slot.depth, C), "sum": (B, C), "reset": (B, T)}[slot.kind]
+
+
+@dataclass
+class Call:
+    """Tensors in memory. values: what a kernel is launched with; memory: (all of it, as it was)."""
+
+    values: list[int]
+    outputs: dict[str, Array]
+    memory: list[tuple[Array, Array]]
+
+    def disturbed(self) -> bool:
+        """Whether anything but the outputs changed; empties these."""
+        for out in self.outputs.values():
+            out[...] = np.nan
+        return any(now.tobytes() != before.tobytes() for now, before in self.memory)
+
+
+class Problem:
+    """A Program with numbers for all its inputs, and its solution by the reference, in float64.
+
+    reset: "none", "some" or "every" step is a boundary. edges: "given", "constant" or "mixed". same: "time" or "batch" repeats
+    one step (one batch element) through a stride of 0. Numbers are float32 numbers in (-size, size); in every other channel
+    they are multiples of 1/4, so that ties occur. `given` replaces inputs.
+    """
+
+    def __init__(self, program: Program, T: int, *, reset: str = "some", edges: str = "mixed", same: str = "",
+                 size: float = 0.5, given: Mapping[str, Array] | None = None, B: int = 3, C: int = 100) -> None:
+        self.program, self.B, self.T, self.C, self.same = program, B, T, C, same
+        self.slots = {s.name: s for s in slots(program)}
+        self.lone = frozenset(v.name for v in program.vectors if v.shape == "one")
+        rng = np.random.default_rng(zlib.crc32(f"{program.name} {T} {reset} {edges} {same}".encode()))
+        self.inputs: dict[str, Array | None] = {}
+        for s in self.slots.values():
+            if s.kind in ("sequence", "vector", "edge"):
+                values = rng.uniform(-size, size, shape(s, B, T, C, s.name in self.lone))
+                if s.name not in self.lone:
+                    values[..., ::2] = np.round(values[..., ::2] * 4) / 4
+                present = s.kind != "edge" or edges == "given" or (edges == "mixed" and rng.random() < 0.5)
+                self.inputs[s.name] = self._repeated(s, values.astype(np.float32).astype(np.float64)) if present else None
+        dice = rng.random((B, T))
+        self.inputs[RESET] = {"none": None, "some": dice < 0.15, "every": dice < 2}[reset]
+        if self.inputs[RESET] is not None:
+            self.inputs[RESET] = self._repeated(self.slots[RESET], self.inputs[RESET])
+        self.inputs |= given or {}
+
+    @functools.cached_property
+    def want(self) -> dict[str, Array]:
+        """What the reference makes of it."""
+        flat = {n: v if v is None or v.ndim < 4 else v.reshape(*v.shape[:2], v.shape[2] * self.C)
+                for n, v in self.inputs.items()}
+        return partial_run(self.program, flat, flat.pop(RESET))
+
+    def _repeats(self, slot: Slot) -> tuple[bool, bool]:
+        """Whether batch elements, and steps, of an input are all the same."""
+        return (self.same == "batch" and slot.kind in ("sequence", "edge", "reset"),
+                self.same == "time" and slot.kind in ("sequence", "reset"))
+
+    def _repeated(self, slot: Slot, values: Array) -> Array:
+        batch, time = self._repeats(slot)
+        values = values[:1] if batch else values[:, :1] if time else values
+        return np.broadcast_to(values, shape(slot, self.B, self.T, self.C, slot.name in self.lone))
+
+    def lay_out(self, B: int, C: int, layout: str, dtype: str) -> Call:
+        """The problem's first B batch elements and C channels in memory."""
+        values: list[int] = []
+        outputs: dict[str, Array] = {}
+        memory = []
+        for s in self.slots.values():
+            written = s.kind in ("keep", "sum", "window")
+            full = self.inputs.get(s.name)
+            if full is None and not written:
+                values += [0] * len(s.fields)
+                continue
+            part = shape(s, B, self.T, C, s.name in self.lone)
+            if written:
+                whole, view = _placed(np.full(part, np.nan, dtype), layout if s.kind == "keep" else "")
+                outputs[s.name] = view
+            else:
+                batch, time = self._repeats(s)
+                inside = full[tuple(slice(n) for n in part)].astype("uint8" if s.kind == "reset" else dtype)
+                whole, view = _placed(inside[:1] if batch else inside[:, :1] if time else inside,
+                                      layout if s.kind in ("sequence", "edge", "reset") else "")
+                view = np.broadcast_to(view, part)
+            memory.append((whole, whole.copy()))
+            values += [view.ctypes.data, *(n // view.itemsize for n in view.strides[:len(s.fields) - 1])]
+        return Call([*values, B, self.T, C], outputs, memory)
+
+    def wanted(self, name: str, B: int, C: int) -> Array:
+        """The solution of one output at a size."""
+        return self.want[name].reshape(shape(self.slots[name], self.B, self.T, self.C))[:B, ..., :C]
+
+    def solve(self, launch: Launch, B: int = 3, C: int = 100, layout: str = "plain", dtype: str = "float64",
+              threads: int = 1) -> dict[str, Array]:
+        """The outputs that a kernel gives. Raises AssertionError where it wrote beyond them."""
+        call = self.lay_out(B, C, layout, dtype)
+        launch(call.values, threads)
+        outputs = {name: out.copy() for name, out in call.outputs.items()}
+        assert not call.disturbed(), f"{self.program.name} wrote outside its outputs"
+        return outputs
+
+    def error(self, outputs: Mapping[str, Array]) -> float:
+        """The largest error of any output over 1 + that output's largest magnitude; inf where one of them is nan."""
+        worst = 0.0
+        for name, got in outputs.items():
+            want = self.wanted(name, got.shape[0], got.shape[-1])
+            if want.size:
+                error = float(np.abs(got - want).max() / (1 + np.abs(want).max()))
+                worst = max(worst, np.inf if np.isnan(error) else error)
+        return worst
+
+
+def _placed(values: Array, layout: str) -> tuple[Array, Array]:
+    """(all memory, a copy of an array in its midst, with the strides of a layout). Around it all is nan, or 255."""
+    swapped = layout == "time major" and values.ndim > 1
+    stored = np.moveaxis(values, 1, 0) if swapped else values
+    rows = stored.shape[:2] if layout and values.ndim > 1 else ()
+    width = int(np.prod(stored.shape[len(rows):], dtype=int))
+    pad = 7 if layout == "columns" else 0
+    count = int(np.prod(rows, dtype=int)) * (width + pad)
+    whole = np.full(count + 2 * GUARD, 255 if values.dtype == np.uint8 else np.nan, values.dtype)
+    inside = whole[GUARD:GUARD + count].reshape(*rows, width + pad)[..., pad // 2:pad // 2 + width].reshape(stored.shape)
+    assert not inside.size or np.shares_memory(inside, whole)
+    inside[...] = stored
+    return whole, np.moveaxis(inside, 0, 1) if swapped else inside

@@ -1,0 +1,335 @@
+"""The CUDA target: the text itself, nvcc's opinion of it, and what it computes when a CPU runs it unchanged."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import functools
+import math
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pytest
+
+import lrdsl as lr
+from lrdsl import sigmoid, t, tanh
+from lrdsl.backends.reference import MEANING, partial_run
+from lrdsl.cells import linear_scan
+from lrdsl.codegen.emit import Load, Register, Store, View, Window, emit, emit_together
+from lrdsl.codegen.environment import environment, template_directory, text
+from lrdsl.compiler import adjoint_of, backward_of, plan_of, tangent_of
+from lrdsl.ir.program import Program
+from lrdsl.ir.source import Source
+from lrdsl.passes.schedule import schedule
+
+from ..cells_for_tests import CELLS as SHARED
+from . import cuda_host
+
+
+@lr.cell
+def sru(x: lr.Input, c: lr.State, candidate: lr.Affine, forget: lr.Affine, leave: lr.Affine):
+    """Highway SRU (Lei et al. 2018)."""
+    f, r = sigmoid(forget(x[t])), sigmoid(leave(x[t]))
+    c[t] = f * c[t - 1] + (1 - f) * candidate(x[t])
+    return r * tanh(c[t]) + (1 - r) * x[t]
+
+
+@lr.cell
+def far(x: lr.Input, h: lr.State):
+    h[t] = 0.5 * h[t - 1] + x[t - 11] * x[t + 3]
+    return h[t] + h[t - 5]
+
+
+@lr.cell
+def functions(x: lr.Input, y: lr.Input, h: lr.State, v: lr.Vector):
+    smooth = lr.silu(x[t]) + lr.gelu(y[t]) + lr.softplus(x[t]) + lr.expm1(y[t]) + lr.log1p(lr.exp(x[t])) + lr.cos(y[t])
+    kinked = lr.relu(x[t]) + lr.maximum(x[t], v) - lr.minimum(x[t], y[t]) + lr.sqrt(1 + lr.abs(x[t]))
+    h[t] = 0.9 * h[t - 1] + smooth + kinked * lr.logaddexp(x[t], y[t]) / (1 + x[t] ** 2) + lr.log(1 + y[t] ** 6)
+    return h[t]
+
+
+@lr.cell
+def awkward(cross: lr.Input, T: lr.Input, ring: lr.State, zeros: lr.Vector, load: lr.Scalar):
+    """Names that the text uses itself."""
+    to_ring = sigmoid(cross[t - 1] * load)
+    d_zeros_part = T[t] * zeros
+    ring[t] = to_ring * ring[t - 1] + d_zeros_part
+    return ring[t]
+
+
+CELLS = {**SHARED, **{c.name: c for c in (linear_scan, sru, far, functions, awkward)}}
+LENGTHS, CHANNELS = (0, 1, 2, 7, 8, 9, 37), (1, 3, 64, 65)
+
+
+def forward_and_backward(cell: lr.Cell) -> list[Program]:
+    forward = plan_of(cell.spec).programs
+    return [*forward, *map(backward_of, forward)]
+
+
+@functools.cache
+def programs_of(cell: lr.Cell) -> tuple[Program, ...]:
+    """The Programs of a cell and of its mirror image, each with those that are derived from it."""
+    found: dict[str, Program] = {}
+    for spec in (cell.spec, cell.spec.mirrored()):
+        for p in plan_of(spec).programs:
+            full = adjoint_of(p, frozenset()).program
+            for q in (p, backward_of(p), full, adjoint_of(full, frozenset()).program, tangent_of(p).program):
+                found.setdefault(q.digest, q)
+    return tuple(found.values())
+
+
+def source(program: Program, dtype: str = "float32", arch: str = "sm_90") -> Source:
+    return emit([schedule(program, "cuda", dtype)], arch)[0]
+
+
+# What it computes.
+
+@pytest.fixture(scope="module", params=["float64", "float32"])
+def dtype(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def launch(dtype: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, cuda_host.Launch]:
+    """Every kernel of every cell, by entry."""
+    if not cuda_host.available():
+        pytest.skip("no g++ on this machine")
+    programs = {p.digest: p for cell in CELLS.values() for p in programs_of(cell)}
+    return cuda_host.build([source(p, dtype) for p in programs.values()], tmp_path_factory.mktemp(f"cuda-{dtype}"))
+
+
+def drawn(program: Program, shape: tuple[int, int, int], dtype: str, seed: int) -> tuple[dict[str, Any], Any]:
+    """Random tensors, some edges left out, some sequences laid out time first; and boundaries, or none."""
+    (B, T, C), rng = shape, np.random.default_rng(seed)
+    tensors: dict[str, Any] = {}
+    for b in program.buffers:
+        width = C * len(b.columns)
+        draw = rng.normal(size=(B, T, width)) if rng.random() < 0.5 else rng.normal(size=(T, B, width)).transpose(1, 0, 2)
+        tensors[b.name] = (0.8 * draw).astype(dtype)
+    for v in program.vectors:
+        tensors[v.name] = 0.5 * rng.normal(size=(C,) if v.shape == "channel" else (1,)).astype(dtype)
+    for name, depth in {n: e.depth for e in program.edges for n in (e.start, e.edge) if n}.items():
+        tensors[name] = rng.normal(size=(B, depth, C)).astype(dtype) if rng.random() < 0.7 else None
+    return tensors, rng.random((B, T)) < 0.15 if rng.random() < 0.6 else None
+
+
+def compare(program: Program, launch: dict[str, cuda_host.Launch], shape: tuple[int, int, int], dtype: str,
+            seed: int) -> None:
+    kernel = schedule(program, "cuda", dtype)
+    tensors, reset = drawn(program, shape, dtype, seed)
+    want = partial_run(program, tensors, reset)
+    got, _ = cuda_host.run(program, launch[kernel.entry], tensors, reset, dtype, shape)
+    assert got.keys() == want.keys()
+    for name in want:
+        error = np.abs(got[name] - want[name]) / (1 + np.abs(want[name]).max(initial=0))
+        assert error.max(initial=0) < {"float64": 1e-14, "float32": 1e-5}[dtype], (program.name, name, shape, seed)
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+def test_computes_what_the_reference_does(cell: lr.Cell, launch: dict[str, cuda_host.Launch], dtype: str) -> None:
+    for number, program in enumerate(programs_of(cell)):
+        for k, length in enumerate(LENGTHS):
+            compare(program, launch, (2, length, CHANNELS[(k + number) % len(CHANNELS)]), dtype, 100 * number + k)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+def test_computes_what_the_reference_does_in_every_shape(cell: lr.Cell, launch: dict[str, cuda_host.Launch],
+                                                         dtype: str) -> None:
+    for number, program in enumerate(programs_of(cell)):
+        for k, (length, channels) in enumerate((n, c) for n in (*LENGTHS, 100) for c in CHANNELS):
+            compare(program, launch, (3, length, channels), dtype, 1000 * number + k)
+
+
+def test_folds_long_sums(launch: dict[str, cuda_host.Launch], dtype: str) -> None:
+    """Beyond 256 steps, and with the fold at the very end."""
+    for length in (256, 300, 512):
+        compare(backward_of(plan_of(SHARED["gilr"].spec).programs[0]), launch, (1, length, 2), dtype, length)
+
+
+def test_reads_each_input_once(launch: dict[str, cuda_host.Launch], dtype: str) -> None:
+    """The prefetch loads nothing twice and nothing past the end, whatever the length."""
+    for cell, columns, others in ((linear_scan, 2, 1), (SHARED["gilr"], 2, 3)):
+        program = plan_of(cell.spec).programs[0]
+        for length in (1, 5, 16, 33, 100):
+            tensors, _ = drawn(program, (2, length, 3), dtype, length)
+            tensors["h.start"] = np.zeros((2, 1, 3))
+            entry = schedule(program, "cuda", dtype).entry
+            _, read = cuda_host.run(program, launch[entry], tensors, None, dtype, (2, length, 3))
+            assert read == 2 * 3 * (length * columns + others) * np.dtype(dtype).itemsize
+
+
+# The functions of the prelude.
+
+INF, NAN = math.inf, math.nan
+UNARY = ("exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "erf", "abs", "sigmoid", "tanh", "relu", "silu", "gelu",
+         "softplus", "signum")
+BINARY = ("maximum", "minimum", "logaddexp")
+
+
+def exact(name: str) -> Callable[..., Any]:
+    """The meaning of a function, without the digits that `reference` loses near its limits."""
+    def sigmoid(x: Any) -> Any:
+        return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
+    better = {"sigmoid": sigmoid, "signum": np.sign, "silu": lambda x: x * sigmoid(x),
+              "gelu": lambda x: 0.5 * x * np.vectorize(math.erfc)(-x / math.sqrt(2))}
+    return better.get(name) or MEANING[name]
+
+
+@pytest.fixture(scope="module")
+def prelude(dtype: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """A function of the prelude over arrays."""
+    if not cuda_host.available():
+        pytest.skip("no g++ on this machine")
+    real = {"float32": "float", "float64": "double"}[dtype]
+    lines = [f"typedef {real} real;", f"#define LR_DOUBLE {int(dtype == 'float64')}", text("cuda/prelude.cuh")]
+    for name in (*UNARY, *BINARY):
+        call = f"lr_{name}(a[i]{', b[i]' if name in BINARY else ''})"
+        lines.append(f'extern "C" void each_{name}(const real *a, const real *b, real *y, long n) {{\n'
+                     f"  for (long i = 0; i < n; ++i) y[i] = {call};\n}}")
+    library = ctypes.CDLL(str(cuda_host.compiled("\n".join(lines), tmp_path_factory.mktemp("prelude"))))
+
+    def apply(name: str, *arguments: Any) -> Any:
+        a = [np.ascontiguousarray(x, dtype) for x in arguments]
+        y = np.empty_like(a[0])
+        getattr(library, f"each_{name}")(*(ctypes.c_void_p(x.ctypes.data) for x in (a[0], a[-1], y)), ctypes.c_long(y.size))
+        return y
+
+    return apply
+
+
+def test_functions_are_accurate(prelude: Callable[..., Any], dtype: str) -> None:
+    """With the C library in the place of NVIDIA's, so that what is measured is what is composed of it."""
+    rng = np.random.default_rng(0)
+    tiny = np.finfo(dtype).tiny
+    small = 10.0 ** rng.uniform(-30, 1.3, 4000) * rng.choice([-1, 1], 4000)
+    x = np.concatenate([small, rng.normal(size=4000) * 5]).astype(dtype)
+    domain = {"log": np.abs(x), "sqrt": np.abs(x), "log1p": x[x > -1], "gelu": x[x > -2]}
+    for name in UNARY:
+        here = domain.get(name, x)
+        with np.errstate(all="ignore"):
+            want = exact(name)(here.astype(np.float64))
+        error = np.abs(prelude(name, here) - want) / np.maximum(np.abs(want), tiny) / np.finfo(dtype).eps
+        assert error.max() < (8 if dtype == "float64" or name == "gelu" else 4), (name, here[error.argmax()])
+    y = rng.permutation(x)
+    for name in BINARY:
+        want = exact(name)(x.astype(np.float64), y.astype(np.float64))
+        assert np.abs(prelude(name, x, y) - want).max() <= 4 * np.finfo(dtype).eps * np.abs(want).max()
+
+
+def test_functions_at_their_limits(prelude: Callable[..., Any]) -> None:
+    """Infinities, nan and both zeros."""
+    x = np.array([-INF, -1e4, -1e3, -90, -0.0, 0.0, 90, 1e3, 1e4, INF, NAN])
+    for name in UNARY:
+        with np.errstate(all="ignore"):
+            want = exact(name)(x).astype(prelude("abs", x).dtype)
+        np.testing.assert_allclose(prelude(name, x), want, rtol=1e-5, atol=1e-44, err_msg=name)
+    a, b = (m.reshape(-1) for m in np.meshgrid(x, x))
+    for name in BINARY:
+        with np.errstate(all="ignore"):
+            want = exact(name)(a, b)
+        np.testing.assert_allclose(prelude(name, a, b), want, rtol=1e-6, err_msg=name)
+    for name in ("expm1", "log1p", "tanh", "sin", "erf", "silu", "gelu", "sqrt"):
+        assert np.signbit(prelude(name, [-0.0]))[0], name
+
+
+# The text.
+
+def test_text_is_clean() -> None:
+    for cell in CELLS.values():
+        for program in forward_and_backward(cell):
+            said = source(program).text
+            assert said.endswith("_\n") and "\t" not in said and "\n\n\n" not in said
+            assert "#include" not in said and not re.search(r"[\s\"'(]/(home|tmp|usr|work|root)", said)
+            for line in said.splitlines():
+                assert line == line.rstrip(), line
+                assert not re.search(r"\+ -|- -|\b0 \*|\* 1 ?\*|\+ 0\b(?!\.)", line), line
+
+
+def test_arch_is_named_once() -> None:
+    program = plan_of(SHARED["gilr"].spec).programs[0]
+    ninety, hundred = source(program, arch="sm_90").text, source(program, arch="sm_100").text
+    assert ninety.splitlines()[0].count("for sm_90.") == 1
+    assert ninety.replace("sm_90", "sm_100") == hundred and ninety.count("sm_90") == 1
+
+
+def test_templates_use_all_that_they_are_given() -> None:
+    used: set[str] = set()
+    for path in sorted(template_directory().rglob("*.j2")):
+        tree = environment().parse(path.read_text())
+        used |= {node.attr for node in tree.find_all(jinja2.nodes.Getattr)}
+    for kind in (View, Load, Store, Register, Window):
+        assert {f.name for f in dataclasses.fields(kind)} <= used, kind
+
+
+def test_steps_in_flight() -> None:
+    """Many for a light program, few where registers or instructions would run out."""
+    def ahead(cell: lr.Cell, dtype: str, part: int = -1) -> int:
+        return schedule(forward_and_backward(cell)[part], "cuda", dtype).ahead
+    assert [ahead(linear_scan, d, 0) for d in ("float32", "float64")] == [16, 8]
+    assert [ahead(SHARED["gilr_lstm"], d) for d in ("float32", "float64")] == [4, 2]
+    assert ahead(functions, "float32") == 2
+
+
+def test_golden(golden: Any) -> None:
+    """The text of gilr, forward and backward; without the prelude, which has its own file, and the Programs' digests."""
+    said = emit_together([schedule(p, "cuda", "float32") for p in forward_and_backward(SHARED["gilr"])], "sm_90")
+    assert said.count(text("cuda/prelude.cuh")) == 1
+    said = said.replace(text("cuda/prelude.cuh"), "// (templates/cuda/prelude.cuh)\n")
+    assert re.sub(r"_[0-9a-f]{8}(?=\b|_)", "_digest", said) == golden("gilr.cu")
+
+
+# What nvcc says.
+
+NVCC = shutil.which("nvcc")
+needs_nvcc = pytest.mark.skipif(NVCC is None, reason="no nvcc on this machine: the CUDA text is not compiled")
+
+
+def spills(said: str, arch: str, directory: Path) -> dict[str, int]:
+    """Entry -> bytes of registers spilled. No warning is accepted."""
+    assert NVCC
+    path = directory / "kernels.cu"
+    path.write_text(said, encoding="utf-8")
+    command = [NVCC, "-cubin", f"-arch={arch}", "-Werror", "all-warnings", "-Xptxas", "-v", "-o",
+               str(path.with_suffix(".cubin")), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[:4000]
+    found = re.findall(r"entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr, re.DOTALL)
+    return {entry: int(stores) + int(loads) for entry, stores, loads in found}
+
+
+def compile_all(programs: Iterable[Program], dtype: str, arch: str, directory: Path) -> int:
+    """The most bytes that one of the kernels spills, all of them in one file."""
+    kernels = [schedule(p, "cuda", dtype) for p in programs]
+    found = spills(emit_together(kernels, arch), arch, directory)
+    assert set(found) == {k.entry for k in kernels}
+    return max(found.values())
+
+
+@needs_nvcc
+def test_nvcc_takes_it_and_spills_nothing(tmp_path: Path) -> None:
+    assert compile_all(forward_and_backward(SHARED["gilr_lstm"]), "float32", "sm_90", tmp_path) == 0
+
+
+@needs_nvcc
+@pytest.mark.long
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["gilr", "gilr_lstm", "order_two", "sru"])
+def test_nvcc_takes_it_everywhere(name: str, precision: str, arch: str, tmp_path: Path) -> None:
+    """Nothing is spilled on sm_90; elsewhere, a register or two around the slow paths of a division of doubles."""
+    assert compile_all(forward_and_backward(CELLS[name]), precision, arch, tmp_path) <= (0 if arch == "sm_90" else 32)
+
+
+@needs_nvcc
+@pytest.mark.long
+@pytest.mark.parametrize("name", CELLS)
+def test_nvcc_takes_every_program(name: str, tmp_path: Path) -> None:
+    """Two steps are always held, so that derivatives of derivatives may spill a few registers."""
+    assert compile_all(programs_of(CELLS[name]), "float32", "sm_90", tmp_path) <= 64

@@ -1,0 +1,1 @@
+"""Tests of `lrdsl/frontend`: one file a file."""

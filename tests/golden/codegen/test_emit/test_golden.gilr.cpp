@@ -1,0 +1,289 @@
+// Written by lrdsl: kernels for the CPU. Threads take (batch, block of channels); each walks time.
+//
+// gilr, float32: rows, from the left.
+// Rows of channels stream through the cache in the order of memory, the carry stays in L1.
+//
+//   gate[t] = gate.x[t] + gate.bias   (cells_for_tests.py:12)
+//   g[t] = sigmoid(gate[t])   (cells_for_tests.py:12)
+//   impulse[t] = impulse.x[t] + impulse.bias   (cells_for_tests.py:13)
+//   i[t] = tanh(impulse[t])   (cells_for_tests.py:13)
+//   h[t] = A h[t-1] + b   (cells_for_tests.py:14)
+//       A = g[t]
+//       b = i[t]*(1 - g[t])
+//
+// gilr_backward, float32: rows, from the right.
+// Rows of channels stream through the cache in the order of memory, the carry stays in L1.
+//
+//   gate[t] = gate.x[t] + gate.bias   (cells_for_tests.py:12)
+//   g[t] = sigmoid(gate[t])   (cells_for_tests.py:12)
+//   impulse[t] = impulse.x[t] + impulse.bias   (cells_for_tests.py:13)
+//   i[t] = tanh(impulse[t])   (cells_for_tests.py:13)
+//   back.h[t] = A back.h[t+1] + b   (cells_for_tests.py:14)
+//       A = g[t]
+//       b = g[t]*h.grad[t]
+//   d.h[t] = back.h[t+1] + h.grad[t]   (cells_for_tests.py:14)
+//   v[t] = 1 - g[t]
+//   d.i[t] = d.h[t]*v[t]   (cells_for_tests.py:13)
+//   d.impulse[t] = d.i[t]*(1 - i[t]**2)   (cells_for_tests.py:13)
+//   d.g[t] = d.h[t]*(h[t-1] - i[t])   (cells_for_tests.py:12)
+//   d.gate[t] = d.g[t]*g[t]*v[t]   (cells_for_tests.py:12)
+//   d.gate.x[t] = d.gate[t]
+//   d.impulse.x[t] = d.impulse[t]
+//   d.gate.bias.t[t] = d.gate[t]
+//   d.impulse.bias.t[t] = d.impulse[t]
+
+typedef float real;
+#define LR_DOUBLE 0
+// (templates/cpu/vmath.h)
+
+// (templates/cpu/common.h)
+
+namespace gilr_digest_ {
+
+struct Args {
+  const real *x_maps;  // (B, T, 2*C)
+  Index x_maps_batch, x_maps_time;
+  const real *gate_bias;  // (C)
+  const real *impulse_bias;  // (C)
+  const real *h_start;  // (B, 1, C), or none
+  Index h_start_batch, h_start_depth;
+  const real *h_edge;  // (B, 1, C), or none
+  Index h_edge_batch, h_edge_depth;
+  real *h;  // (B, T, C)
+  Index h_batch, h_time;
+  real *h_final;  // (B, 1, C)
+  const unsigned char *reset;  // (B, T), or none
+  Index reset_batch, reset_time;
+  Index B, T, C;
+};
+
+// One step: where its rows of channels are.
+struct Step {
+  const real *gate_x;
+  long gate_x_row;
+  const real *impulse_x;
+  long impulse_x_row;
+  const real *gate_bias;
+  const real *impulse_bias;
+  real *h_kept;
+  real *to_h;
+  bool past;
+};
+
+// The channels [c, c + LANES) of one step, or the n < LANES that are left.
+template <bool WHOLE>
+static inline __attribute__((always_inline)) void lanes(const Step &at, long c, long n, long width) {
+  (void)n, (void)width;
+  // read
+  const V gate_x = get<WHOLE>(at.gate_x + c, n);
+  const V impulse_x = get<WHOLE>(at.impulse_x + c, n);
+  const V gate_bias = get<WHOLE>(at.gate_bias + c, n);
+  const V impulse_bias = get<WHOLE>(at.impulse_bias + c, n);
+  const V h_prev = get<WHOLE>(at.h_kept + c, n);
+  // fetch: the next step's rows, which do not follow in memory
+  if (WHOLE) __builtin_prefetch(at.gate_x + at.gate_x_row + c);
+  if (WHOLE) __builtin_prefetch(at.impulse_x + at.impulse_x_row + c);
+  // compute
+  const V gate = gate_x + gate_bias;
+  const V g = lr_sigmoid(gate);
+  const V impulse = impulse_x + impulse_bias;
+  const V i_ = lr_tanh(impulse);
+  const V h = g*h_prev + i_*(1.0f - g);
+  // carry
+  put<WHOLE>(at.h_kept + c, h, n);
+  // write
+  write<WHOLE>(at.to_h + c, h, n, at.past);
+}
+
+// All steps of batch element b, channels [lo, lo + width).
+static void sweep(const Args &a, long b, long lo, long width) {
+  Scratch scratch(width, 3);
+  const Boundaries reset = {a.reset ? a.reset + b * a.reset_batch : 0, a.reset_time, a.T};
+  const Window h_start_beyond = window(a.h_start, b * a.h_start_batch + lo, a.h_start_depth, scratch, 0.0f);
+  const Window h_edge_beyond = window(a.h_edge, b * a.h_edge_batch + lo, a.h_edge_depth, scratch, 0.0f);
+  Step at;
+  at.past = large(a.B * a.T * a.C)
+            && whole_lines(a.h + b * a.h_batch + lo, a.h_time);
+  at.gate_x_row = a.x_maps_time;
+  at.impulse_x_row = a.x_maps_time;
+  at.gate_bias = a.gate_bias + lo;
+  at.impulse_bias = a.impulse_bias + lo;
+  // carry: what is held before the first step
+  at.h_kept = scratch.rows(1);
+  refill(at.h_kept, 1, h_start_beyond, width);
+  const auto cross = [&] {  // a boundary: the registers are emptied and refilled from the edges
+    refill(at.h_kept, 1, h_edge_beyond, width);
+  };
+
+  long t = 0;
+  for (long s = 0; s < a.T; ++s, ++t) {
+    if (reset.at(t)) cross();
+    at.gate_x = a.x_maps + b * a.x_maps_batch + t * a.x_maps_time + lo;
+    at.impulse_x = a.x_maps + b * a.x_maps_batch + a.C + t * a.x_maps_time + lo;
+    at.to_h = a.h + b * a.h_batch + t * a.h_time + lo;
+    long c = 0;
+    for (; c + LANES <= width; c += LANES) lanes<true>(at, c, LANES, width);
+    if (c < width) lanes<false>(at, c, width - c, width);
+  }
+  // what is held in the end
+  copy(a.h_final + b * a.C + lo, a.C, at.h_kept, 1, width);
+  if (at.past) __sync_synchronize();  // what was written past the cache is there for all
+}
+
+}  // namespace gilr_digest_
+
+extern "C" void gilr_digest(const gilr_digest_::Args *args, long threads) {
+  share<gilr_digest_::Args, gilr_digest_::sweep>(args, threads);
+}
+
+namespace gilr_backward_digest_ {
+
+struct Args {
+  const real *h;  // (B, T, C)
+  Index h_batch, h_time;
+  const real *x_maps;  // (B, T, 2*C)
+  Index x_maps_batch, x_maps_time;
+  const real *h_grad;  // (B, T, C)
+  Index h_grad_batch, h_grad_time;
+  const real *gate_bias;  // (C)
+  const real *impulse_bias;  // (C)
+  const real *h_start;  // (B, 1, C), or none
+  Index h_start_batch, h_start_depth;
+  const real *h_edge;  // (B, 1, C), or none
+  Index h_edge_batch, h_edge_depth;
+  const real *h_final_grad;  // (B, 1, C), or none
+  Index h_final_grad_batch, h_final_grad_depth;
+  real *d_x_maps;  // (B, T, 2*C)
+  Index d_x_maps_batch, d_x_maps_time;
+  real *d_gate_bias;  // (B, C), to be added up over B
+  real *d_impulse_bias;  // (B, C), to be added up over B
+  real *d_h_start;  // (B, 1, C)
+  real *d_h_edge;  // (B, 1, C)
+  const unsigned char *reset;  // (B, T), or none
+  Index reset_batch, reset_time;
+  Index B, T, C;
+};
+
+// One step: where its rows of channels are.
+struct Step {
+  const real *gate_x;
+  long gate_x_row;
+  const real *impulse_x;
+  long impulse_x_row;
+  const real *h_grad;
+  const real *h_prev;
+  const real *gate_bias;
+  const real *impulse_bias;
+  real *back_h_kept;
+  real *to_d_x_maps_0;
+  real *to_d_x_maps_1;
+  real *d_gate_bias_part;
+  real *d_impulse_bias_part;
+  bool past;
+};
+
+// The channels [c, c + LANES) of one step, or the n < LANES that are left.
+template <bool WHOLE>
+static inline __attribute__((always_inline)) void lanes(const Step &at, long c, long n, long width) {
+  (void)n, (void)width;
+  // read
+  const V gate_x = get<WHOLE>(at.gate_x + c, n);
+  const V impulse_x = get<WHOLE>(at.impulse_x + c, n);
+  const V h_grad = get<WHOLE>(at.h_grad + c, n);
+  const V h_prev = get<WHOLE>(at.h_prev + c, n);
+  const V gate_bias = get<WHOLE>(at.gate_bias + c, n);
+  const V impulse_bias = get<WHOLE>(at.impulse_bias + c, n);
+  const V back_h_next = get<WHOLE>(at.back_h_kept + c, n);
+  // fetch: the next step's rows, which do not follow in memory
+  if (WHOLE) __builtin_prefetch(at.gate_x + at.gate_x_row + c);
+  if (WHOLE) __builtin_prefetch(at.impulse_x + at.impulse_x_row + c);
+  // compute
+  const V gate = gate_x + gate_bias;
+  const V g = lr_sigmoid(gate);
+  const V impulse = impulse_x + impulse_bias;
+  const V i_ = lr_tanh(impulse);
+  const V back_h = g*back_h_next + g*h_grad;
+  const V d_h = back_h_next + h_grad;
+  const V v = 1.0f - g;
+  const V d_i = d_h*v;
+  const V d_impulse = d_i*(1.0f - i_*i_);
+  const V d_g = d_h*(h_prev - i_);
+  const V d_gate = d_g*g*v;
+  const V d_gate_x = d_gate;
+  const V d_impulse_x = d_impulse;
+  const V d_gate_bias_t = d_gate;
+  const V d_impulse_bias_t = d_impulse;
+  // carry
+  put<WHOLE>(at.back_h_kept + c, back_h, n);
+  // write
+  write<WHOLE>(at.to_d_x_maps_0 + c, d_gate_x, n, at.past);
+  write<WHOLE>(at.to_d_x_maps_1 + c, d_impulse_x, n, at.past);
+  put<WHOLE>(at.d_gate_bias_part + c, get<WHOLE>(at.d_gate_bias_part + c, n) + d_gate_bias_t, n);
+  put<WHOLE>(at.d_impulse_bias_part + c, get<WHOLE>(at.d_impulse_bias_part + c, n) + d_impulse_bias_t, n);
+}
+
+// All steps of batch element b, channels [lo, lo + width).
+static void sweep(const Args &a, long b, long lo, long width) {
+  Scratch scratch(width, 9);
+  const Boundaries reset = {a.reset ? a.reset + b * a.reset_batch : 0, a.reset_time, a.T};
+  const Window h_start_beyond = window(a.h_start, b * a.h_start_batch + lo, a.h_start_depth, scratch, 0.0f);
+  const Window h_edge_beyond = window(a.h_edge, b * a.h_edge_batch + lo, a.h_edge_depth, scratch, 0.0f);
+  const Window h_final_grad_beyond = window(a.h_final_grad, b * a.h_final_grad_batch + lo, a.h_final_grad_depth, scratch, 0.0f);
+  const Window zeros = window(0, 0, 0, scratch, 0.0f);
+  Step at;
+  at.past = large(a.B * a.T * a.C * 2)
+            && whole_lines(a.d_x_maps + b * a.d_x_maps_batch + lo, a.d_x_maps_time)
+            && whole_lines(a.d_x_maps + b * a.d_x_maps_batch + a.C + lo, a.d_x_maps_time);
+  at.gate_x_row = -a.x_maps_time;
+  at.impulse_x_row = -a.x_maps_time;
+  at.gate_bias = a.gate_bias + lo;
+  at.impulse_bias = a.impulse_bias + lo;
+  // carry: what is held before the first step
+  at.back_h_kept = scratch.rows(1);
+  refill(at.back_h_kept, 1, h_final_grad_beyond, width);
+  real *const back_h_kept_crossing = a.d_h_edge + b * a.C + lo;
+  clear(back_h_kept_crossing, 1, a.C, width);
+  at.d_gate_bias_part = scratch.rows(1);
+  real *const d_gate_bias_total = scratch.rows(1);
+  clear(at.d_gate_bias_part, 1, 0, width), clear(d_gate_bias_total, 1, 0, width);
+  at.d_impulse_bias_part = scratch.rows(1);
+  real *const d_impulse_bias_total = scratch.rows(1);
+  clear(at.d_impulse_bias_part, 1, 0, width), clear(d_impulse_bias_total, 1, 0, width);
+  const auto cross = [&] {  // a boundary: the registers are emptied and refilled from the edges
+    add(back_h_kept_crossing, a.C, at.back_h_kept, 1, width);
+    refill(at.back_h_kept, 1, zeros, width);
+  };
+
+  long t = a.T - 1;
+  for (long s = 0; s < a.T; ++s, --t) {
+    if (reset.at(t + 1)) cross();
+    at.gate_x = a.x_maps + b * a.x_maps_batch + t * a.x_maps_time + lo;
+    at.impulse_x = a.x_maps + b * a.x_maps_batch + a.C + t * a.x_maps_time + lo;
+    at.h_grad = a.h_grad + b * a.h_grad_batch + t * a.h_grad_time + lo;
+    at.h_prev = earlier(a.h + b * a.h_batch + lo, a.h_time, t, 1, h_start_beyond, h_edge_beyond, reset);
+    at.to_d_x_maps_0 = a.d_x_maps + b * a.d_x_maps_batch + t * a.d_x_maps_time + lo;
+    at.to_d_x_maps_1 = a.d_x_maps + b * a.d_x_maps_batch + a.C + t * a.d_x_maps_time + lo;
+    // memory is walked downwards in channels too, as in time
+    long c = width - width % LANES;
+    if (c < width) lanes<false>(at, c, width - c, width);
+    while ((c -= LANES) >= 0) lanes<true>(at, c, LANES, width);
+    if ((s + 1) % 256 == 0) {  // short partial sums lose fewer digits
+      fold(d_gate_bias_total, at.d_gate_bias_part, width);
+      fold(d_impulse_bias_total, at.d_impulse_bias_part, width);
+    }
+  }
+  if (a.T && reset.at(0)) cross();
+  // what is held in the end
+  copy(a.d_h_start + b * a.C + lo, a.C, at.back_h_kept, 1, width);
+  fold(d_gate_bias_total, at.d_gate_bias_part, width);
+  copy(a.d_gate_bias + b * a.C + lo, 0, d_gate_bias_total, 1, width);
+  fold(d_impulse_bias_total, at.d_impulse_bias_part, width);
+  copy(a.d_impulse_bias + b * a.C + lo, 0, d_impulse_bias_total, 1, width);
+  if (at.past) __sync_synchronize();  // what was written past the cache is there for all
+}
+
+}  // namespace gilr_backward_digest_
+
+extern "C" void gilr_backward_digest(const gilr_backward_digest_::Args *args, long threads) {
+  share<gilr_backward_digest_::Args, gilr_backward_digest_::sweep>(args, threads);
+}

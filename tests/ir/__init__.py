@@ -1,0 +1,1 @@
+"""Tests of `lrdsl/ir`: one file a file."""

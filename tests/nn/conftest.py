@@ -1,0 +1,41 @@
+"""Backends for the tests of this directory; float64 and a fixed seed."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from lrdsl.backends import native
+from lrdsl.errors import BackendUnavailable
+
+
+def _there() -> bool:
+    try:
+        native.compiler()
+    except BackendUnavailable:
+        return False
+    return True
+
+
+@pytest.fixture(params=["reference", "native"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of the two backends of a machine without a GPU."""
+    if request.param == "native" and not _there():
+        pytest.skip("no C++ compiler")
+    monkeypatch.setenv("LRDSL_BACKEND", request.param)
+    return str(request.param)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The faster of them, for what does not depend on the backend."""
+    monkeypatch.setenv("LRDSL_BACKEND", "native" if _there() else "reference")
+
+
+@pytest.fixture(autouse=True)
+def seed() -> Iterator[None]:
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)

@@ -1,0 +1,1 @@
+"""Tests of `lrdsl/passes`: one file a file."""

@@ -1,0 +1,52 @@
+"""Same cell, same bytes: in fresh processes, whatever the hash seed, and a second time in the same process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import lrdsl as lr
+from tests.cells_for_tests import CELLS
+
+ROOT = Path(__file__).parents[1]
+SEEDS = ("0", "1", "2", "3")
+PRINT = """if True:
+    import lrdsl as lr
+    from lrdsl.errors import CellError
+    from tests.cells_for_tests import CELLS
+    for cell in CELLS.values():
+        for target in ("cpu", "cuda"):
+            try:
+                made = lr.compile(cell, target)
+            except CellError as error:
+                print(error)
+            else:
+                print(*made.stages.items(), *made.stages.values(), sep="\\n")
+        print(cell.explain())
+    """
+
+
+def printed() -> dict[str, str]:
+    """Everything that a fresh process makes of the test cells, for each seed."""
+    running = {seed: subprocess.Popen([sys.executable, "-c", PRINT], stdout=subprocess.PIPE, text=True, cwd=ROOT,
+                                      env={**os.environ, "PYTHONHASHSEED": seed}) for seed in SEEDS}
+    texts = {seed: process.communicate()[0] for seed, process in running.items()}
+    assert not any(process.returncode for process in running.values())
+    return texts
+
+
+def test_fresh_processes_with_other_hash_seeds_make_the_same_bytes() -> None:
+    texts = printed()
+    first = texts[SEEDS[0]].splitlines()
+    assert len(first) > 1000 and any("__global__" in line for line in first)
+    for seed in SEEDS[1:]:
+        differing = [(a, b) for a, b in zip(first, texts[seed].splitlines(), strict=False) if a != b]
+        assert not differing and texts[seed] == texts[SEEDS[0]], (seed, differing[:3])
+
+
+def test_a_second_time_makes_the_same_bytes() -> None:
+    for name in ("gilr_lstm", "rotation", "compound"):
+        one, two = (str(lr.compile(lr.Cell(CELLS[name].spec), "cuda").source()) for _ in range(2))
+        assert one == two
