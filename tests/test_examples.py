@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,9 @@ def test_sources_are_inspected(tmp_path: Path) -> None:
 
 
 def test_the_demo_shows_every_part(tmp_path: Path) -> None:
+    for needed in ("matplotlib", "sklearn", "tqdm"):
+        if find_spec(needed) is None:
+            pytest.skip(f"the demo needs {needed}")
     said = run("demo", tmp_path, "--quick")
     assert said.index("gilr_lstm = surrogate(lstm, h=gilr)") < said.index("Found: 2 linear recurrences")
     assert "held-out accuracy after the last epoch" in said and "kernels and loop agree" in said

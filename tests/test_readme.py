@@ -13,9 +13,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import lrdsl as lr
-from lrdsl import cli, options
+from lrdsl import cli, options, t
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -97,5 +98,20 @@ def test_what_is_said_not_to_be_built_says_so() -> None:
     for kind, option in claims:
         with pytest.raises(lr.NotBuilt):
             getattr(lr, kind)(**{option: STRANGE[option]})
-    with pytest.raises(lr.NotBuilt):
-        lr.Mask()
+    layer, x = lr.RNN(lr.cells.gilr, 3, 4), torch.zeros(2, 1, 3)
+    for refused in (lambda: lr.Mask(), lambda: lr.first[lr.t], lambda: lr.sum(1), lambda: lr.conjugate(1), lambda: lr.re(1),
+                    lambda: lr.im(1), lambda: lr.RNN([lr.cells.gilr], 3, 4), lambda: lr.RNN(lr.cells.lstm, 3, 4, solver=""),
+                    lambda: layer(x, cu_seqlens=torch.tensor([0, 2])), lambda: layer(x, cp=1), lambda: layer(x.long()),
+                    lambda: layer(torch.nn.utils.rnn.pack_sequence([x[:, 0]]))):
+        with pytest.raises(lr.NotBuilt):
+            refused()
+
+
+def test_other_algebras_are_not_linear() -> None:
+    @lr.cell
+    def highest(x: lr.Input, h: lr.State):
+        h[t] = lr.maximum(h[t - 1], x[t])
+        return h[t]
+
+    with pytest.raises(lr.NotLinear):
+        lr.function(highest)

@@ -73,7 +73,9 @@ def _identity(path: str) -> str:
 def build(source: Source, place: Path | None = None) -> Path:
     """The shared object of a Source, from the cache or compiled now. Raises ToolchainError, BackendUnavailable."""
     command, place = _command(), place or cache.directory()
-    name = cache.key([source.text, *command, _identity(command[0]), _machine()]) + ".so"
+    # A cell that moves to another line is still the same code: whole lines of comment are no part of the key.
+    code = "\n".join(line for line in source.text.splitlines() if not line.lstrip().startswith("//"))
+    name = cache.key([code, *command, _identity(command[0]), _machine()]) + ".so"
     return cache.find(place, name) or cache.put(place, name, _compile(command, source))
 
 

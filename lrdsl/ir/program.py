@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import sympy as sp
@@ -220,9 +220,10 @@ class Program:
 
     @functools.cached_property
     def digest(self) -> str:
-        """A hash of everything that the Program means and says: its text, and its numbers to the last bit."""
+        """A hash of everything that the Program means: its text and its numbers to the last bit, wherever it was written."""
         numbers = [exact(e) for step in self.steps for e in step.exprs] + [float(e.init).hex() for e in self.edges]
-        return hashlib.sha256("\n".join([str(self), *numbers]).encode()).hexdigest()
+        anywhere = replace(self, steps=tuple(replace(step, where=None) for step in self.steps))
+        return hashlib.sha256("\n".join([str(anywhere), *numbers]).encode()).hexdigest()
 
     def edge(self, base: str, side: int) -> Edge | None:
         """The edge of a sequence on one side."""
