@@ -50,3 +50,19 @@ def test_a_second_time_makes_the_same_bytes() -> None:
     for name in ("gilr_lstm", "rotation", "compound"):
         one, two = (str(lr.compile(lr.Cell(CELLS[name].spec), "cuda").source()) for _ in range(2))
         assert one == two
+
+
+def test_a_cell_that_moves_to_another_line_is_the_same_code(tmp_path: Path) -> None:
+    from lrdsl import cli, compiler
+    from lrdsl.backends import native
+
+    text = ("import lrdsl as lr\nfrom lrdsl import t\n{}@lr.cell\ndef leaky(x: lr.Input, h: lr.State, v: lr.Vector):\n"
+            "    u = {} * x[t]\n    h[t] = v * h[t - 1] + lr.tanh(u)\n    return h[t]\n")
+    (tmp_path / "here.py").write_text(text.format("", 0.1))
+    (tmp_path / "there.py").write_text(text.format("\n\n", 0.1))
+    (tmp_path / "other.py").write_text(text.format("", 0.10000000000000002))
+    here, there, other = (compiler.plan_of(cli.find(str(tmp_path / f"{n}.py")).spec).programs[0]
+                          for n in ("here", "there", "other"))
+    assert here.digest == there.digest != other.digest and str(here) != str(there)
+    builds = [native.build(compiler.source_of(p, "cpu", "float64"), tmp_path) for p in (here, there, other)]
+    assert builds[0] == builds[1] != builds[2]

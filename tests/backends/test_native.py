@@ -233,7 +233,7 @@ from tests.backends.harness import *
 assert "torch" not in sys.modules
 before = load(program, "float64")
 pool = ctypes.CDLL({str(tmp_path / "shim.so")!r}, mode=ctypes.RTLD_GLOBAL)
-after = load(program, "float64", lambda text: text + "// loaded later")
+after = load(program, "float64", lambda text: text + "typedef int loaded_later;")
 large, small = Problem(program, 1 + native.SMALL // 400), Problem(program, 5)
 print(large.error(large.solve(before, threads=4)) < 1e-13, pool.last(), end=" ")
 for problem, threads in ((large, 4), (large, 1), (small, 4)):
