@@ -113,5 +113,8 @@ def _not_linear(state: str, term: sp.Expr, where: Location, unknowns: frozenset[
     others = ", ".join(dict.fromkeys(s.base for s in sorted(unknowns, key=str)))
     hint = f"make {what} free of {previous}" if conditional else \
         f"a linear recurrence is {state}[t] = (…)*{previous} + (…), without {others} in the brackets"
+    if isinstance(term, f.maximum | f.minimum | f.logaddexp):
+        name = f.name_of(term)
+        hint += f"; recurrences over the algebra ({name}, +) are part of the language but not built yet"
     return NotLinear(f"{state}[t] is not linear in {previous}: {what} bends it", where,
                      hint + "; or read a solved value there (a surrogate)")
