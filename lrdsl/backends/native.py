@@ -8,6 +8,7 @@ import logging
 import os
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -101,9 +102,9 @@ def load(source: Source) -> Callable[[Sequence[int], int], None]:
     does everything in a forked child, which has none of its parent's threads.
     """
     run = getattr(_library(source), source.entry)
-    run.argtypes, run.restype = (ctypes.c_void_p, ctypes.c_long), None
+    run.argtypes, run.restype = (ctypes.c_char_p, ctypes.c_long), None
     names = fields(source.program)
-    pack = ctypes.c_int64 * len(names)
+    pack = struct.Struct(f"{len(names)}q").pack
     columns = sum(len(b.columns) for b in source.program.buffers)
     keeps = [(names.index(s.name), s.columns) for s in slots(source.program) if s.kind == "keep"]
     size = 8 if source.dtype == "float64" else 4
