@@ -17,11 +17,13 @@ from .frontend.cell import Cell
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it went well, 1 for a mistake, 2 for a command that does not exist."""
+    """Run one command; 0 if it went well, 1 for a mistake or a kernel that is wrong, 2 for a command that does not exist."""
     said = _parser().parse_args(arguments)
     options.configure_logs()
     try:
-        print(said.run(said))
+        result = said.run(said)
+        print(result)
+        return int(not getattr(result, "right", True))
     except LrdslError as error:
         print(f"lrdsl: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -47,8 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     explain = command("explain", _explain, "what is found in a cell")
     source = command("source", _source, "the generated text of a cell")
     command("doctor", _doctor, "what this machine has, what is missing, what that costs, and how to get it")
-    for name, later in (("check", "run a cell's kernels on the emulator"), ("bench", "time a cell"),
-                        ("report", "write a cell's report")):
+    check = command("check", _check, "run a cell's CUDA text on the emulator, under every schedule, against the definition")
+    check.add_argument("cell", metavar="CELL")
+    for name, later in (("bench", "time a cell"), ("report", "write a cell's report")):
         command(name, _later, f"{later} (reserved, not built yet)").add_argument("cell", metavar="CELL", nargs="?")
     for with_cell in (explain, source):
         with_cell.add_argument("cell", metavar="CELL")
@@ -72,6 +75,11 @@ def _explain(said: argparse.Namespace) -> str:
 
 def _source(said: argparse.Namespace) -> str:
     return compile(find(said.cell), said.target, said.arch, said.dtype).source(said.stage).rstrip("\n")
+
+
+def _check(said: argparse.Namespace) -> object:
+    from .check import check
+    return check(find(said.cell))
 
 
 def _doctor(_: argparse.Namespace) -> str:

@@ -18,23 +18,22 @@ from typing import Any
 
 from . import explain as explanation
 from . import options
-from .backends import native, reference
+from .backends import cuda, emulated, native, reference
 from .codegen.emit import emit, emit_together
 from .errors import BackendUnavailable, BadDeclaration, CellError, NotBuilt
 from .frontend.cell import Cell
-from .ir.kernel import Kernel, Target
+from .ir.kernel import Kernel, Strategy, Target
 from .ir.plan import Plan, Stage
 from .ir.program import Program
-from .ir.source import Source
+from .ir.source import Extent, Launch, Source
 from .ir.spec import Spec
 from .passes import adjoint as _adjoint
 from .passes import tangent as _tangent
 from .passes.partition import partition
-from .passes.schedule import schedule
+from .passes.schedule import chosen, schedule, schedules, strategies
 from .passes.simplify import simplify
 from .passes.stratify import stratify
 
-Launch = Callable[[Sequence[int], int], None]
 TARGETS: tuple[Target, ...] = ("cpu", "cuda")
 DTYPES = ("float32", "float64")
 BACKENDS = ("reference", "native", "cuda", "emulated")
@@ -87,8 +86,8 @@ def compile(cell: Cell, target: Target = "cuda", arch: str = "sm_90", dtype: str
     plan = keep("plan", _with_keeps(partition(strata)))                                         # Strata -> Plan
     forward = keep("forward", plan.programs)                                                    # Plan -> Programs
     backward = keep("backward", tuple(backward_of(p) for p in forward))                         # Program -> Program
-    kernels = keep("kernels", Stages(forward=tuple(schedule(p, target, dtype) for p in forward),
-                                     backward=tuple(schedule(p, target, dtype) for p in backward)))
+    kernels = keep("kernels", Stages(forward=tuple(k for p in forward for k in schedules(p, target, dtype)),
+                                     backward=tuple(k for p in backward for k in schedules(p, target, dtype))))
     keep("source", Stages({name: emit(ks, arch) for name, ks in kernels.items()}))              # Kernel -> Source
     return Compiled(cell, target, arch, dtype, MappingProxyType(stages))
 
@@ -130,14 +129,14 @@ tangent_of = functools.cache(_tangent.tangent)
 
 
 @functools.cache
-def source_of(program: Program, target: Target, dtype: str, arch: str = "sm_90") -> Source:
-    """The Source of one Program."""
-    return emit([schedule(program, target, dtype)], arch)[0]
+def source_of(program: Program, target: Target, dtype: str, arch: str = "sm_90", strategy: Strategy | None = None) -> Source:
+    """The Source of one Program, for the strategy that every Program has unless another is named."""
+    return emit([schedule(program, target, dtype, strategy)], arch)[0]
 
 
 @functools.cache
 def launch_of(program: Program, dtype: str, backend: str) -> Launch:
-    """A Program compiled for a runner: call it with the slots of `ir.source.fields` and a number of threads.
+    """A Program compiled for a runner: call it with the slots of `ir.source.fields`, see `ir.source.Launch`.
 
     Raises BackendUnavailable where the runner cannot work here, ToolchainError where a compiler refuses.
     """
@@ -145,10 +144,33 @@ def launch_of(program: Program, dtype: str, backend: str) -> Launch:
         return reference.load(program, dtype)
     if backend == "native":
         return native.load(source_of(program, "cpu", dtype))
-    raise BackendUnavailable(
-        f"the backend {backend!r} " + ("does not run kernels in this version; it compiles text only\n  way out: move the "
-                                       "tensors to the CPU (backend native), or take the text with cell.source('cuda')"
-                                       if backend in BACKENDS else f"does not exist; the backends are {', '.join(BACKENDS)}"))
+    if backend not in BACKENDS:
+        raise BackendUnavailable(f"the backend {backend!r} does not exist; the backends are {', '.join(BACKENDS)}")
+    def text(strategy: Strategy) -> Source:
+        return source_of(program, "cuda", dtype, strategy=strategy)
+
+    if backend == "cuda":  # which compiles when a kernel first runs on a device
+        made = {s: cuda.load(text(s)) for s in strategies(program, "cuda")}
+        return _by_size(program, dtype, made.__getitem__)
+    return _by_size(program, dtype, functools.cache(lambda strategy: emulated.load(text(strategy))))
+
+
+def _by_size(program: Program, dtype: str, loaded: Callable[[Strategy], Launch]) -> Launch:
+    """The kernels of all strategies as one: each call goes to the one that its size is for."""
+    kernels = schedules(program, "cuda", dtype)
+
+    @functools.lru_cache(1024)
+    def fit(B: int, T: int, C: int) -> tuple[Strategy, Extent]:
+        strategy = chosen(kernels, B, T, C).strategy
+        return strategy, source_of(program, "cuda", dtype, strategy=strategy).extent(B, T, C)
+
+    def run(values: Sequence[int], *where: int) -> None:
+        loaded(fit(*values[-3:])[0]).run(values, *where)
+
+    def extent(B: int, T: int, C: int) -> Extent:
+        return fit(B, T, C)[1]
+
+    return Launch(run, extent)
 
 
 def backend_for(device: str) -> str:
@@ -171,7 +193,7 @@ def explain(cell: Cell, dtype: str = "float32") -> str:
         return explanation.refused(cell.spec, error)
     stages = {"forward": plan.programs, "backward": tuple(backward_of(p) for p in plan.programs)}
     kernels: dict[str, explanation.Kernels] = {
-        target: {name: tuple(schedule(p, target, dtype) for p in programs) for name, programs in stages.items()}
+        target: {name: tuple(k for p in programs for k in schedules(p, target, dtype)) for name, programs in stages.items()}
         for target in TARGETS}
     return explanation.text(cell.spec, found, plan, stages["backward"], kernels, dtype)
 

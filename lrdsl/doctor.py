@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from . import options
-from .backends import cache
+from .backends import cache, cuda_compile
 
 BACKENDS = ("reference", "native", "cuda", "emulated")
 COMPILERS = ("g++", "clang++", "c++")
-RUNS_CUDA = False  # whether this version launches the CUDA text that it generates; until then it only compiles it
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def report() -> list[Finding]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch and pycuda warn about missing hardware; that is our report's part
         found = [_guard(name, check) for name, check in _CHECKS]
-        found += [_guard(f"{name} backend", partial(_backend, name, found)) for name in BACKENDS[:3]]
+        found += [_guard(f"{name} backend", partial(_backend, name, found)) for name in BACKENDS]
         given = [var for var in options.ENVIRONMENT if os.environ.get(var.name, "").strip()]
         found += [_guard(var.name, partial(_variable, var)) for var in given]
     return found
@@ -99,25 +98,27 @@ def _package(name: str, cost: str) -> Finding:
 
 
 def _pycuda() -> Finding:
-    cost, remedy = "running on a GPU through the cuda backend", "pip install pycuda (it is built by nvcc and g++)"
     try:
         version = _load("pycuda").VERSION_TEXT
+        _load("pycuda.compiler")
     except Exception as error:
-        return Finding("PyCUDA", False, _said(error), cost, remedy)
+        return Finding("PyCUDA", False, _said(error), "compiling kernels for a GPU, and running on one",
+                       "pip install pycuda (it is built with the CUDA toolkit and g++)")
     try:
         _load("pycuda.driver")
-    except Exception as error:
-        why = "PyCUDA's driver module needs libcuda.so.1, which comes with the NVIDIA driver, see above"
-        return Finding("PyCUDA", False, f"{version}, but pycuda.driver cannot be imported: {_said(error)}", cost, why)
+    except Exception as error:  # we do without it; it needs libcuda.so.1
+        return Finding("PyCUDA", True, f"{version}; it compiles, but pycuda.driver cannot be imported: {_said(error)}")
     return Finding("PyCUDA", True, version)
 
 
 def _cuda_bindings() -> Finding:
     try:
-        return Finding("cuda.bindings", True, str(_load("cuda.bindings").__version__))
+        version = str(_load("cuda.bindings").__version__)
+        _load("cuda.bindings.driver")
     except Exception as error:
-        cost = "nothing today: it is a second way to compile CUDA text, through NVRTC"
-        return Finding("cuda.bindings", False, _said(error), cost, "pip install cuda-bindings")
+        return Finding("cuda.bindings", False, _said(error), "running on a GPU: it loads and launches the kernels",
+                       "pip install cuda-bindings, of the CUDA version that torch is built for")
+    return Finding("cuda.bindings", True, version)
 
 
 # ---- compilers and hardware ---------------------------------------------------------------------------------------
@@ -139,10 +140,9 @@ def _compiler() -> Finding:
 
 
 def _nvcc() -> Finding:
-    places = {"PATH": shutil.which("nvcc"), "$CUDA_HOME": _toolkit("CUDA_HOME"), "$CUDA_PATH": _toolkit("CUDA_PATH")}
-    for place, path in places.items():
-        if path:
-            return Finding("nvcc", True, f"{_version(path, 'release')}, {path} (from {place})")
+    if found := cuda_compile.find_nvcc():
+        path, place = found
+        return Finding("nvcc", True, f"{_version(path, 'release')}, {path} (from {place})")
     cost = "compiling generated CUDA text; it can still be generated and read"
     return Finding("nvcc", False, "neither in PATH nor under $CUDA_HOME or $CUDA_PATH", cost,
                    "install the CUDA toolkit, and set CUDA_HOME when it is not in PATH")
@@ -201,14 +201,13 @@ def _cache() -> Finding:
 
 def _backend(name: str, found: list[Finding]) -> Finding:
     """Which backend runs follows from the other findings."""
-    needs = {"reference": ("numpy",), "native": ("C++ compiler",), "cuda": ("NVIDIA driver", "PyCUDA", "GPU")}[name]
-    if name == "cuda" and not RUNS_CUDA:
-        detail = "generated text is compiled only; running it arrives with a later version"
-        return Finding("cuda backend", False, detail, "speed on a GPU", "the native backend, on the CPU")
+    needs = {"reference": ("numpy",), "native": ("C++ compiler",), "emulated": ("C++ compiler",),
+             "cuda": ("nvcc", "NVIDIA driver", "PyCUDA", "cuda.bindings", "GPU")}[name]
     lacks = [f.name for f in found if f.name in needs and not f.ok]
     if not lacks:
         return Finding(f"{name} backend", True, "runs here")
-    cost = {"reference": "checking results", "native": "speed on a CPU", "cuda": "speed on a GPU"}[name]
+    cost = {"reference": "checking results", "native": "speed on a CPU", "cuda": "speed on a GPU",
+            "emulated": "checking kernels for a GPU without one"}[name]
     return Finding(f"{name} backend", False, f"lacks: {', '.join(lacks)}", cost, "see above")
 
 
@@ -267,11 +266,6 @@ def _version(path: str, mark: str = "") -> str:
         return f"version unknown ({_said(error)})"
     line = next((line.strip() for line in result.stdout.splitlines() if mark in line), "")
     return line[line.find(mark):] if line else "version unknown"
-
-
-def _toolkit(variable: str) -> str | None:
-    root = os.environ.get(variable)
-    return shutil.which("nvcc", path=os.path.join(root, "bin")) if root else None
 
 
 def _size(directory: Path, limit: int = 10_000) -> str:

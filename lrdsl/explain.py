@@ -101,8 +101,8 @@ def _runs(plan: Plan) -> list[str]:
     for number, step in enumerate(plan.steps, 1):
         if isinstance(step, Dense):
             maps = ", ".join(dict.fromkeys(b.affine for b in step.blocks))
-            lines += textwrap.wrap(f"{number}. one matrix product with {step.source}: {maps}", WIDTH, initial_indent="  ",
-                                   subsequent_indent="     ")
+            lines += textwrap.wrap(f"{number}. one matrix product with {step.multiplied}: {maps}", WIDTH,
+                                   initial_indent="  ", subsequent_indent="     ")
         elif isinstance(step, Stage):
             scans = [f"{s}[t]" for x in step.program.steps if isinstance(x, Scan) for s in x.targets]
             writes = ", ".join(n for k in step.program.keeps for n in k.samples)
@@ -125,15 +125,19 @@ def _backward(plan: Plan, programs: tuple[Program, ...]) -> list[str]:
 
 
 def _kernels(target: str, kernels: Kernels) -> list[str]:
-    lines = []
+    """A line a Program, with the strategies that it has kernels for, and when each of them runs."""
+    of_program: dict[tuple[str, Program], list[Kernel]] = {}
     for stage, group in kernels.items():
         for kernel in group:
-            size = 8 if kernel.dtype == "float64" else 4
-            read, written = (n * size for n in kernel.words)
-            lines.append(f"  {target:<5}{kernel.strategy:<8}{kernel.program.name:<34}{stage:<10}reads {read:>3}, "
-                         f"writes {written:>3}")
-    reason = next(iter(kernels.values()))[0].reason
-    return [*lines, *textwrap.wrap(reason, WIDTH, initial_indent="       ", subsequent_indent="       ")]
+            of_program.setdefault((stage, kernel.program), []).append(kernel)
+    lines = []
+    for (stage, program), own in of_program.items():
+        read, written = (n * (8 if own[0].dtype == "float64" else 4) for n in own[0].words)
+        ways = ", ".join(f"chunks of {k.chunks.length}" if k.chunks else k.strategy for k in own)
+        lines.append(f"  {target:<5}{ways:<22}{program.name:<30}{stage:<10}reads {read:>3}, writes {written:>3}")
+    reasons = dict.fromkeys(k.reason for own in of_program.values() for k in own)
+    return lines + [line for reason in reasons for line in textwrap.wrap(
+        reason, WIDTH, initial_indent="       ", subsequent_indent="         ")]
 
 
 def _carried(plan: Plan) -> str:

@@ -121,5 +121,12 @@ def ring(x: lr.Input, a: lr.State, b: lr.State, c: lr.State):
     return c[t]
 
 
+@lr.cell
+def apart(x: lr.Input, h: lr.State, before: lr.Affine, now: lr.Affine, after: lr.Affine):
+    """Maps of one sample each: products that are read at lags, on both sides."""
+    h[t] = sigmoid(before(x[t - 1])) * h[t - 1] + now(x[t]) * after(x[t + 1])
+    return h[t]
+
+
 CELLS = {c.name: c for c in (gilr, gilr_lstm, gilr_lstm_now, order_two, strata, discounted, against, window, compound, rotation,
-                             spiral, kinks, lookahead, ring)}
+                             spiral, kinks, lookahead, ring, apart)}

@@ -1,6 +1,7 @@
 """The rules of the house: imports go one way, each library has one door, what is public says what it does.
 
-    errors, location, options  <-  ir  <-  frontend | passes | codegen | backends  <-  cells, explain, compiler  <-  nn  <-  cli
+    errors, location, options  <-  ir  <-  frontend | passes | codegen | backends  <-  cells, explain, compiler  <-  nn, check
+                                                                                                              <-  cli
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ MAY: dict[str, set[str]] = {
     "compiler": FLOOR | MIDDLE | {"ir", "cells", "explain"},
     "nn": FLOOR | MIDDLE | {"ir", "cells", "compiler"},
 }
+MAY["check"] = MAY["compiler"] | {"compiler"}
 MAY["doctor"] = MAY["cli"] = MAY["__main__"] = {*MAY, "doctor", "cli"}
 MAY["__init__"] = {*MAY}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lrdsl import cli
+from lrdsl import check, cli
 
 CELL = '''
 import lrdsl as lr
@@ -85,6 +85,15 @@ def test_a_file_with_several_cells_needs_a_name(cells: str, capsys: pytest.Captu
 def test_reserved_commands_say_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "gilr"]) == 1
     assert "not built yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", ["", "out of bounds"])
+def test_check_tells_by_its_status_whether_all_is_right(fault: str, monkeypatch: pytest.MonkeyPatch,
+                                                        capsys: pytest.CaptureFixture[str]) -> None:
+    row = check.Row("gilr", "serial", "float32", 51, 1e-7, 12.0, 12, fault)
+    monkeypatch.setattr(check, "check", lambda cell: check.Checked(cell.spec.name, (row,)))
+    assert cli.main(["check", "gilr"]) == (1 if fault else 0)
+    assert ("1 of 1 kernels are wrong" if fault else "all 1 kernels agree") in capsys.readouterr().out
 
 
 def test_doctor_runs_anywhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

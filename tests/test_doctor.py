@@ -127,7 +127,7 @@ def test_the_report_names_everything_once_and_in_order():
     names = [f.name for f in doctor.report()]
     assert names == [
         "Python", "torch", "sympy", "jinja2", "numpy", "C++ compiler", "nvcc", "NVIDIA driver", "PyCUDA",
-        "cuda.bindings", "GPU", "kernel cache", "reference backend", "native backend", "cuda backend",
+        "cuda.bindings", "GPU", "kernel cache", "reference backend", "native backend", "cuda backend", "emulated backend",
     ]  # fmt: skip
 
 
@@ -154,6 +154,7 @@ def test_every_missing_thing_tells_its_cost_and_its_remedy(tools, modules, drive
         "GPU",
         "native backend",
         "cuda backend",
+        "emulated backend",
     }
     for finding in missing:
         check_missing(finding)
@@ -198,6 +199,7 @@ def test_a_package_that_is_not_installed(monkeypatch):
 def test_no_compiler_in_path(tools):
     check_missing(find("C++ compiler"), "g++", "clang++", "c++", "PATH")
     check_missing(find("native backend"), "C++ compiler")
+    check_missing(find("emulated backend"), "C++ compiler")
     assert find("reference backend").ok
 
 
@@ -253,14 +255,17 @@ def test_a_driver_tells_the_cuda_it_is_for(driver):
     assert find("NVIDIA driver").ok and "does not tell" in find("NVIDIA driver").detail
 
 
-def test_pycuda_without_a_driver_library_is_told_apart_from_no_pycuda(modules):
+def test_pycuda_compiles_without_a_driver_library(modules):
     modules["pycuda"] = ModuleNotFoundError("No module named 'pycuda'")
     check_missing(find("PyCUDA"), "No module named")
     assert "pip install" in find("PyCUDA").remedy
     modules["pycuda"] = SimpleNamespace(VERSION_TEXT="2030.1")
+    modules["pycuda.compiler"] = ImportError("No module named 'pytools'")
+    check_missing(find("PyCUDA"), "pytools")
+    modules["pycuda.compiler"] = SimpleNamespace()
     modules["pycuda.driver"] = ImportError("libcuda.so.1: cannot open shared object file")
-    check_missing(find("PyCUDA"), "2030.1", "pycuda.driver", "libcuda.so.1")
-    assert "NVIDIA driver" in find("PyCUDA").remedy and "pip install" not in find("PyCUDA").remedy
+    detail = "2030.1; it compiles, but pycuda.driver cannot be imported: libcuda.so.1: cannot open shared object file"
+    assert find("PyCUDA") == Finding("PyCUDA", True, detail)
     modules["pycuda.driver"] = SimpleNamespace()
     assert find("PyCUDA") == Finding("PyCUDA", True, "2030.1")
 
@@ -269,6 +274,9 @@ def test_cuda_bindings(modules):
     modules["cuda.bindings"] = ModuleNotFoundError("No module named 'cuda'")
     check_missing(find("cuda.bindings"), "No module named")
     modules["cuda.bindings"] = SimpleNamespace(__version__="13.9")
+    modules["cuda.bindings.driver"] = ImportError("undefined symbol: cuInit")
+    check_missing(find("cuda.bindings"), "undefined symbol")
+    modules["cuda.bindings.driver"] = SimpleNamespace()
     assert find("cuda.bindings") == Finding("cuda.bindings", True, "13.9")
 
 
@@ -283,17 +291,19 @@ def test_gpus_as_torch_sees_them(modules):
     assert find("GPU") == Finding("GPU", True, "H1 (sm_90), H2 (sm_90)")
 
 
-def test_the_cuda_backend_needs_a_driver_pycuda_and_a_gpu(modules, driver, monkeypatch):
+def test_the_cuda_backend_needs_all_that_compiles_and_runs(modules, driver, tools):
+    tools("nvcc", "release 43.0")
     driver(13000)
     modules["torch"] = fake_torch(cuda="13.0", gpus=("H1",))
-    modules["pycuda"], modules["pycuda.driver"] = SimpleNamespace(VERSION_TEXT="1"), SimpleNamespace()
-    monkeypatch.setattr(doctor, "RUNS_CUDA", False)
-    check_missing(find("cuda backend"), "compiled only", "later version")
-    monkeypatch.setattr(doctor, "RUNS_CUDA", True)
-    assert find("cuda backend").ok
-    modules["pycuda"] = ImportError("no")
+    modules["pycuda"] = SimpleNamespace(VERSION_TEXT="1")
+    modules["cuda.bindings"] = SimpleNamespace(__version__="1")
+    modules["pycuda.compiler"] = modules["pycuda.driver"] = modules["cuda.bindings.driver"] = SimpleNamespace()
+    assert find("cuda backend") == Finding("cuda backend", True, "runs here")
+    tools("nvcc").unlink()
     driver(OSError("no"))
-    assert find("cuda backend").detail == "lacks: NVIDIA driver, PyCUDA"
+    modules["torch"] = fake_torch(cuda="13.0")
+    modules["pycuda"] = modules["cuda.bindings"] = ImportError("no")
+    check_missing(find("cuda backend"), "lacks: nvcc, NVIDIA driver, PyCUDA, cuda.bindings, GPU")
 
 
 # ---- the kernel cache ---------------------------------------------------------------------------------------------

@@ -541,3 +541,112 @@ def test_gilr_lstm_in_float32_keeps_its_bound(delay: int, reverse: bool, resets:
     )
     if resets:
         assert bounds.ratio(lstm_float32(x, p, c0, s0, delay, {"reverse": reverse}), exact, bound) > 1
+
+
+# Cells of other papers
+
+
+def number(value: float, *shape: int) -> Tensor:
+    return torch.full(shape, value, dtype=torch.float64)
+
+
+def sru_params(hidden: int) -> dict[str, Tensor]:
+    names = ("forget", "highway", "update")
+    weights = {f"{name}.weight": draw(k, hidden, hidden) for k, name in enumerate(names)}
+    return weights | {f"{name}.bias": draw(100 + k, hidden) for k, name in enumerate(names[:2])}
+
+
+def qrnn_params(inputs: int, hidden: int, window: int) -> dict[str, Tensor]:
+    names = ("forget", "enter", "update", "leave")
+    weights = {f"{name}.weight": draw(k, hidden, window * inputs) for k, name in enumerate(names)}
+    return weights | {f"{name}.bias": draw(100 + k, hidden) for k, name in enumerate(names)}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_sru_by_hand(reverse: bool) -> None:
+    values = {"forget": 0.5, "highway": -1.5, "update": 0.75}
+    params = {f"{name}.weight": number(value, 1, 1) for name, value in values.items()}
+    params |= {"forget.bias": number(0.25, 1), "highway.bias": number(1.0, 1)}
+    xs, c, expected = [0.3, -0.7, 2.0], 0.9, {}
+    for t in (2, 1, 0) if reverse else (0, 1, 2):
+        f, r = sigmoid(0.5 * xs[t] + 0.25), sigmoid(-1.5 * xs[t] + 1.0)
+        c = f * c + (1 - f) * 0.75 * xs[t]
+        expected[t] = r * tanh(c) + (1 - r) * xs[t]
+    h, last = truth.sru(sequence(*xs), params, number(0.9, 1, 1), None, reverse)
+    assert h.flatten().tolist() == pytest.approx([expected[t] for t in range(3)], rel=1e-14)
+    assert last.item() == pytest.approx(c, rel=1e-14)
+
+
+def test_sru_is_the_highway_of_its_products() -> None:
+    x, params, c0, reset = draw(7, 2, 9, 3), sru_params(3), draw(8, 2, 3), marks(4, 5, of=9, batch=2)
+    products = [x @ params[f"{name}.weight"].T for name in ("update", "forget", "highway")]
+    h, c = truth.highway_sru(*products, x, params["forget.bias"], params["highway.bias"], c0, reset)
+    got, last = truth.sru(x, params, c0, reset)
+    assert torch.allclose(got, h, rtol=1e-13, atol=1e-14) and torch.allclose(last, c[:, -1], rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("pooling", ["f", "fo", "ifo"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_qrnn_by_hand(pooling: str, reverse: bool) -> None:
+    """A window of 3 on three steps, the first of which sees itself alone; a boundary hides the first step from the last."""
+    names = ("forget", "enter", "update", "leave")
+    w = {name: (0.3 + 0.1 * k, -0.2 + 0.15 * k, 0.7 - 0.1 * k, 0.5 - 0.2 * k) for k, name in enumerate(names)}
+    params = {f"{name}.weight": torch.tensor([w[name][:3]], dtype=torch.float64) for name in names}
+    params |= {f"{name}.bias": number(w[name][3], 1) for name in names}
+    for resets in ((), (1,), (2,)):
+        c, expected, run = 0.9, {}, [0.3, -0.7, 2.0]
+        for step, x in enumerate(run):
+            before = 0 if step in resets else 1
+            one = run[step - 1] if step >= 1 and before else 0
+            two = run[step - 2] if step >= 2 and not resets else 0
+            z = {name: v[0] * x + v[1] * one + v[2] * two + v[3] for name, v in w.items()}
+            f = sigmoid(z["forget"])
+            c = f * (c if before else 0.9) + (sigmoid(z["enter"]) if pooling == "ifo" else 1 - f) * tanh(z["update"])
+            expected[step] = c if pooling == "f" else sigmoid(z["leave"]) * c
+        xs, cut = (run[::-1], [3 - t for t in resets]) if reverse else (run, resets)
+        reset = marks(*cut, of=3) if resets else None
+        h, last = truth.qrnn(sequence(*xs), params, pooling, 3, number(0.9, 1, 1), reset, reverse)
+        got = h.flatten().tolist()[::-1] if reverse else h.flatten().tolist()
+        assert got == pytest.approx(list(expected.values()), rel=1e-13)
+        assert last.item() == pytest.approx(c, rel=1e-13)
+    with pytest.raises(ValueError, match="pooling"):
+        truth.qrnn(sequence(1), params, "of", 3)
+
+
+def test_a_reset_is_a_new_run_of_these_too() -> None:
+    x, c0, reset = draw(7, 1, 9, 3), draw(8, 1, 3), marks(4, of=9)
+    weights = qrnn_params(3, 3, 3)
+    runs: list[Callable[..., Any]] = [lambda x, **edges: truth.sru(x, sru_params(3), c0, **edges)]
+    runs += [partial(lambda x, pooling, **edges: truth.qrnn(x, weights, pooling, 3, c0, **edges), pooling=pooling)
+             for pooling in ("f", "fo", "ifo")]
+    for run in runs:
+        h, last = run(x, reset=reset)
+        left, right = run(x[:, :4]), run(x[:, 4:])
+        assert torch.equal(h, torch.cat((left[0], right[0]), 1)) and torch.equal(last, right[1])
+        mirrored = run(x.flip(1), reset=marks(9 - 4, of=9), reverse=True)
+        assert torch.equal(mirrored[0].flip(1), h) and torch.equal(mirrored[1], last)
+
+
+@pytest.mark.parametrize(("reverse", "resets"), EDGES)
+def test_gradients_of_these_are_central_differences(reverse: bool, resets: bool) -> None:
+    reset = marks(2, 3, of=5, batch=2) if resets else None
+    x, c0, edges = draw(4, 2, 5, 2), draw(3, 2, 2), {"reset": reset, "reverse": reverse}
+
+    def check(cell: Callable[..., Any], params: dict[str, Tensor]) -> None:
+        def call(x: Tensor, c0: Tensor, *values: Tensor) -> Any:
+            return cell(x, dict(zip(params, values, strict=True)), c0=c0, **edges)
+
+        assert gradcheck(call, (x, c0, *params.values()), fast_mode=True)
+
+    check(truth.sru, sru_params(2))
+    for pooling in ("f", "fo", "ifo"):
+        check(partial(truth.qrnn, pooling=pooling, window=3), qrnn_params(2, 2, 3))
+
+
+def test_nan_stays_behind_the_boundary_of_a_window() -> None:
+    x = draw(4, 1, 5, 2).detach()
+    x[0, :2] = torch.nan
+    x.requires_grad_()
+    h, _ = truth.qrnn(x, qrnn_params(2, 2, 3), "fo", 3, reset=marks(2, of=5))
+    (grad,) = torch.autograd.grad(h[0, 2:].sum(), x)
+    assert h[0, 2:].isfinite().all() and h[0, :2].isnan().all() and grad[0, 2:].isfinite().all()

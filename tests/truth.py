@@ -197,3 +197,71 @@ def _refuse_narrow(*tensors: Tensor | None) -> None:
     for tensor in tensors:
         if tensor is not None and tensor.dtype not in (torch.float64, torch.complex128):
             raise TypeError(f"the truth is computed in float64, not in {tensor.dtype}: see `leaf`")
+
+
+def sru(
+    x: Tensor, params: Params, c0: Tensor | None = None, reset: Tensor | None = None, reverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """SRU from x itself (Lei & Zhang, arXiv 1709.02755 v1, equations 3 to 7), with g = tanh:
+
+        f[t] = sigmoid(W_f x[t] + b_f), with forget
+        r[t] = sigmoid(W_r x[t] + b_r), with highway
+        c[t] = f[t] c[t-1] + (1 - f[t]) W x[t], with update
+        h[t] = r[t] tanh(c[t]) + (1 - r[t]) x[t]
+
+    Shapes: x (B, T, H), {forget,highway,update}.weight (H, H), {forget,highway}.bias (H,), c0 (B, H), reset (B, T);
+    gives h (B, T, H) and c_last (B, H).
+    """
+    _refuse_narrow(x, c0, *params.values())
+    edge = _edge(c0, x)
+    c, samples = edge, {}
+    for t in _steps(x, reverse):
+        f, r = (torch.sigmoid(_dense(params, name, x[:, t])) for name in ("forget", "highway"))
+        c = f * _read(c, edge, reset, t, reverse) + (1 - f) * (x[:, t] @ params["update.weight"].T)
+        samples[t] = r * torch.tanh(c) + (1 - r) * x[:, t]
+    return _sequence(samples), c
+
+
+def qrnn(
+    x: Tensor,
+    params: Params,
+    pooling: str,
+    window: int,
+    c0: Tensor | None = None,
+    reset: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Quasi-recurrent network (Bradbury et al., arXiv 1611.01576, section 2). A gate is a convolution masked to the past,
+    V_0 x[t] + V_1 x[t-1] + … + V_{k-1} x[t-k+1] + b with k = window, in which x beyond an edge is 0:
+
+        z[t] = tanh(convolution), with update; f[t], i[t], o[t] = sigmoid(convolution), with forget, enter, leave
+        "f"      h[t] = c[t] = f[t] c[t-1] + (1 - f[t]) z[t]
+        "fo"     c[t] = f[t] c[t-1] + (1 - f[t]) z[t],  h[t] = o[t] c[t]
+        "ifo"    c[t] = f[t] c[t-1] + i[t] z[t],        h[t] = o[t] c[t]
+
+    Shapes: x (B, T, I), weights (H, k I) = [V_0 | V_1 | …], biases (H,), c0 (B, H), reset (B, T); gives h (B, T, H) and
+    c_last (B, H). In reverse the window is x[t], x[t+1] ….
+    """
+    if pooling not in ("f", "fo", "ifo"):
+        raise ValueError(f"pooling is f, fo or ifo, not {pooling}")
+    _refuse_narrow(x, c0, *params.values())
+    edge = _edge(c0, x, like=params["forget.bias"])
+    c, samples = edge, {}
+    for t in _steps(x, reverse):
+        seen = [_seen(x, reset, t, k, reverse) for k in range(window)]
+        f, z = torch.sigmoid(_dense(params, "forget", *seen)), torch.tanh(_dense(params, "update", *seen))
+        i = torch.sigmoid(_dense(params, "enter", *seen)) if pooling == "ifo" else 1 - f
+        c = f * _read(c, edge, reset, t, reverse) + i * z
+        samples[t] = c if pooling == "f" else torch.sigmoid(_dense(params, "leave", *seen)) * c
+    return _sequence(samples), c
+
+
+def _seen(x: Tensor, reset: Tensor | None, t: int, k: int, reverse: bool) -> Tensor:
+    """(B, I): x[t-k], in reverse x[t+k]; 0 outside the sequence, and where any boundary lies between."""
+    at = t + k if reverse else t - k
+    if not 0 <= at < x.shape[1]:
+        return torch.zeros_like(x[:, t])
+    if reset is None:
+        return x[:, at]
+    between = reset[:, min(at, t) + 1 : max(at, t) + 1].any(1)
+    return torch.where(between[:, None], 0.0, x[:, at])

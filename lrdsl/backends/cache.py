@@ -26,7 +26,7 @@ from .. import options
 SCHEMA = 1
 LARGEST = 2000  # entries; some 20 kB each
 _DIGEST = hashlib.sha256().digest_size
-_OURS = re.compile(r"[0-9a-f]{40}\.so|\.lrdsl-\w+")  # what may be removed: the directory may hold other files
+_OURS = re.compile(r"[0-9a-f]{40}\.(so|cubin)|\.lrdsl-\w+")  # what may be removed: the directory may hold other files
 
 
 def key(parts: Iterable[str]) -> str:
@@ -105,9 +105,13 @@ def _private(process: int) -> Path:
 
 def find(place: Path, name: str) -> Path | None:
     """The entry, if it is whole, ours and nobody else's to write. It is loaded by its path: `place` is private."""
-    path = place / name
+    return None if read(place, name) is None else place / name
+
+
+def read(place: Path, name: str) -> bytes | None:
+    """What the entry holds, under the conditions of `find`."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(place / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     with os.fdopen(fd, "rb") as file:
@@ -121,7 +125,7 @@ def find(place: Path, name: str) -> Path | None:
             return None
     if len(data) <= _DIGEST or hashlib.sha256(data[:-_DIGEST]).digest() != data[-_DIGEST:]:
         return None
-    return path
+    return data[:-_DIGEST]
 
 
 def put(place: Path, name: str, data: bytes) -> Path:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import BackendUnavailable, ToolchainError
-from ..ir.source import Source, fields, slots
+from ..ir.source import Extent, Launch, Source, fields, slots
 from . import cache
 
 COMPILERS = ("g++", "clang++", "c++")
@@ -95,30 +95,30 @@ def _compile(command: Sequence[str], source: Source) -> bytes:
     raise ToolchainError([*command, kept], done.stderr or f"nothing, with exit status {done.returncode}", kept)
 
 
-def load(source: Source) -> Callable[[Sequence[int], int], None]:
+def load(source: Source) -> Launch:
     """The Source as something to launch on the slots of `ir.source.fields` with a number of threads.
 
     Sequences are addressed with channels contiguous. Work on fewer than SMALL numbers runs on the caller's thread, and so
     does everything in a forked child, which has none of its parent's threads.
     """
-    run = getattr(_library(source), source.entry)
-    run.argtypes, run.restype = (ctypes.c_char_p, ctypes.c_long), None
+    kernel = getattr(_library(source), source.entry)
+    kernel.argtypes, kernel.restype = (ctypes.c_char_p, ctypes.c_long), None
     names = fields(source.program)
     pack = struct.Struct(f"{len(names)}q").pack
     columns = sum(len(b.columns) for b in source.program.buffers)
     keeps = [(names.index(s.name), s.columns) for s in slots(source.program) if s.kind == "keep"]
     size = 8 if source.dtype == "float64" else 4
 
-    def launch(values: Sequence[int], threads: int = 1) -> None:
+    def run(values: Sequence[int], threads: int, *_: int) -> None:
         B, T, C = values[-3:]
         if B * T * C * size >= LARGE:
             for at, width in keeps:
                 address, batch, time = values[at:at + 3]
                 _expect(address, ((B - 1) * batch + (T - 1) * time + width * C) * size)
         alone = threads == 1 or B * T * C * columns < SMALL or os.getpid() != _PROCESS
-        run(pack(*values), 1 if alone else threads)
+        kernel(pack(*values), 1 if alone else threads)
 
-    return launch
+    return Launch(run, lambda *_: Extent(0))
 
 
 def _library(source: Source) -> ctypes.CDLL:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..ir import functions as f
 from ..ir.program import Edge, Program, Scan
-from ..ir.source import slots
+from ..ir.source import OUTPUTS, Extent, Launch, slots
 from ..ir.symbols import At, Param, samples
 
 Array = Any
@@ -138,7 +138,7 @@ def partial_run(program: Program, tensors: Mapping[str, Array | None], reset: Ar
     return out
 
 
-def load(program: Program, dtype: str) -> Callable[[Sequence[int], int], None]:
+def load(program: Program, dtype: str) -> Launch:
     """A Program as something to launch on addresses (see `ir.source.slots`); threads are ignored."""
     tensors = slots(program)
     single = {p.name for p in program.vectors if p.shape == "one"}
@@ -150,7 +150,7 @@ def load(program: Program, dtype: str) -> Callable[[Sequence[int], int], None]:
         memory: Any = ctypes.c_char * ((sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) + 1) * item)
         return np.ndarray(shape, kind, memory.from_address(address), 0, tuple(s * item for s in strides))
 
-    def launch(values: Sequence[int], threads: int = 1) -> None:
+    def run(values: Sequence[int], *_: int) -> None:
         B, T, C = values[-3:]
         rest = iter(values)
         ins: dict[str, Array | None] = {}
@@ -161,14 +161,14 @@ def load(program: Program, dtype: str) -> Callable[[Sequence[int], int], None]:
             shape, strides = {
                 "sequence": ((B, T, s.columns * C), (*given, 1)), "keep": ((B, T, s.columns * C), (*given, 1)),
                 "vector": ((1 if s.name in single else C,), (1,)), "edge": ((B, s.depth, C), (*given, 1)),
-                "sum": ((B, C), (C, 1)), "window": ((B, s.depth, C), (s.depth * C, C, 1)),
+                "sum": ((B, C), (C, 1)), "final": (window := ((B, s.depth, C), (s.depth * C, C, 1))), "crossing": window,
                 "reset": ((B, T), tuple(given)),
             }[s.kind]
             absent = not address and s.kind in ("edge", "reset")  # an empty sequence may have the address 0 too
             array = None if absent else at(address, shape, strides, "uint8" if s.kind == "reset" else dtype)
             if s.kind == "reset":
                 reset = array
-            elif s.kind in ("keep", "sum", "window"):
+            elif s.kind in OUTPUTS:
                 outs[s.name] = array
             else:
                 ins[s.name] = array
@@ -176,4 +176,4 @@ def load(program: Program, dtype: str) -> Callable[[Sequence[int], int], None]:
             for n, value in partial_run(program, ins, reset).items():
                 outs[n][...] = value
 
-    return launch
+    return Launch(run, lambda *_: Extent(0))

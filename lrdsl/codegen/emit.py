@@ -4,70 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..ir.kernel import Kernel, lagged
 from ..ir.names import c_name
 from ..ir.program import Edge, Let, Scan
-from ..ir.source import SIZES, Source, slots
+from ..ir.source import OUTPUTS, SIZES, Source, slots
 from ..ir.text import show
+from .chunked import ChunksView, chunks_view
 from .environment import environment, text
-from .printers import PRODUCT, SUM, Printer, number
-
-
-@dataclass(frozen=True)
-class Window:
-    """`depth` values of a sequence beyond its segment. given: the field of Args that points to them, or "0"."""
-
-    name: str
-    given: str
-    init: str
-
-
-@dataclass(frozen=True)
-class Load:
-    """`value` is read from the sequence whose row 0 is at `base`, `time` apart, at `lag` steps from t (`back` = |lag|).
-
-    apart: the row of the next step does not follow in memory, so that no processor fetches it ahead of its own.
-    """
-
-    value: str
-    base: str
-    time: str
-    side: int
-    back: int
-    start: str
-    edge: str
-    apart: bool
-
-
-@dataclass(frozen=True)
-class Store:
-    """`value` is written to the sequence whose row 0 is at `base`, `time` apart; `pointer` names its row."""
-
-    pointer: str
-    base: str
-    time: str
-    value: str
-
-
-@dataclass(frozen=True)
-class Register:
-    """A shift register: `value` enters, past[k-1] is what it held k steps back. final, crossing: where row 0 is, or ""."""
-
-    name: str
-    value: str
-    depth: int
-    past: tuple[str, ...]
-    start: str
-    edge: str
-    final: str
-    crossing: str
-
-    @property
-    def moves(self) -> tuple[tuple[str, str], ...]:
-        """(to, from) of one shift, in the order that loses nothing."""
-        return tuple(zip(self.past, (self.value, *self.past), strict=False))[::-1]
+from .lines import Load, Register, Store, Window, scan_lines
+from .printers import Printer, number
 
 
 @dataclass(frozen=True)
@@ -75,6 +21,7 @@ class View:
     """What a template sees of a kernel. Every text in it is finished."""
 
     entry: str
+    strategy: str
     header: tuple[str, ...]
     args: tuple[tuple[str, str, str], ...]
     loads: tuple[Load, ...]
@@ -91,29 +38,40 @@ class View:
     forth: str
     time: str
     crossed: str
+    after: str
+    further: str
     inside: str
     fold: int
     ahead: int
     block: int
+    chunks: ChunksView | None
 
 
 def emit(kernels: Sequence[Kernel], arch: str = "") -> tuple[Source, ...]:
     """One Source a Kernel: each compiles alone."""
-    return tuple(Source(k.target, k.entry, _file([k], arch), k.program, k.dtype, k.block) for k in kernels)
+    found = []
+    for kernel in kernels:
+        seen = view(kernel)
+        chunks = (seen.chunks.length, seen.chunks.messages) if seen.chunks else ()
+        found.append(Source(kernel.target, kernel.entry, _file([kernel], [seen], arch), kernel.program, kernel.dtype,
+                            kernel.block, *chunks))
+    return tuple(found)
 
 
 def emit_together(kernels: Sequence[Kernel], arch: str = "") -> str:
     """All kernels of a cell in one file, for reading."""
-    return _file(kernels, arch)
+    return _file(kernels, [view(k) for k in kernels], arch)
 
 
-def _file(kernels: Sequence[Kernel], arch: str) -> str:
+def _file(kernels: Sequence[Kernel], views: Sequence[View], arch: str) -> str:
     first = kernels[0]
     real = {"float32": "float", "float64": "double"}[first.dtype]
     prelude = text("cpu/vmath.h") if first.target == "cpu" else text("cuda/prelude.cuh")
-    template = environment().get_template(f"{first.target}/{first.strategy}.{'cpp' if first.target == 'cpu' else 'cu'}.j2")
+    if any(k.chunks for k in kernels):
+        prelude += text("cuda/chunks.cuh")
+    template = environment().get_template("cpu/rows.cpp.j2" if first.target == "cpu" else "cuda/file.cu.j2")
     return template.render(real=real, double=int(first.dtype == "float64"), arch=arch, prelude=prelude,
-                           kernels=[view(k) for k in kernels])
+                           kernels=views)
 
 
 def view(kernel: Kernel) -> View:
@@ -143,38 +101,47 @@ def view(kernel: Kernel) -> View:
         return Load(value, base(buffer, column), f"a.{field[buffer]}_time", (lag > 0) - (lag < 0), abs(lag), start, cut,
                     lag == 0 and columns[buffer] > 1)
 
+    def register(e: Edge) -> Register:
+        return Register(f"{names[e.base]}_kept", names[e.base], e.depth,
+                        tuple(names[lagged(e.base, e.side * k)] for k in range(1, e.depth + 1)),
+                        window(e.start, e.init), window(e.edge, e.init), beyond(e.final, e.depth), beyond(e.crossing, e.depth))
+
     loads = tuple(load(names[lagged(r.sample.base, r.sample.lag)], r.buffer, r.column, r.sample.lag, r.edge)
                   for r in kernel.reads)
-    registers = tuple(
-        Register(f"{names[e.base]}_kept", names[e.base], e.depth,
-                 tuple(names[lagged(e.base, e.side * k)] for k in range(1, e.depth + 1)),
-                 window(e.start, e.init), window(e.edge, e.init), beyond(e.final, e.depth), beyond(e.crossing, e.depth))
-        for e in program.registers)
+    registers = tuple(map(register, program.registers))
     lines: list[str] = []
     for step in program.steps:
         if isinstance(step, Let):
             lines.append(f"const V {names[step.target]} = {printer(step.expr)};")
         else:
-            lines += _scan(step, names, printer)
-    stores = tuple(Store(f"to_{field[k.name]}" + (f"_{column}" if len(k.samples) > 1 else ""), base(k.name, column),
-                         f"a.{field[k.name]}_time", names[s])
-                   for k in program.keeps for column, s in enumerate(k.samples))
+            lines += scan_lines(step, names, printer)
+    stores = [(s, Store(f"to_{field[k.name]}" + (f"_{column}" if len(k.samples) > 1 else ""), base(k.name, column),
+                        f"a.{field[k.name]}_time", names[s]))
+              for k in program.keeps for column, s in enumerate(k.samples)]
+    chunks = None
+    if kernel.chunks:
+        written = {n: tuple(store for s, store in stores if s == n) for n, _ in stores}
+        totals = {x.sample: tuple(field[s.name] for s in program.sums if s.sample == x.sample) for x in program.sums}
+        chunks = chunks_view(kernel, kernel.chunks, printer, register, written, totals)
     reverse = program.reverse
     return View(
-        kernel.entry, _header(kernel), _args(kernel, field), loads,
+        kernel.entry, kernel.strategy, _header(kernel), _args(kernel, field), loads,
         tuple((names[v.name], field[v.name]) for v in program.vectors if v.shape == "channel"),
         tuple((names[v.name], field[v.name]) for v in program.vectors if v.shape == "one"),
-        registers, tuple(windows.values()), tuple(lines), stores,
+        registers, tuple(windows.values()), tuple(lines), tuple(store for _, store in stores),
         tuple((field[s.name], names[s.sample]) for s in program.sums),
         sum(r.depth for r in registers) + len(windows) + 2 * len(program.sums), reverse,
         "a.T - 1" if reverse else "0", "--t" if reverse else "++t", "a.T - 1 - s" if reverse else "s",
-        "t + 1" if reverse else "t", _inside(kernel), kernel.fold, kernel.ahead, kernel.block)
+        "t + 1" if reverse else "t", "t" if reverse else "t + 1", "t - 1" if reverse else "t + 1", _inside(kernel),
+        kernel.fold, kernel.ahead, kernel.block, chunks)
 
 
 def _inside(kernel: Kernel) -> str:
-    """Where the steps loaded while steps lo, lo + 1, … of the ring are done read nothing beyond either end."""
+    """Where the steps that are loaded at once, for serial those after lo, lo + 1, … of the ring, read nothing beyond an end."""
     lags = [r.sample.lag * kernel.program.direction for r in kernel.reads]
     behind, before = max([0, *(-lag for lag in lags)]), max([0, *lags])
+    if kernel.chunks:
+        return (f"s0 >= {behind} && " if behind else "") + f"s0 + {kernel.chunks.steps + before} <= a.T"
     first = f"lo >= {behind - kernel.ahead} && " if behind > kernel.ahead else ""
     return f"{first}lo + {2 * kernel.ahead + before} <= a.T"
 
@@ -182,7 +149,7 @@ def _inside(kernel: Kernel) -> str:
 def _fields(kernel: Kernel) -> dict[str, str]:
     """Names of the fields of Args, each once; those of strides begin with their tensor's."""
     ours = {"reset", "reset_batch", "reset_time"}
-    taken, found = {*SIZES, *ours}, dict[str, str]()
+    taken, found = {*SIZES, *ours, "scratch"}, dict[str, str]()
     for s in slots(kernel.program):
         plain = name = s.name.lstrip(".") if s.kind == "reset" else c_name(s.name, set())
         k, ends = 1, [f.removeprefix(s.name).replace(".", "_") for f in s.fields]
@@ -196,34 +163,22 @@ def _fields(kernel: Kernel) -> dict[str, str]:
 
 def _args(kernel: Kernel, field: dict[str, str]) -> tuple[tuple[str, str, str], ...]:
     """(type, names, comment) of the fields of Args, a line each tensor."""
+    part, over = ("chunks, ", "chunks and B") if kernel.chunks else ("", "B")
     shapes = {"sequence": "(B, T, {n}C)", "keep": "(B, T, {n}C)", "vector": "(C)", "edge": "(B, {d}, C), or none",
-              "sum": "(B, C), to be added up over B", "window": "(B, {d}, C)", "reset": "(B, T), or none"}
+              "sum": f"({part}B, C), to be added up over {over}", "final": "(B, {d}, C)", "reset": "(B, T), or none",
+              "crossing": f"({part}B, {{d}}, C)" + (", to be added up over chunks" if part else "")}
     lines = []
     for s in slots(kernel.program):
         shape = shapes[s.kind].format(n=f"{s.columns}*" if s.columns > 1 else "", d=s.depth)
-        pointer = "real *" if s.kind in ("keep", "sum", "window") else \
+        pointer = "real *" if s.kind in OUTPUTS else \
             "const unsigned char *" if s.kind == "reset" else "const real *"
         lines.append((pointer, field[s.name], shape))
         if len(s.fields) > 1:
             lines.append(("Index ", ", ".join(field[n] for n in s.fields[1:]), ""))
     lines.append(("Index ", ", ".join(SIZES), ""))
+    if kernel.chunks:
+        lines.append(("unsigned char *", "scratch", "zero: a ticket, then messages"))
     return tuple(lines)
-
-
-def _scan(scan: Scan, names: dict[str, str], printer: Printer) -> list[str]:
-    """The recurrence, factor by factor, so that the compiler can fuse each product with its sum."""
-    def term(expr: Any) -> str:
-        return printer.text(expr, SUM if expr.is_Number else PRODUCT)
-
-    lines = []
-    for i, state in enumerate(scan.targets):
-        terms = [{1: "", -1: "-"}.get(m[i, j], f"{term(m[i, j])}*") + term(scan.back(s, k + 1))
-                 for k, m in enumerate(scan.A) for j, s in enumerate(scan.targets) if m[i, j] != 0]
-        if scan.b[i] != 0 or not terms:
-            terms.append(term(scan.b[i]) if terms else printer(scan.b[i]))
-        rest = "".join(f" - {text[1:]}" if text.startswith("-") else f" + {text}" for text in terms[1:])
-        lines.append(f"const V {names[state]} = {terms[0]}{rest};")
-    return lines
 
 
 def _header(kernel: Kernel) -> tuple[str, ...]:

@@ -2,6 +2,12 @@
 
 It says by which strategy the steps are walked, what each step reads from memory, which sequences live in registers, what is
 written, and how all of it is called in the generated text.
+
+Strategies. rows (CPU): rows of channels, in the order of memory. serial (CUDA): one thread walks the time of one channel.
+chunked (CUDA): time is cut in chunks of warps * steps, all of which are worked on at once; a block has 32 channels of one
+chunk, each of its warps has consecutive steps, and holds what it read of them in registers. A recurrence is then solved in
+two walks: one adds a stretch of steps up to one transition, and when the state before the stretch is known, from the
+transitions of other warps and chunks, another walk computes every state.
 """
 
 from __future__ import annotations
@@ -9,10 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .program import Edge, Program
+from .program import Edge, Program, Scan, Step
 from .symbols import At
 
 Target = Literal["cpu", "cuda"]
+Strategy = Literal["rows", "serial", "chunked"]
 
 
 def lagged(name: str, lag: int) -> str:
@@ -33,15 +40,63 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Walk:
+    """One walk of a warp over its steps, in a chunked kernel. Between two walks the warps and chunks hear of each other.
+
+    steps: the Lets computed in it, and the Scans whose states are. registers: the shift registers that run in it, filled
+    before it from what came earlier. sums: the scans whose transitions are added up. tails: the sequences whose last values
+    are handed on after it, to the next warp's registers. pushes: (register, samples) where all that is done with a sequence's
+    past is to write it: its values are written a step further on. held: what later walks need of its values, and of earlier
+    ones'.
+    """
+
+    steps: tuple[Step, ...]
+    registers: tuple[Edge, ...]
+    sums: tuple[Scan, ...]
+    tails: tuple[Edge, ...]
+    pushes: tuple[tuple[Edge, tuple[str, ...]], ...]
+    held: tuple[At, ...]
+
+    @property
+    def solved(self) -> tuple[Scan, ...]:
+        """The scans whose states this walk computes."""
+        return tuple(s for s in self.steps if isinstance(s, Scan))
+
+    def __str__(self) -> str:
+        parts = [("computes", [t for s in self.steps for t in s.targets]), ("runs", [e.base for e in self.registers]),
+                 ("adds up", [t for s in self.sums for t in s.targets]), ("hands on", [e.base for e in self.tails]),
+                 ("writes further on", [n for _, names in self.pushes for n in names]),
+                 ("holds", [str(a) for a in self.held])]
+        return "; ".join(f"{what} {', '.join(names)}" for what, names in parts if names) or "nothing"
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How a chunked kernel cuts time: chunks of warps * steps. at_once: blocks that a multiprocessor has registers for. loose:
+    scans whose |A| is not known to be at most 1."""
+
+    warps: int
+    steps: int
+    at_once: int
+    walks: tuple[Walk, ...]
+    loose: tuple[Scan, ...]
+
+    @property
+    def length(self) -> int:
+        """Steps of a chunk."""
+        return self.warps * self.steps
+
+
+@dataclass(frozen=True)
 class Kernel:
-    """`strategy` is the name of the template; `reason` says in a sentence why the schedule chose it.
+    """`strategy` is the name of the template; `reason` says in a sentence when it is the one to run.
 
     names: (name in the Program, name in the text). ahead: steps that are loaded before they are needed (CUDA). block: threads a
     block. fold: steps after which a running sum is added to its total, so that its error grows with T/fold + fold, not T.
     """
 
     target: Target
-    strategy: Literal["rows", "serial"]
+    strategy: Strategy
     entry: str
     program: Program
     dtype: str
@@ -51,6 +106,7 @@ class Kernel:
     fold: int = 256
     ahead: int = 0
     block: int = 0
+    chunks: Chunks | None = None
 
     @property
     def words(self) -> tuple[int, int]:
@@ -65,7 +121,11 @@ class Kernel:
                  f"  a step and channel: reads {read * size} B, writes {written * size} B"]
         lines += [f"  read {r.sample} from {r.buffer}#{r.column}" + (f", beyond its segment {r.edge}" if r.edge else "")
                   for r in self.reads]
-        lines += [f"  hold {e}" for e in self.program.registers]
-        lines += [f"  hold the sum of {s.sample}, folded every {self.fold} steps" for s in self.program.sums]
+        if self.chunks:
+            lines += [f"  chunks of {self.chunks.warps} warps * {self.chunks.steps} steps"]
+            lines += [f"  walk {number}: {walk}" for number, walk in enumerate(self.chunks.walks, 1)]
+        else:
+            lines += [f"  hold {e}" for e in self.program.registers]
+            lines += [f"  hold the sum of {s.sample}, folded every {self.fold} steps" for s in self.program.sums]
         lines += [f"  write {', '.join(k.samples)} to {k.name}" for k in self.program.keeps]
         return "\n".join(lines)

@@ -8,18 +8,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..errors import InternalError
 from .program import Program
+from .symbols import At
 
 
 @dataclass(frozen=True)
 class Block:
-    """A slice of an Affine's weight: the columns of operand number `operand`, applied to the Dense's samples."""
+    """A slice of an Affine's weight: the columns of the operands with these numbers, one for each lag of the Dense."""
 
     target: str
     affine: str
-    operand: int
+    operands: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,36 @@ class Dense:
     """The product of the sequence `source` with slices of weights, block by block: one matrix product for all of them.
 
     outputs: (buffer, its blocks): (B, T, len(blocks)*H) each, one for each set of Programs that read it. No bias: that is a
-    vector of the Program which reads the product. The product of the source's edge values is the edge of the product.
+    vector of the Program which reads the product.
+    lags: (0,) for maps that read the source at one lag: a Program reads the product at that lag, and the product of the
+    source's edge values is the edge of the product. Several lags are a window: the source's samples at these lags side by
+    side, edges included, are multiplied (B, T, len(lags)*size), and the product is read at lag 0 only.
     """
 
     source: str
+    lags: tuple[int, ...]
     outputs: tuple[tuple[str, tuple[Block, ...]], ...]
+
+    @property
+    def windowed(self) -> bool:
+        """Whether the source is multiplied at several lags at once."""
+        return len(self.lags) > 1
+
+    @property
+    def multiplied(self) -> str:
+        """What is multiplied: `x`, or the samples of a window, `x[t], x[t-1]` or `x[t], x[t-1] … x[t-9]`."""
+        if not self.windowed:
+            return self.source
+        names = [str(At(self.source, lag)) for lag in self.lags]
+        even = len({b - a for a, b in pairwise(self.lags)}) == 1
+        return f"{names[0]}, {names[1]} … {names[-1]}" if even and len(names) > 4 else ", ".join(names)
 
     @property
     def blocks(self) -> tuple[Block, ...]:
         return tuple(b for _, blocks in self.outputs for b in blocks)
 
     def __str__(self) -> str:
-        return f"dense maps of {self.source}: " + "; ".join(
+        return f"dense maps of {self.multiplied}: " + "; ".join(
             f"{buffer} = [{', '.join(b.target for b in blocks)}]" for buffer, blocks in self.outputs)
 
 
@@ -105,6 +125,9 @@ class Plan:
             if not needs <= known:
                 raise InternalError("plan", f"{needs - known} are read before they exist", str(self))
             known |= {n for n, _ in step.outputs} if isinstance(step, Dense) else {k.name for k in step.program.keeps}
+        windows = {b.target for s in self.steps if isinstance(s, Dense) and s.windowed for b in s.blocks}
+        if lagged := windows & {e.base for p in self.programs for e in p.edges}:
+            raise InternalError("plan", f"{lagged}, products of windows, are read at a lag", str(self))
         if not {sample for _, sample in self.outputs} <= known:
             raise InternalError("plan", "an output is never written", str(self))
         return self

@@ -1,17 +1,19 @@
 """Source: generated text and how it is called.
 
 Every kernel of a Program, whatever the target, takes one block of 64-bit slots: addresses and strides in the order that
-`slots` gives. Channels are contiguous; strides count elements (bytes for `reset`, whose elements are bytes).
+`slots` gives, the sizes, and the address of its scratch memory where it needs some. Channels are contiguous; strides count
+elements (bytes for `reset`, whose elements are bytes).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from .program import Program
 
-SlotKind = Literal["sequence", "vector", "edge", "keep", "sum", "window", "reset"]
+SlotKind = Literal["sequence", "vector", "edge", "keep", "sum", "final", "crossing", "reset"]
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,9 @@ class Slot:
     """One tensor of a call. fields: the slots it takes, `name` for its address and `name.batch` … for its strides.
 
     sequence, keep: (B, T, columns * C), strides batch and time. vector: (C,) or (1,). edge: (B, depth, C), strides batch and
-    depth; address 0 stands for the constant. sum: (B, C), contiguous, to be added up over B by the caller. window: (B,
-    depth, C), contiguous. reset: (B, T) bytes, strides batch and time; address 0 stands for no boundary.
+    depth; address 0 stands for the constant. sum: (parts, B, C), contiguous, to be added up over parts and B by the caller.
+    final: (B, depth, C), crossing: (parts, B, depth, C), contiguous, to be added up over parts (see `Extent`). reset: (B, T)
+    bytes, strides batch and time; address 0 stands for no boundary.
     """
 
     kind: SlotKind
@@ -36,7 +39,10 @@ class Slot:
 
 
 SIZES = ("B", "T", "C")
+OUTPUTS: tuple[SlotKind, ...] = ("keep", "sum", "final", "crossing")
 RESET = ".reset"  # no name of a user's
+CHANNELS = 32  # a warp's lanes stand side by side in memory
+TICKET = 16  # bytes at the start of scratch memory: how many blocks have begun
 
 
 def slots(program: Program) -> tuple[Slot, ...]:
@@ -47,7 +53,8 @@ def slots(program: Program) -> tuple[Slot, ...]:
     inputs += [Slot("edge", n, depth=depth[n]) for n in program.inputs if n in depth]
     outputs = [Slot("keep", k.name, len(k.samples)) for k in program.keeps]
     outputs += [Slot("sum", s.name) for s in program.sums]
-    outputs += [Slot("window", n, depth=depth[n]) for n in program.outputs if n in depth]
+    crossings = {e.crossing for e in program.edges}
+    outputs += [Slot("crossing" if n in crossings else "final", n, depth=depth[n]) for n in program.outputs if n in depth]
     return (*inputs, *outputs, Slot("reset", RESET))
 
 
@@ -57,8 +64,22 @@ def fields(program: Program) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class Extent:
+    """What a call of one size takes. grid: blocks. parts: partial sums that each `sum` and `crossing` comes in. scratch:
+    bytes of memory, aligned to 16 and all zero, that the kernel may use."""
+
+    grid: int
+    parts: int = 1
+    scratch: int = 0
+
+
+@dataclass(frozen=True)
 class Source:
-    """Text for one target, whose `entry` runs `program`. block: threads a block (CUDA), one a channel."""
+    """Text for one target, whose `entry` runs `program`. What follows is CUDA's alone.
+
+    block: threads a block. chunk: steps of a chunk, each the work of one block for CHANNELS channels at a time; 0 where one
+    thread walks the whole sequence of one channel. messages: 16-byte words that a chunk leaves for others, a channel.
+    """
 
     target: Literal["cpu", "cuda"]
     entry: str
@@ -66,6 +87,27 @@ class Source:
     program: Program
     dtype: str
     block: int = 0
+    chunk: int = 0
+    messages: int = 0
+
+    def extent(self, B: int, T: int, C: int) -> Extent:
+        """Blocks, parts and scratch memory of a call on T >= 1 steps of B * C channels."""
+        if not self.chunk:
+            return Extent(-(-B * C // max(self.block, 1)))
+        rows, chunks = -(-B * C // CHANNELS), -(-T // self.chunk)
+        return Extent(rows * chunks, chunks, TICKET + rows * chunks * CHANNELS * 16 * self.messages)
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A Source ready to run. run: takes the slots of `fields`, then a number of threads (CPU), a device, a stream of its
+    driver (0: the default one) and the address of the scratch memory (CUDA)."""
+
+    run: Callable[[Sequence[int], int, int, int, int], None]
+    extent: Callable[[int, int, int], Extent]
+
+    def __call__(self, values: Sequence[int], threads: int = 1, device: int = 0, stream: int = 0, scratch: int = 0) -> None:
+        self.run(values, threads, device, stream, scratch)

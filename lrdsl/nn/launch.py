@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..compiler import Launch, backend_for, launch_of
+from ..compiler import backend_for, launch_of
 from ..errors import BackendUnavailable, DtypeMismatch, ShapeMismatch
 from ..ir.program import Program
-from ..ir.source import Slot, slots
+from ..ir.source import OUTPUTS, Launch, Slot, slots
 from .threads import share_threads
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
@@ -52,7 +52,7 @@ class Launcher:
         self.program = program
         every = slots(program)
         self.ins = tuple(s for s in every if s.kind in ("sequence", "vector", "edge", "reset"))
-        self.outs = tuple(s for s in every if s.kind in ("keep", "sum", "window"))
+        self.outs = tuple(s for s in every if s.kind in OUTPUTS)
         self.lone = frozenset(v.name for v in program.vectors if v.shape == "one")
         self.summed = frozenset(s.name for s in program.sums if s.over != "time")
         self.columns = self.ins[0].columns
@@ -62,18 +62,29 @@ class Launcher:
         """Compute: the op's kernel on every device."""
         B, T, C = self.sizes(args)
         tensors = self._checked(args, B, T, C)
-        outs = self._allocate(tensors[0], B, T, C)
-        if B and T and C:
-            self._launch(tensors, outs, (B, T, C))
-        else:
+        first = tensors[0]
+        assert first is not None
+        if not (B and T and C):
+            outs = self._allocate(first, B, T, C)
             self._fill(tensors, outs)
-        return self._finish(outs)
+            return self._finish(outs, B)
+        launch = self._compiled(first.dtype, first.device.type)
+        extent = launch.extent(B, T, C)
+        outs = self._allocate(first, B, T, C, extent.parts)
+        values = self._values(tensors, outs, (B, T, C))
+        if first.is_cuda:
+            self._on_device(launch, values, first, extent.scratch)
+        else:
+            scratch = first.new_zeros((extent.scratch // 8,), dtype=torch.int64) if extent.scratch else None
+            launch(values, torch.get_num_threads(), scratch=0 if scratch is None else scratch.data_ptr())
+        return self._finish(outs, B)
 
     def fake(self, *args: Tensor | None) -> Tensors:
         """Allocate only: what a compiler needs to know of `run`."""
         B, T, C = self.sizes(args)
-        tensors = self._checked(args, B, T, C)
-        return self._finish(self._allocate(tensors[0], B, T, C))
+        first = self._checked(args, B, T, C)[0]
+        assert first is not None
+        return self._finish(self._allocate(first, B, T, C), B)
 
     def sizes(self, args: Sequence[Tensor | None]) -> tuple[int, int, int]:
         """B, T, C of a call."""
@@ -108,7 +119,7 @@ class Launcher:
                 tensors[k] = tensor.contiguous()
         return tuple(tensors)
 
-    def _shape(self, slot: Slot, B: int, T: int, C: int) -> tuple[int, ...]:
+    def _shape(self, slot: Slot, B: int, T: int, C: int, parts: int = 1) -> tuple[int, ...]:
         match slot.kind:
             case "sequence" | "keep":
                 return (B, T, slot.columns * C)
@@ -117,22 +128,24 @@ class Launcher:
             case "reset":
                 return (B, T)
             case "sum":
-                return (B, C)
+                return (parts * B, C)
+            case "crossing":
+                return (parts * B, slot.depth, C)
         return (B, slot.depth, C)
 
-    def _allocate(self, first: Tensor | None, B: int, T: int, C: int) -> list[Tensor]:
+    def _allocate(self, first: Tensor, B: int, T: int, C: int, parts: int = 1) -> list[Tensor]:
         """new_empty, never empty_like: a permuted dense input would hand on strides that the fake cannot know."""
-        assert first is not None
         time_major = first.stride(0) < first.stride(1)
         outs = []
         for slot in self.outs:
             if slot.kind == "keep" and time_major:
                 outs.append(first.new_empty((T, B, slot.columns * C)).transpose(0, 1))
             else:
-                outs.append(first.new_empty(self._shape(slot, B, T, C)))
+                outs.append(first.new_empty(self._shape(slot, B, T, C, parts)))
         return outs
 
-    def _launch(self, tensors: Sequence[Tensor | None], outs: Sequence[Tensor], sizes: tuple[int, int, int]) -> None:
+    def _values(self, tensors: Sequence[Tensor | None], outs: Sequence[Tensor], sizes: tuple[int, int, int]) -> list[int]:
+        """The slots of a call: addresses, strides, sizes."""
         values: list[int] = []
         for slot, tensor in zip(self.ins[:-1], tensors, strict=False):
             if tensor is None:
@@ -146,8 +159,16 @@ class Launcher:
         reset = tensors[-1]
         values += (0, 0, 0) if reset is None else (reset.data_ptr(), reset.stride(0), reset.stride(1))
         values += sizes
-        first = outs[0]
-        self._compiled(first.dtype, first.device.type)(values, torch.get_num_threads())
+        return values
+
+    @staticmethod
+    def _on_device(launch: Launch, values: Sequence[int], first: Tensor, scratch: int) -> None:
+        """Launch on the tensors' device, on torch's current stream there. An op gets no device guard from torch."""
+        with torch.cuda.device(first.device):
+            # Zeroed on the same stream; when it is freed, torch gives it to nobody whom this stream does not precede.
+            memory = first.new_zeros((scratch // 8,), dtype=torch.int64) if scratch else None
+            launch(values, device=first.get_device(), stream=torch.cuda.current_stream().cuda_stream,
+                   scratch=0 if memory is None else memory.data_ptr())
 
     def _fill(self, tensors: Sequence[Tensor | None], outs: Sequence[Tensor]) -> None:
         """What no step leaves: final windows are the start, all sums zero."""
@@ -162,14 +183,21 @@ class Launcher:
         key = dtype, backend_for(device)
         launch = self._launches.get(key)
         if launch is None:
-            if device != "cpu" and key[1] in ("reference", "native"):
-                raise BackendUnavailable(f"the backend {key[1]!r} runs on the CPU, the tensors are on {device!r}\n"
-                                         "  way out: move them to the CPU, or unset LRDSL_BACKEND")
+            if (device == "cpu") == (key[1] == "cuda"):
+                place, move = ("a GPU", ".cuda()") if device == "cpu" else ("the CPU", ".cpu()")
+                raise BackendUnavailable(f"the backend {key[1]!r} runs on {place}, the tensors are on {device!r}\n"
+                                         f"  way out: move them there with {move}, or unset LRDSL_BACKEND")
             share_threads()
             launch = self._launches[key] = launch_of(self.program, DTYPES[dtype], key[1])
         return launch
 
-    def _finish(self, outs: list[Tensor]) -> Tensors:
-        """Partial sums (B, C) added up in a fixed order."""
-        return tuple(o if s.kind != "sum" else o.sum() if s.name in self.summed else o.sum(0)
-                     for s, o in zip(self.outs, outs, strict=True))
+    def _finish(self, outs: list[Tensor], B: int) -> Tensors:
+        """Partial sums, (parts * B, C) and (parts * B, depth, C), added up in a fixed order."""
+        found = []
+        for slot, o in zip(self.outs, outs, strict=True):
+            if slot.kind == "sum":
+                o = o.sum() if slot.name in self.summed else o.sum(0)
+            elif slot.kind == "crossing" and o.shape[0] != B:
+                o = o.unflatten(0, (o.shape[0] // B, B)).sum(0)
+            found.append(o)
+        return tuple(found)

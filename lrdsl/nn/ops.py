@@ -21,11 +21,13 @@ from torch import Tensor
 
 from .. import __version__
 from ..compiler import adjoint_of, tangent_of
+from ..errors import NotBuilt
 from ..ir.program import Program
 from . import derive, functions
 from .launch import Launcher, Tensors, autocasts
 
 SCHEMA = 1  # of names, of the order of arguments and of the slots
+LARGEST = 64  # arguments of an op: torch keeps a set of them in one word
 
 _library = torch.library.Library("lrdsl", "FRAGMENT")
 _ops: dict[str, Op] = {}
@@ -36,7 +38,8 @@ class Op:
     """The torch op of a Program: called with its inputs in order, then `reset`; gives a tuple of its outputs in order.
 
     Differentiable any number of times, backward and forward; works under torch.func, vmap, compile, export and autocast.
-    Shapes as in `launch.Launcher`. Raises ShapeMismatch, DtypeMismatch, BackendUnavailable.
+    Shapes as in `launch.Launcher`. Raises ShapeMismatch, DtypeMismatch, BackendUnavailable, and when it is made NotBuilt for
+    a Program with too many inputs.
     """
 
     def __init__(self, program: Program, name: str) -> None:
@@ -109,6 +112,10 @@ class Op:
 
     def _register(self) -> Callable[..., Any]:
         program, path = self.program, f"lrdsl::{self.name}"
+        if len(self.arguments) > LARGEST:
+            raise NotBuilt(f"{program.name} reads {len(self.arguments)} tensors, and an op of torch takes {LARGEST}", None,
+                           "give one dense map several samples, use fewer inputs, lags and learned numbers, or make two cells "
+                           "of it; cell.source(target) writes its kernels all the same")
         names = _arguments(self.arguments)
         optional = {*program.inputs} - {b.name for b in program.buffers} - {v.name for v in program.vectors} | {"reset"}
         said = ", ".join(f"Tensor{'?' if a in optional else ''} {n}" for a, n in zip(self.arguments, names, strict=True))

@@ -16,6 +16,7 @@ from ..ir.plan import Sequence as Lagged
 from ..ir.spec import Spec
 from .carry import NONE, Window, last_window
 from .ops import Op, op_of
+from .windows import time_first, windowed
 
 Weights = Mapping[tuple[str, int], Tensor]
 Products = tuple[tuple[str, int, tuple[Block, ...]], ...]
@@ -28,7 +29,7 @@ class Pipeline:
         self.spec = spec
         self.plan: Plan = plan_of(spec)
         self.reverse = self.plan.reverse
-        self.sequences = {self._key(s): s for s in self.plan.sequences}
+        self.sequences = {self._key(s.name, s.side): s for s in self.plan.sequences}
         self.looks_ahead = tuple(s.name for key, s in self.sequences.items() if key.endswith(".ahead"))
         inputs = set(self.plan.inputs)
         given = inputs | {f"{k}.{e}" for k, s in self.sequences.items() if s.name in inputs for e in ("start", "edge")}
@@ -38,9 +39,9 @@ class Pipeline:
         self.channelwise = tuple(n for n in self.plan.inputs
                                  if any(b.name == n for p in self.plan.programs for b in p.buffers))
 
-    def _key(self, sequence: Lagged) -> str:
+    def _key(self, sequence: str, side: int) -> str:
         """The name of its edges in the Programs: `h`, or `x.ahead` for a side that the run reaches later."""
-        return sequence.name + (".ahead" if (sequence.side > 0) != self.reverse else "")
+        return sequence + (".ahead" if (side > 0) != self.reverse else "")
 
     def _products(self, dense: Dense) -> Products:
         """(key of the source, depth, blocks) of the products that are read at a lag."""
@@ -70,12 +71,15 @@ class Pipeline:
                 args = [_spread(values.get(n), channels) if n in extra else values.get(n) for n in step.arguments[:-1]]
                 values.update(zip(step.outputs, step(*args, reset), strict=True))
             else:
-                self._dense(step, extra, weights, values)  # type: ignore[arg-type]
+                self._dense(step, extra, weights, values, reset)  # type: ignore[arg-type]
         return values
 
-    def _dense(self, dense: Dense, products: Products, weights: Weights, values: dict[str, Tensor | None]) -> None:
+    def _dense(self, dense: Dense, products: Products, weights: Weights, values: dict[str, Tensor | None],
+               reset: Tensor | None) -> None:
         source = values[dense.source]
         assert source is not None
+        if dense.windowed:
+            source = windowed(source, dense.lags, self._edges(dense, source, values), reset)
         pieces = _product(source, _rows(weights, dense.blocks), [len(blocks) for _, blocks in dense.outputs])
         values.update(zip((name for name, _ in dense.outputs), pieces, strict=True))
         for key, depth, blocks in products:
@@ -88,6 +92,13 @@ class Pipeline:
                     last = window, _product(window[:, :depth], _rows(weights, blocks), [1] * len(blocks))
                 ahead = ".ahead" if key.endswith(".ahead") else ""
                 values.update(zip((f"{b.target}{ahead}.{end}" for b in blocks), last[1], strict=True))
+
+    def _edges(self, dense: Dense, source: Tensor, values: Mapping[str, Tensor | None]) -> dict[int, Window]:
+        """(start, edge) of a window's source on each side that it is read on."""
+        keys = {side: self._key(dense.source, side) for side in (-1, 1) if any(side * lag > 0 for lag in dense.lags)}
+        ends = {key: [self._window(key, values.get(f"{key}.{end}"), source) for end in ("start", "edge")]
+                for key in keys.values()}
+        return {side: (ends[key][0], ends[key][1]) for side, key in keys.items()}
 
     def _window(self, key: str, given: Tensor | None, source: Tensor) -> Tensor | None:
         """An edge as a tensor; None where it is zero."""
@@ -150,13 +161,17 @@ def _spread(value: Tensor | None, channels: int) -> Tensor | None:
 
 
 def _rows(weights: Weights, blocks: Sequence[Block]) -> Tensor:
-    found = [weights[b.affine, b.operand] for b in blocks]
-    return found[0] if len(found) == 1 else torch.cat(found)
+    """(len(blocks) * H, len(lags) * size) of the blocks' slices."""
+    return _cat([_cat([weights[b.affine, k] for k in b.operands], 1) for b in blocks], 0)
+
+
+def _cat(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def _product(sequence: Tensor, weight: Tensor, blocks: Sequence[int]) -> tuple[Tensor, ...]:
     """One matrix product, in the memory order of the sequence, cut into buffers of so many blocks each."""
-    if sequence.stride(0) < sequence.stride(1):
+    if time_first(sequence):
         product = F.linear(sequence.transpose(0, 1), weight).transpose(0, 1)
     else:
         product = F.linear(sequence, weight)

@@ -3,14 +3,16 @@
 A value's stage is the number of the Program that computes it: one more than that of the sequences which its dense maps
 read. Recurrences and everything that must be written are computed once, at their stage; other lines are recomputed in each
 Program that needs them, which costs a read of their operands and saves a write.
-A dense map commutes with the shift: `W s[t-1]` is the sample at t-1 of the product `W s`, and its edge is `W edge`.
+A dense map commutes with the shift: `W s[t-1]` is the sample at t-1 of the product `W s`, and its edge is `W edge`. Where
+one call reads a sequence at several lags, the product is of the window, which the Dense forms: k samples of the sequence
+side by side cost less than k products written and read.
 Holds afterwards: every Program reads only inputs, products and sequences that earlier steps wrote.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import sympy as sp
 
@@ -22,6 +24,14 @@ from .extract import extract
 from .stratify import Strata
 
 
+class _Product(NamedTuple):
+    """A slice of a weight times a sequence: of its sample at one lag, which the reader chooses, or of a window of `lags`."""
+
+    source: str
+    lags: tuple[int, ...]
+    block: Block
+
+
 @dataclass
 class _Work:
     """What is known of each name while the plan is laid out."""
@@ -31,7 +41,7 @@ class _Work:
     steps: list[Step] = field(default_factory=list)
     stage: dict[str, int] = field(default_factory=dict)
     ready: dict[str, int] = field(default_factory=dict)
-    blocks: dict[str, tuple[str, Block]] = field(default_factory=dict)
+    products: dict[str, _Product] = field(default_factory=dict)
     affines: dict[str, Affine] = field(default_factory=dict)
 
 
@@ -65,26 +75,40 @@ def _add(work: _Work, let: Let) -> None:
 
 def _map(work: _Work, call: MapCall) -> Let:
     """The line `target = sum of products + bias`; compound operands become lines before it."""
-    terms: list[Any] = []
-    bases: list[str] = []
+    operands: list[At] = []
     for k, operand in enumerate(call.operands):
-        if isinstance(operand, At):
-            source, lag = operand.base, operand.lag
-        else:
-            source, lag = f"{call.target}.in{k}", 0
-            _add(work, Let(source, operand, call.where))
-        bases.append(source)
-        product = f"{call.target}.{source}" + (f".{k}" if bases.count(source) > 1 else "")
-        known = (p for p, (s, b) in work.blocks.items() if (s, b.affine, b.operand) == (source, call.affine, k))
-        product = next(known, product)  # the same slice of a weight times the same samples is one product, at any lag
-        work.blocks[product] = (source, Block(product, call.affine, k))
-        work.stage[product] = work.ready[source] + 1
-        terms.append(At(product, lag))
+        if not isinstance(operand, At):
+            line = f"{call.target}.in{k}"
+            _add(work, Let(line, operand, call.where))
+            operand = At(line)
+        operands.append(operand)
+    terms: list[Any] = []
+    for source in dict.fromkeys(o.base for o in operands):
+        reads = [(k, o.lag) for k, o in enumerate(operands) if o.base == source]
+        name = f"{call.target}.{source}"
+        if len({lag for _, lag in reads}) > 1:
+            reads.sort(key=lambda read: (abs(read[1]), read[1]))  # one order, so that maps of one window share it
+            numbers, lags = zip(*reads, strict=True)
+            terms.append(At(_product(work, name, source, lags, call.affine, numbers)))
+            continue
+        for k, lag in reads:
+            product = name if k == reads[0][0] else f"{name}.{k}"
+            terms.append(At(_product(work, product, source, (0,), call.affine, (k,)), lag))
     bias = work.spec[call.affine].option("bias", True)
     if bias is not False:
         terms.append(Param(f"{call.affine}.bias"))
-    work.affines.setdefault(call.affine, Affine(call.affine, tuple(bases), bias))
+    work.affines.setdefault(call.affine, Affine(call.affine, tuple(o.base for o in operands), bias))
     return Let(call.target, sp.Add(*terms), call.where)
+
+
+def _product(work: _Work, name: str, source: str, lags: tuple[int, ...], affine: str, operands: tuple[int, ...]) -> str:
+    """The name of a product: `name`, or that of the same slice of a weight times the same samples."""
+    wanted = source, lags, affine, operands
+    known = (n for n, p in work.products.items() if (p.source, p.lags, p.block.affine, p.block.operands) == wanted)
+    product = next(known, name)
+    work.products[product] = _Product(source, lags, Block(product, affine, operands))
+    work.stage[product] = work.ready[source] + 1
+    return product
 
 
 def _assemble(work: _Work) -> Plan:
@@ -93,7 +117,7 @@ def _assemble(work: _Work) -> Plan:
     states = set(spec.names("state"))
     lasting = {t for s in work.steps if isinstance(s, Scan) for t in s.targets} | {b for b, _ in depth if b in states}
     outputs = {sample.base for _, sample in spec.outputs}
-    written = outputs | {source for source, _ in work.blocks.values() if source not in spec.names("input")}
+    written = outputs | {p.source for p in work.products.values() if p.source not in spec.names("input")}
     lasting |= written
     last = max([1, *(work.stage[n] for n in lasting)])
     needed = {k: _needed(work, k, lasting, {n for n in lasting if work.stage[n] == k}) for k in range(1, last + 1)}
@@ -102,7 +126,7 @@ def _assemble(work: _Work) -> Plan:
             reads = {s.base for step in work.steps for t in step.targets if t in needed[later]
                      for e in step.exprs for s in samples(e)}
             written |= {n for n in names & lasting if n in reads and work.stage[n] == k and n not in needed[later]}
-    users = {p: tuple(k for k, names in needed.items() if p in _reads(work, names)) for p in work.blocks}
+    users = {p: tuple(k for k, names in needed.items() if p in _reads(work, names)) for p in work.products}
     steps: list[Dense | Stage] = []
     for k in range(1, last + 1):
         dense = _dense(work, k, users)
@@ -118,7 +142,7 @@ def _assemble(work: _Work) -> Plan:
                  for (base, side), n in depth.items() if base == d.name]
     # Lines that a surrogate reads at a lag: a Carry must hold them too.
     sequences += [Sequence(base, side, n, 0.0, False, False) for (base, side), n in depth.items()
-                  if base not in work.blocks and base not in {d.name for d in spec.declared}]
+                  if base not in work.products and base not in {d.name for d in spec.declared}]
     return Plan(spec.name, work.reverse, spec.names("input"), tuple(work.affines.values()), tuple(steps),
                 tuple(sequences), tuple((n, s.base) for n, s in spec.outputs)).check()
 
@@ -135,10 +159,12 @@ def _depths(work: _Work) -> dict[tuple[str, int], int]:
         if isinstance(step, Scan):
             reads += step.past
         for s in reads:
-            for base in (s.base, work.blocks[s.base][0]) if s.base in work.blocks else (s.base,):
-                if s.lag:
-                    key = (base, 1 if s.lag > 0 else -1)
-                    depth[key] = max(depth.get(key, 0), abs(s.lag))
+            product = work.products.get(s.base)
+            through = [At(product.source, s.lag + lag) for lag in product.lags] if product else []
+            for read in (s, *through):
+                if read.lag:
+                    key = (read.base, 1 if read.lag > 0 else -1)
+                    depth[key] = max(depth.get(key, 0), abs(read.lag))
     return depth
 
 
@@ -165,16 +191,18 @@ def _reads(work: _Work, names: set[str]) -> set[str]:
 
 
 def _dense(work: _Work, k: int, users: dict[str, tuple[int, ...]]) -> list[Dense]:
-    """The matrix products that become possible before Program k, one for each source; a buffer for each set of readers."""
+    """The matrix products that become possible before Program k, one for each source and set of lags; a buffer for each
+    set of readers."""
     found: list[Dense] = []
-    products = [p for p in work.blocks if work.stage[p] == k and users[p]]
-    for source in dict.fromkeys(work.blocks[p][0] for p in products):
-        own = [p for p in products if work.blocks[p][0] == source]
-        groups = sorted({users[p] for p in own})
-        outputs = tuple((f"{source}.maps" + (f".{i + 1}" if len(groups) > 1 else ""),
-                         tuple(work.blocks[p][1] for p in own if users[p] == readers))
-                        for i, readers in enumerate(groups))
-        found.append(Dense(source, outputs))
+    products = [p for p in work.products if work.stage[p] == k and users[p]]
+    for source in dict.fromkeys(work.products[p].source for p in products):
+        own = [p for p in products if work.products[p].source == source]
+        groups = sorted({(work.products[p].lags, users[p]) for p in own}, key=lambda group: ([*map(abs, group[0])], group))
+        buffers = [f"{source}.maps" + (f".{i + 1}" if len(groups) > 1 else "") for i in range(len(groups))]
+        for lags in dict.fromkeys(lags for lags, _ in groups):
+            outputs = tuple((buffer, tuple(work.products[p].block for p in own if (work.products[p].lags, users[p]) == group))
+                            for buffer, group in zip(buffers, groups, strict=True) if group[0] == lags)
+            found.append(Dense(source, lags, outputs))
     return found
 
 

@@ -1,22 +1,53 @@
-"""From Program to Kernel: who loads what, holds what, writes what, for a target.
+"""From Program to Kernel: who loads what, holds what, writes what, for a target; and which kernel runs at which size.
 
 Non-goals: text. Names are settled here, because two targets must not disagree about them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..ir.functions import Elementwise
-from ..ir.kernel import Kernel, Read, Target, lagged
+from ..ir.kernel import Chunks, Kernel, Read, Strategy, Target, lagged
 from ..ir.names import c_name
 from ..ir.program import Program
+from .bounds import contracts
+from .walks import hindrance, walks
 
 # A CUDA thread keeps up to 16 steps of loads in flight: a large GPU wants 128 bytes of them a thread, which has 255 registers
 # for everything. As many steps are written out in a row; the functions called there must fit the instruction cache.
 IN_FLIGHT, IN_A_ROW = 48, 64
 
+# serial needs a channel for each of the threads that fill a large GPU, 132 multiprocessors' worth; chunked finds them in time
+# as well, but pays for what chunks say to each other, and has nothing to cut in short sequences.
+MANY, SHORT = 24_000, 128
 
-def schedule(program: Program, target: Target, dtype: str) -> Kernel:
-    """The Kernel of a Program. One strategy a target so far: `rows` on the CPU, `serial` in CUDA."""
+# A block has 8 warps. Two run at once on a multiprocessor where a thread has 128 registers; a heavy Program gets them all, for
+# one block, rather than few steps a warp, which would have much to tell for little work. By ptxas, which must not spill, so
+# many registers may hold what is known of a warp's steps, learned numbers and sums; the rest is for addresses and arithmetic.
+WARPS, HELD_OF_128, HELD_OF_255 = 8, 44, 120
+
+
+def strategies(program: Program, target: Target) -> tuple[Strategy, ...]:
+    """The strategies that a Program has kernels for."""
+    if target == "cpu":
+        return ("rows",)
+    return ("serial",) if hindrance(program) else ("serial", "chunked")
+
+
+def chosen(kernels: Sequence[Kernel], B: int, T: int, C: int) -> Kernel:
+    """The kernel to run on T steps of B * C channels. Raises IndexError where there is none."""
+    wanted = "chunked" if B * C < MANY and T > SHORT else "serial"
+    return next((k for k in kernels if k.strategy == wanted), kernels[0])
+
+
+def schedules(program: Program, target: Target, dtype: str) -> tuple[Kernel, ...]:
+    """A Kernel for each strategy that a Program has; `chosen` says which of them runs."""
+    return tuple(schedule(program, target, dtype, strategy) for strategy in strategies(program, target))
+
+
+def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | None = None) -> Kernel:
+    """The Kernel of a Program for a strategy; by default the one that every Program has: `rows`, in CUDA `serial`."""
     loads = program.loads
     used = [s for s in program.reads() if s.base in loads]
     kept = [n for k in program.keeps for n in k.samples] + [s.sample for s in program.sums]
@@ -26,14 +57,45 @@ def schedule(program: Program, target: Target, dtype: str) -> Kernel:
     entry = f"{c_name(program.name, set())}_{program.digest[:8]}"
     if target == "cpu":
         return Kernel("cpu", "rows", entry, program, dtype, reads, _names(program),
-                      "rows of channels stream through the cache in the order of memory, the carry stays in L1")
+                      "rows: channels stream through the cache in the order of memory, the carry stays in L1")
+    if strategy == "chunked":
+        chunks = _chunks(program, dtype, len(reads))
+        return Kernel("cuda", "chunked", f"{entry}_chunked", program, dtype, reads, _names(program),
+                      f"chunks: all are worked on at once; run for fewer than {MANY:,} channels (batch * hidden) and more than "
+                      f"{SHORT} steps; {_said(chunks)}", block=32 * WARPS, chunks=chunks)
     size = 2 if dtype == "float64" else 1
-    calls = sum(len(e.atoms(Elementwise)) for step in program.steps for e in step.exprs)
+    calls = _calls(program)
     ahead = next(n for n in (16, 8, 4, 2)
                  if (n * size * len(reads) <= IN_FLIGHT and n * size * calls <= IN_A_ROW) or n == 2)
+    why_not = hindrance(program)
+    when = f"at every size, because {why_not}, and chunks are for diagonal ones" if why_not else \
+        f"for {MANY:,} channels (batch * hidden) or more, which fill a large GPU, and for up to {SHORT} steps"
     return Kernel("cuda", "serial", entry, program, dtype, reads, _names(program),
-                  f"one thread a channel walks time, {ahead} steps of loads in flight; needs about 24,000 channels to fill "
-                  f"a large GPU", ahead=ahead, block=64)
+                  f"serial: one thread a channel walks time; runs {when}", ahead=ahead, block=64)
+
+
+def _calls(program: Program) -> int:
+    return sum(len(e.atoms(Elementwise)) for step in program.steps for e in step.exprs)
+
+
+def _chunks(program: Program, dtype: str, reads: int) -> Chunks:
+    """As many steps a warp as its registers hold, and at least as many as are read back."""
+    found, size = walks(program), 2 if dtype == "float64" else 1
+    held = max([reads, *(len(w.held) + sum(e.depth for e in w.registers) for w in found)])
+    always = len(program.vectors) + len(program.sums) + sum(e.depth for e in program.registers if e.crossing)
+    steps, at_once = next(((n, blocks) for n, blocks, room in (
+        (16, 2, HELD_OF_128), (12, 2, HELD_OF_128), (8, 2, HELD_OF_128), (6, 2, HELD_OF_128), (8, 1, HELD_OF_255),
+        (6, 1, HELD_OF_255), (4, 1, HELD_OF_255), (3, 1, HELD_OF_255)) if (n * held + always) * size <= room), (2, 1))
+    steps = max([steps, *(e.depth for w in found for e in w.tails)])
+    loose = tuple(scan for scan, small in contracts(program).items() if not small)
+    return Chunks(WARPS, steps, at_once, found, loose)
+
+
+def _said(chunks: Chunks) -> str:
+    if not chunks.loose:
+        return "|A| <= 1 by the equations, so that no product overflows"
+    return ("|A| <= 1 does not follow from the equations: a chunk in which a product or a state may overflow waits for the "
+            "state before it and is replayed in order")
 
 
 def _names(program: Program) -> tuple[tuple[str, str], ...]:

@@ -20,10 +20,9 @@ from lrdsl.backends import native
 from lrdsl.backends.reference import partial_run
 from lrdsl.compiler import adjoint_of, inner_keeps, plan_of, source_of, tangent_of
 from lrdsl.ir.program import Program
-from lrdsl.ir.source import RESET, Slot, slots
+from lrdsl.ir.source import OUTPUTS, RESET, Launch, Slot, slots
 
 Array = Any
-Launch = Callable[[Sequence[int], int], None]
 KINDS = ("forward", "backward", "second", "tangent")
 LAYOUTS = ("plain", "time major", "columns")
 GUARD = 40  # numbers before and after each tensor
@@ -52,10 +51,12 @@ def load_all(wanted: Sequence[tuple[Program, str]]) -> None:
         list(pool.map(lambda w: native.build(source_of(w[0], "cpu", w[1])), wanted))
 
 
-def shape(slot: Slot, B: int, T: int, C: int, lone: bool = False) -> tuple[int, ...]:
-    """The shape of a slot's tensor, columns as an axis of their own."""
+def shape(slot: Slot, B: int, T: int, C: int, lone: bool = False, parts: int = 0) -> tuple[int, ...]:
+    """The shape of a slot's tensor, columns as an axis of their own; of a sum's parts, where these are named."""
+    several = (parts,) if parts else ()
     return {"sequence": (B, T, slot.columns, C), "keep": (B, T, slot.columns, C), "vector": (1 if lone else C,),
-            "edge": (B, slot.depth, C), "window": (B, slot.depth, C), "sum": (B, C), "reset": (B, T)}[slot.kind]
+            "edge": (B, slot.depth, C), "final": (B, slot.depth, C), "crossing": (*several, B, slot.depth, C),
+            "sum": (*several, B, C), "reset": (B, T)}[slot.kind]
 
 
 @dataclass
@@ -118,18 +119,18 @@ class Problem:
         values = values[:1] if batch else values[:, :1] if time else values
         return np.broadcast_to(values, shape(slot, self.B, self.T, self.C, slot.name in self.lone))
 
-    def lay_out(self, B: int, C: int, layout: str, dtype: str) -> Call:
-        """The problem's first B batch elements and C channels in memory."""
+    def lay_out(self, B: int, C: int, layout: str, dtype: str, parts: int = 1) -> Call:
+        """The problem's first B batch elements and C channels in memory. Sums come in `parts`."""
         values: list[int] = []
         outputs: dict[str, Array] = {}
         memory = []
         for s in self.slots.values():
-            written = s.kind in ("keep", "sum", "window")
+            written = s.kind in OUTPUTS
             full = self.inputs.get(s.name)
             if full is None and not written:
                 values += [0] * len(s.fields)
                 continue
-            part = shape(s, B, self.T, C, s.name in self.lone)
+            part = shape(s, B, self.T, C, s.name in self.lone, parts)
             if written:
                 whole, view = _placed(np.full(part, np.nan, dtype), layout if s.kind == "keep" else "")
                 outputs[s.name] = view
@@ -150,9 +151,14 @@ class Problem:
     def solve(self, launch: Launch, B: int = 3, C: int = 100, layout: str = "plain", dtype: str = "float64",
               threads: int = 1) -> dict[str, Array]:
         """The outputs that a kernel gives. Raises AssertionError where it wrote beyond them."""
-        call = self.lay_out(B, C, layout, dtype)
-        launch(call.values, threads)
-        outputs = {name: out.copy() for name, out in call.outputs.items()}
+        extent = launch.extent(B, self.T, C)
+        call = self.lay_out(B, C, layout, dtype, extent.parts)
+        scratch = np.zeros(extent.scratch // 8 + 2, np.int64)
+        address = scratch.ctypes.data + 15 & ~15
+        if B * self.T * C or extent.parts == 1:
+            launch(call.values, threads, scratch=address)
+        outputs = {name: out.sum(0) if self.slots[name].kind in ("sum", "crossing") else out.copy()
+                   for name, out in call.outputs.items()}
         assert not call.disturbed(), f"{self.program.name} wrote outside its outputs"
         return outputs
 

@@ -84,8 +84,9 @@ def _plan(cell: lr.Cell, x: Array, params: dict[str, Array], edges: dict[str, Ar
 
     def weight(block: Any) -> Array:
         sizes = [x.shape[2] if o == "x" else C for o in operands[block.affine]]
-        before = sum(sizes[:block.operand])
-        return params[f"{block.affine}.weight"][:, before:before + sizes[block.operand]]
+        [operand] = block.operands
+        before = sum(sizes[:operand])
+        return params[f"{block.affine}.weight"][:, before:before + sizes[operand]]
 
     for step in plan.steps:
         if isinstance(step, Dense):

@@ -1,4 +1,4 @@
-"""The CUDA target: the text itself, nvcc's opinion of it, and what it computes when a CPU runs it unchanged."""
+"""The CUDA target: the text itself, its functions, and nvcc's opinion of it. What it computes: backends/test_cuda_text.py."""
 
 from __future__ import annotations
 
@@ -18,53 +18,20 @@ import numpy as np
 import pytest
 
 import lrdsl as lr
-from lrdsl import sigmoid, t, tanh
-from lrdsl.backends.reference import MEANING, partial_run
+from lrdsl.backends.reference import MEANING
 from lrdsl.cells import linear_scan
-from lrdsl.codegen.emit import Load, Register, Store, View, Window, emit, emit_together
+from lrdsl.codegen.chunked import ChunksView, Meet, WalkView
+from lrdsl.codegen.emit import View, emit, emit_together
 from lrdsl.codegen.environment import environment, template_directory, text
+from lrdsl.codegen.lines import Load, Register, Store, Window
 from lrdsl.compiler import adjoint_of, backward_of, plan_of, tangent_of
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import Source
-from lrdsl.passes.schedule import schedule
+from lrdsl.passes.schedule import schedule, schedules
 
 from ..cells_for_tests import CELLS as SHARED
 from . import cuda_host
-
-
-@lr.cell
-def sru(x: lr.Input, c: lr.State, candidate: lr.Affine, forget: lr.Affine, leave: lr.Affine):
-    """Highway SRU (Lei et al. 2018)."""
-    f, r = sigmoid(forget(x[t])), sigmoid(leave(x[t]))
-    c[t] = f * c[t - 1] + (1 - f) * candidate(x[t])
-    return r * tanh(c[t]) + (1 - r) * x[t]
-
-
-@lr.cell
-def far(x: lr.Input, h: lr.State):
-    h[t] = 0.5 * h[t - 1] + x[t - 11] * x[t + 3]
-    return h[t] + h[t - 5]
-
-
-@lr.cell
-def functions(x: lr.Input, y: lr.Input, h: lr.State, v: lr.Vector):
-    smooth = lr.silu(x[t]) + lr.gelu(y[t]) + lr.softplus(x[t]) + lr.expm1(y[t]) + lr.log1p(lr.exp(x[t])) + lr.cos(y[t])
-    kinked = lr.relu(x[t]) + lr.maximum(x[t], v) - lr.minimum(x[t], y[t]) + lr.sqrt(1 + lr.abs(x[t]))
-    h[t] = 0.9 * h[t - 1] + smooth + kinked * lr.logaddexp(x[t], y[t]) / (1 + x[t] ** 2) + lr.log(1 + y[t] ** 6)
-    return h[t]
-
-
-@lr.cell
-def awkward(cross: lr.Input, T: lr.Input, ring: lr.State, zeros: lr.Vector, load: lr.Scalar):
-    """Names that the text uses itself."""
-    to_ring = sigmoid(cross[t - 1] * load)
-    d_zeros_part = T[t] * zeros
-    ring[t] = to_ring * ring[t - 1] + d_zeros_part
-    return ring[t]
-
-
-CELLS = {**SHARED, **{c.name: c for c in (linear_scan, sru, far, functions, awkward)}}
-LENGTHS, CHANNELS = (0, 1, 2, 7, 8, 9, 37), (1, 3, 64, 65)
+from .cells import CELLS, functions
 
 
 def forward_and_backward(cell: lr.Cell) -> list[Program]:
@@ -84,88 +51,17 @@ def programs_of(cell: lr.Cell) -> tuple[Program, ...]:
     return tuple(found.values())
 
 
-def source(program: Program, dtype: str = "float32", arch: str = "sm_90") -> Source:
-    return emit([schedule(program, "cuda", dtype)], arch)[0]
+def sources(program: Program, dtype: str = "float32", arch: str = "sm_90") -> tuple[Source, ...]:
+    """The text for each strategy."""
+    return emit(schedules(program, "cuda", dtype), arch)
 
 
-# What it computes.
+# The functions of the prelude.
 
 @pytest.fixture(scope="module", params=["float64", "float32"])
 def dtype(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
-
-@pytest.fixture(scope="module")
-def launch(dtype: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, cuda_host.Launch]:
-    """Every kernel of every cell, by entry."""
-    if not cuda_host.available():
-        pytest.skip("no g++ on this machine")
-    programs = {p.digest: p for cell in CELLS.values() for p in programs_of(cell)}
-    return cuda_host.build([source(p, dtype) for p in programs.values()], tmp_path_factory.mktemp(f"cuda-{dtype}"))
-
-
-def drawn(program: Program, shape: tuple[int, int, int], dtype: str, seed: int) -> tuple[dict[str, Any], Any]:
-    """Random tensors, some edges left out, some sequences laid out time first; and boundaries, or none."""
-    (B, T, C), rng = shape, np.random.default_rng(seed)
-    tensors: dict[str, Any] = {}
-    for b in program.buffers:
-        width = C * len(b.columns)
-        draw = rng.normal(size=(B, T, width)) if rng.random() < 0.5 else rng.normal(size=(T, B, width)).transpose(1, 0, 2)
-        tensors[b.name] = (0.8 * draw).astype(dtype)
-    for v in program.vectors:
-        tensors[v.name] = 0.5 * rng.normal(size=(C,) if v.shape == "channel" else (1,)).astype(dtype)
-    for name, depth in {n: e.depth for e in program.edges for n in (e.start, e.edge) if n}.items():
-        tensors[name] = rng.normal(size=(B, depth, C)).astype(dtype) if rng.random() < 0.7 else None
-    return tensors, rng.random((B, T)) < 0.15 if rng.random() < 0.6 else None
-
-
-def compare(program: Program, launch: dict[str, cuda_host.Launch], shape: tuple[int, int, int], dtype: str,
-            seed: int) -> None:
-    kernel = schedule(program, "cuda", dtype)
-    tensors, reset = drawn(program, shape, dtype, seed)
-    want = partial_run(program, tensors, reset)
-    got, _ = cuda_host.run(program, launch[kernel.entry], tensors, reset, dtype, shape)
-    assert got.keys() == want.keys()
-    for name in want:
-        error = np.abs(got[name] - want[name]) / (1 + np.abs(want[name]).max(initial=0))
-        assert error.max(initial=0) < {"float64": 4e-14, "float32": 1e-5}[dtype], (program.name, name, shape, seed)
-
-
-@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
-def test_computes_what_the_reference_does(cell: lr.Cell, launch: dict[str, cuda_host.Launch], dtype: str) -> None:
-    for number, program in enumerate(programs_of(cell)):
-        for k, length in enumerate(LENGTHS):
-            compare(program, launch, (2, length, CHANNELS[(k + number) % len(CHANNELS)]), dtype, 100 * number + k)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
-def test_computes_what_the_reference_does_in_every_shape(cell: lr.Cell, launch: dict[str, cuda_host.Launch],
-                                                         dtype: str) -> None:
-    for number, program in enumerate(programs_of(cell)):
-        for k, (length, channels) in enumerate((n, c) for n in (*LENGTHS, 100) for c in CHANNELS):
-            compare(program, launch, (3, length, channels), dtype, 1000 * number + k)
-
-
-def test_folds_long_sums(launch: dict[str, cuda_host.Launch], dtype: str) -> None:
-    """Beyond 256 steps, and with the fold at the very end."""
-    for length in (256, 300, 512):
-        compare(backward_of(plan_of(SHARED["gilr"].spec).programs[0]), launch, (1, length, 2), dtype, length)
-
-
-def test_reads_each_input_once(launch: dict[str, cuda_host.Launch], dtype: str) -> None:
-    """The prefetch loads nothing twice and nothing past the end, whatever the length."""
-    for cell, columns, others in ((linear_scan, 2, 1), (SHARED["gilr"], 2, 3)):
-        program = plan_of(cell.spec).programs[0]
-        for length in (1, 5, 16, 33, 100):
-            tensors, _ = drawn(program, (2, length, 3), dtype, length)
-            tensors["h.start"] = np.zeros((2, 1, 3))
-            entry = schedule(program, "cuda", dtype).entry
-            _, read = cuda_host.run(program, launch[entry], tensors, None, dtype, (2, length, 3))
-            assert read == 2 * 3 * (length * columns + others) * np.dtype(dtype).itemsize
-
-
-# The functions of the prelude.
 
 INF, NAN = math.inf, math.nan
 UNARY = ("exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "erf", "abs", "sigmoid", "tanh", "relu", "silu", "gelu",
@@ -243,8 +139,7 @@ def test_functions_at_their_limits(prelude: Callable[..., Any]) -> None:
 
 def test_text_is_clean() -> None:
     for cell in CELLS.values():
-        for program in forward_and_backward(cell):
-            said = source(program).text
+        for said in (s.text for program in forward_and_backward(cell) for s in sources(program)):
             assert said.endswith("_\n") and "\t" not in said and "\n\n\n" not in said
             assert "#include" not in said and not re.search(r"[\s\"'(]/(home|tmp|usr|work|root)", said)
             for line in said.splitlines():
@@ -254,9 +149,9 @@ def test_text_is_clean() -> None:
 
 def test_arch_is_named_once() -> None:
     program = plan_of(SHARED["gilr"].spec).programs[0]
-    ninety, hundred = source(program, arch="sm_90").text, source(program, arch="sm_100").text
-    assert ninety.splitlines()[0].count("for sm_90.") == 1
-    assert ninety.replace("sm_90", "sm_100") == hundred and ninety.count("sm_90") == 1
+    for ninety, hundred in zip(sources(program, arch="sm_90"), sources(program, arch="sm_100"), strict=True):
+        assert ninety.text.splitlines()[0].count("for sm_90.") == 1
+        assert ninety.text.replace("sm_90", "sm_100") == hundred.text and ninety.text.count("sm_90") == 1
 
 
 def test_templates_use_all_that_they_are_given() -> None:
@@ -264,7 +159,7 @@ def test_templates_use_all_that_they_are_given() -> None:
     for path in sorted(template_directory().rglob("*.j2")):
         tree = environment().parse(path.read_text())
         used |= {node.attr for node in tree.find_all(jinja2.nodes.Getattr)}
-    for kind in (View, Load, Store, Register, Window):
+    for kind in (View, Load, Store, Register, Window, ChunksView, WalkView, Meet):
         assert {f.name for f in dataclasses.fields(kind)} <= used, kind
 
 
@@ -277,11 +172,24 @@ def test_steps_in_flight() -> None:
     assert ahead(functions, "float32") == 2
 
 
+def test_steps_of_a_chunk() -> None:
+    """Many for a light program; a heavy one has a multiprocessor for itself; at least as many as are read back."""
+    def chunks(cell: lr.Cell, dtype: str, part: int = -1) -> tuple[int, int]:
+        found = schedule(forward_and_backward(cell)[part], "cuda", dtype, "chunked").chunks
+        assert found and found.warps == 8
+        return found.steps, found.at_once
+    assert [chunks(linear_scan, d, 0) for d in ("float32", "float64")] == [(16, 2), (8, 2)]
+    assert chunks(SHARED["gilr"], "float32", 0) == (16, 2) and chunks(SHARED["gilr"], "float32") == (8, 2)
+    assert chunks(SHARED["gilr_lstm"], "float32") == (8, 1) and chunks(SHARED["gilr_lstm"], "float64") == (4, 1)
+    assert chunks(SHARED["strata"], "float64")[0] >= 3
+
+
 def test_golden(golden: Any) -> None:
-    """The text of gilr, forward and backward; without the prelude, which has its own file, and the Programs' digests."""
-    said = emit_together([schedule(p, "cuda", "float32") for p in forward_and_backward(SHARED["gilr"])], "sm_90")
-    assert said.count(text("cuda/prelude.cuh")) == 1
-    said = said.replace(text("cuda/prelude.cuh"), "// (templates/cuda/prelude.cuh)\n")
+    """The text of gilr, forward and backward; without the preludes, which have their own files, and the Programs' digests."""
+    said = emit_together([k for p in forward_and_backward(SHARED["gilr"]) for k in schedules(p, "cuda", "float32")], "sm_90")
+    for prelude in ("cuda/prelude.cuh", "cuda/chunks.cuh"):
+        assert said.count(text(prelude)) == 1
+        said = said.replace(text(prelude), f"// (templates/{prelude})\n")
     assert re.sub(r"_[0-9a-f]{8}(?=\b|_)", "_digest", said) == golden("gilr.cu")
 
 
@@ -306,7 +214,7 @@ def spills(said: str, arch: str, directory: Path) -> dict[str, int]:
 
 def compile_all(programs: Iterable[Program], dtype: str, arch: str, directory: Path) -> int:
     """The most bytes that one of the kernels spills, all of them in one file."""
-    kernels = [schedule(p, "cuda", dtype) for p in programs]
+    kernels = [k for p in programs for k in schedules(p, "cuda", dtype)]
     found = spills(emit_together(kernels, arch), arch, directory)
     assert set(found) == {k.entry for k in kernels}
     return max(found.values())
@@ -323,7 +231,7 @@ def test_nvcc_takes_it_and_spills_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["gilr", "gilr_lstm", "order_two", "sru"])
 def test_nvcc_takes_it_everywhere(name: str, precision: str, arch: str, tmp_path: Path) -> None:
-    """Nothing is spilled on sm_90; elsewhere, a register or two around the slow paths of a division of doubles."""
+    """Nothing is spilled on sm_90; elsewhere, a few registers around the slow paths of a division of doubles."""
     assert compile_all(forward_and_backward(CELLS[name]), precision, arch, tmp_path) <= (0 if arch == "sm_90" else 32)
 
 

@@ -73,5 +73,21 @@ def single(x: lr.Input, h: lr.State, forget: lr.Affine, shift: lr.Affine):
     return h[t]
 
 
-MODULES = (lr.cells.gilr, lr.cells.gilr_lstm, lr.cells.gilr_lstm_delay0, window, stacked, soft_lstm, single)
+@lr.cell
+def deep(x: lr.Input, u: lr.Input, gate: lr.Affine, look: lr.Affine, mix: lr.Affine,
+         p: lr.State = lr.State(learned=True, init=0.5), q: lr.State = lr.State(init=1.0)):
+    """Windows of an input, in any order and twice through one map, and of a state that is solved before."""
+    p[t] = sigmoid(gate(x[t - 1], u[t], x[t])) * p[t - 1] + look(x[t], x[t - 1])
+    q[t] = sigmoid(mix(p[t - 1], p[t], x[t - 2], p[t - 3])) * q[t - 1] + tanh(look(x[t - 1], x[t - 2]))
+    return q[t], p[t]
+
+
+@lr.cell
+def sides(x: lr.Input, h: lr.State, both: lr.Affine, before: lr.Affine, after: lr.Affine):
+    """A window on both sides; beside it maps of one sample each, also on both sides."""
+    h[t] = sigmoid(both(x[t - 2], x[t + 1], x[t])) * h[t - 1] + before(x[t - 1]) * tanh(after(x[t + 2]))
+    return h[t]
+
+
+MODULES = (lr.cells.gilr, lr.cells.gilr_lstm, lr.cells.gilr_lstm_delay0, window, stacked, soft_lstm, single, deep, sides)
 FUNCTIONS = (lr.cells.linear_scan, lr.cells.linear_scan_reverse, order2, strata, around, smooth, constant, ahead)

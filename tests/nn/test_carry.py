@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lrdsl as lr
-from tests.nn.cells import order2, smooth, soft_lstm, stacked, strata, window
+from tests.nn.cells import deep, order2, smooth, soft_lstm, stacked, strata, window
 from tests.nn.compare import as_tuple, close, gradients, leaf
 
 B, T, C = 2, 7, 3
@@ -46,7 +46,7 @@ def test_chunks_of_a_function(cell: lr.Cell, mirrored: bool, start: str, backend
 
 
 @pytest.mark.parametrize("given", [False, True])
-@pytest.mark.parametrize("cell", [lr.cells.gilr_lstm, window, stacked, soft_lstm], ids=lambda c: c.name)
+@pytest.mark.parametrize("cell", [lr.cells.gilr_lstm, window, stacked, soft_lstm, deep], ids=lambda c: c.name)
 def test_steps_of_a_module(cell: lr.Cell, given: bool, backend: str) -> None:
     layer = lr.RNN(cell, C, C, num_layers=2, batch_first=True)
     x, more = leaf(B, T, C), {n: leaf(B, T, C) for n in cell.spec.names("input")[1:]}
@@ -77,11 +77,18 @@ def test_detach_cuts_the_history_and_to_casts() -> None:
     assert all(v.dtype == torch.float32 for part in carry.to(torch.float32) for v in part.values())
 
 
-def test_a_reverse_module_is_fed_from_right_to_left(backend: str) -> None:
-    layer = lr.RNN(lr.Cell(lr.cells.gilr_lstm.spec.mirrored()), C, C)
-    x, reset = torch.randn(T, B, C), torch.rand(T, B) < 0.4
-    whole, after = layer(x, reset=reset, return_state=True)
-    right, carry = layer(x[3:], reset=reset[3:], return_state=True)
-    left, carry = layer(x[:3], carry, reset=reset[:3], return_state=True)
-    close([whole], [torch.cat([left, right])])
+@pytest.mark.parametrize("cell", [lr.cells.gilr_lstm, deep], ids=lambda c: c.name)
+def test_a_reverse_module_is_fed_from_right_to_left(cell: lr.Cell, backend: str) -> None:
+    layer = lr.RNN(lr.Cell(cell.spec.mirrored()), C, C)
+    inputs, reset = [torch.randn(T, B, C) for _ in cell.spec.names("input")], torch.rand(T, B) < 0.4
+
+    def run(at: slice, carry: Any) -> Any:
+        x, *more = (v[at] for v in inputs)
+        named = dict(zip(cell.spec.names("input")[1:], more, strict=True))
+        return layer(x, carry, reset=reset[at], return_state=True, **named)
+
+    whole, after = run(slice(None), None)
+    right, carry = run(slice(3, None), None)
+    left, carry = run(slice(3), carry)
+    close(as_tuple(whole), [torch.cat(pair) for pair in zip(as_tuple(left), as_tuple(right), strict=True)])
     assert_same(after, carry)

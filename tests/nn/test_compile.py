@@ -12,8 +12,8 @@ from torch._dynamo.backends.common import aot_autograd
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import lrdsl as lr
-from tests.nn.cells import around, window
-from tests.nn.compare import close
+from tests.nn.cells import around, sides, window
+from tests.nn.compare import as_tuple, close
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -28,15 +28,18 @@ def compiled(f: Any, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("dynamic", [None, True])
-def test_a_module_compiles_whole(dynamic: bool | None, quick: None) -> None:
-    layer = lr.RNN(lr.cells.gilr_lstm, 3, 4, bidirectional=True)
+@pytest.mark.parametrize("cell", [lr.cells.gilr_lstm, lr.cells.qrnn_fo], ids=lambda c: c.name)
+def test_a_module_compiles_whole(cell: lr.Cell, dynamic: bool | None, quick: None) -> None:
+    layer = lr.RNN(cell, 3, 4, bidirectional=True)
     fast = compiled(layer, dynamic=dynamic)
     for T in (5, 6) if dynamic else (5,):
         x = torch.randn(T, 2, 3, requires_grad=True)
         found = []
         for f in (fast, layer):
-            y, (c, h) = f(x)
-            found.append((y, c, h, *torch.autograd.grad(y.sin().sum() + c.sum() + (h * h).sum(), [x, *layer.parameters()])))
+            y, h_n = f(x)
+            h = as_tuple(h_n)
+            loss = y.sin().sum() + sum(k * (v * v + v).sum() for k, v in enumerate(h, 1))
+            found.append((y, *h, *torch.autograd.grad(loss, [x, *layer.parameters()])))
         close(*found)
         with torch.no_grad():
             close([fast(x)[0]], [layer(x)[0]])
@@ -83,8 +86,9 @@ def test_functions_compile(quick: None) -> None:
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_an_exported_module_can_be_trained(strict: bool, quick: None) -> None:
-    layer = lr.RNN(lr.cells.gilr_lstm, 3, 4, batch_first=True)
+@pytest.mark.parametrize("cell", [lr.cells.gilr_lstm, lr.cells.qrnn_fo], ids=lambda c: c.name)
+def test_an_exported_module_can_be_trained(cell: lr.Cell, strict: bool, quick: None) -> None:
+    layer = lr.RNN(cell, 3, 4, batch_first=True)
     x = torch.randn(2, 5, 3)
     dims = {"x": {0: torch.export.Dim("batch"), 1: torch.export.Dim("time")}}
     program = torch.export.export(layer, (x,), dynamic_shapes=dims, strict=strict)
@@ -95,6 +99,17 @@ def test_an_exported_module_can_be_trained(strict: bool, quick: None) -> None:
     layer(x)[0].sum().backward()
     theirs = dict(module.named_parameters())
     close([theirs[n].grad for n, _ in layer.named_parameters()], [p.grad for p in layer.parameters()])
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("cell", [lr.cells.gilr_lstm, lr.cells.qrnn_fo, sides], ids=lambda c: c.name)
+def test_boundaries_are_exported_for_any_time(cell: lr.Cell, strict: bool, quick: None) -> None:
+    layer = lr.RNN(cell, 3, 4)
+    x, reset = torch.randn(6, 2, 3), torch.rand(6, 2) < 0.4
+    shapes = {"x": {0: torch.export.Dim("time")}, "reset": {0: torch.export.Dim("time")}}
+    program = torch.export.export(layer, (x,), {"reset": reset}, dynamic_shapes=shapes, strict=strict)
+    for T in (6, 2):
+        close([program.module()(x[:T], reset=reset[:T])[0]], [layer(x[:T], reset=reset[:T])[0]])
 
 
 def test_an_exported_program_is_saved_and_loaded(tmp_path: Any, quick: None) -> None:

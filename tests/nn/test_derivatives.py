@@ -36,12 +36,15 @@ def test_torch_checks_first_and_second_order(cell: lr.Cell, quick: None) -> None
     assert gradgradcheck(run, (*args, *init), check_fwd_over_rev=True, check_rev_over_rev=True, fast_mode=True)
 
 
-def test_a_module_is_differentiable_twice(quick: None) -> None:
-    layer = lr.RNN(lr.cells.gilr_lstm, 1, 1, batch_first=True)
+@pytest.mark.parametrize("cell", [lr.cells.gilr_lstm, lr.cells.qrnn_fo], ids=lambda c: c.name)
+def test_a_module_is_differentiable_twice(cell: lr.Cell, quick: None) -> None:
+    layer = lr.RNN(cell, 1, 1, batch_first=True)
     params, x = dict(layer.named_parameters()), leaf(1, 3, 1)
+    reset = torch.tensor([[False, False, True]])
 
     def run(x: Tensor, *values: Tensor) -> Tensor:
-        return functional_call(layer, dict(zip(params, values, strict=True)), (x,))[0]  # type: ignore[no-any-return]
+        named = dict(zip(params, values, strict=True))
+        return functional_call(layer, named, (x,), {"reset": reset})[0]  # type: ignore[no-any-return]
 
     assert gradcheck(run, (x, *params.values()), check_forward_ad=True, fast_mode=True)
     assert gradgradcheck(run, (x, *params.values()), check_fwd_over_rev=True, fast_mode=True)
@@ -124,9 +127,10 @@ def test_vmap_of_values_and_gradients(cell: lr.Cell, mapped: str, quick: None) -
             close(got, [torch.stack(w) for w in zip(*want, strict=True)])
 
 
-def test_gradients_of_single_samples(quick: None) -> None:
+@pytest.mark.parametrize("cell", [lr.cells.gilr, lr.cells.qrnn_fo], ids=lambda c: c.name)
+def test_gradients_of_single_samples(cell: lr.Cell, quick: None) -> None:
     """vmap(grad) with shared weights: the usual way to per-sample gradients."""
-    layer = lr.RNN(lr.cells.gilr, 2, 3, batch_first=True)
+    layer = lr.RNN(cell, 2, 3, batch_first=True)
     params, x = {n: p.detach() for n, p in layer.named_parameters()}, torch.randn(4, 5, 2)
 
     def loss(p: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -138,8 +142,9 @@ def test_gradients_of_single_samples(quick: None) -> None:
         close([g[k] for g in got.values()], want)
 
 
-def test_an_ensemble_of_weights(quick: None) -> None:
-    layers = [lr.RNN(lr.cells.gilr_lstm, 2, 3, batch_first=True) for _ in range(3)]
+@pytest.mark.parametrize("cell", [lr.cells.gilr_lstm, lr.cells.qrnn_fo], ids=lambda c: c.name)
+def test_an_ensemble_of_weights(cell: lr.Cell, quick: None) -> None:
+    layers = [lr.RNN(cell, 2, 3, batch_first=True) for _ in range(3)]
     params, _ = torch.func.stack_module_state(layers)  # type: ignore[arg-type]
     x = torch.randn(2, 4, 2)
     got = vmap(lambda p: functional_call(layers[0], p, (x,))[0])(params)

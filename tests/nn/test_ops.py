@@ -15,8 +15,8 @@ from torch import Tensor
 
 import lrdsl as lr
 from lrdsl.compiler import adjoint_of, plan_of
-from lrdsl.errors import DtypeMismatch, ShapeMismatch
-from lrdsl.ir.program import Program
+from lrdsl.errors import DtypeMismatch, NotBuilt, ShapeMismatch
+from lrdsl.ir.program import Buffer, Program
 from lrdsl.nn.ops import Op, name_of, op_of
 from tests.nn.cells import around, smooth, strata
 from tests.nn.compare import close
@@ -112,6 +112,18 @@ def test_names_that_a_schema_cannot_hold(quick: None) -> None:
     assert "Tensor _lambda, Tensor _2__x" in str(op.overload._schema)  # type: ignore[attr-defined]
     a = torch.rand(B, T, C)
     close(op(a, a, None, None, None), op_of(plain)(a, a, None, None, None))
+
+
+def test_an_op_of_torch_takes_64_tensors() -> None:
+    plain = program(lr.cells.linear_scan)
+
+    def wide(n: int) -> Program:
+        more = [Buffer(f"u{k}", (f"u{k}",)) for k in range(n - len(plain.inputs) - 1)]
+        return replace(plain, name="wide", buffers=(*plain.buffers, *more))
+
+    assert len(op_of(wide(64)).arguments) == 64
+    with pytest.raises(NotBuilt, match=r"(?s)wide reads 65 tensors, and an op of torch takes 64.*way out: give one dense map"):
+        op_of(wide(65))
 
 
 def test_ops_are_registered_by_many_threads_at_once(quick: None) -> None:

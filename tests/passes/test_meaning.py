@@ -74,15 +74,24 @@ class Definition:
         return self.at(base, t + lag) if met is None else self.given.edges[base, 1 if lag > 0 else -1, met][depth]
 
 
+def window(given: Given, base: str, values: Array, lag: int) -> Array:
+    """A sequence (T, H) `lag` steps away, edges included."""
+    met = [first_boundary(given.reset, t, lag) for t in range(T)]
+    return np.stack([values[t + lag] if what is None else given.edges[base, 1 if lag > 0 else -1, what][depth]
+                     for t, (what, depth) in enumerate(met)])
+
+
 def execute(plan: Plan, given: Given) -> dict[str, Array]:
     """Everything that the steps of a Plan write: sequences (T, H), and the last values (depth, H) of what is carried."""
     known = dict(given.inputs)
     products: dict[str, tuple[str, Array]] = {}
     for step in plan.steps:
         if isinstance(step, Dense):
+            seen = [window(given, step.source, known[step.source], lag) for lag in step.lags]
             for buffer, blocks in step.outputs:
-                products |= {b.target: (step.source, given.weight[b.affine][b.operand]) for b in blocks}
-                known[buffer] = np.hstack([known[step.source] @ products[b.target][1].T for b in blocks])
+                weights = {b.target: [given.weight[b.affine][k] for k in b.operands] for b in blocks}
+                known[buffer] = np.hstack([sum(s @ W.T for s, W in zip(seen, weights[b.target], strict=True)) for b in blocks])
+                products |= {target: (step.source, W[0]) for target, W in weights.items() if not step.windowed}
             continue
         program = adjoint(simplify(step.program)).forward
         tensors = {b.name: known[b.name][None] for b in program.buffers}
@@ -130,6 +139,21 @@ def test_the_random_cells_differ() -> None:
     specs = [random_cell(seed).spec for seed in range(20)]
     assert {len(partition(stratify(s)).programs) for s in specs} >= {2, 3}
     assert random_cell(0) == random_cell(0) and len(set(specs)) == 20
+
+
+@lr.cell
+def behind(x: lr.Input, p: lr.State, q: lr.State, gate: lr.Affine, look: lr.Affine):
+    """Windows of an input on both sides and of a state that is solved before, and one sample that is read twice."""
+    p[lr.t] = lr.sigmoid(look(x[lr.t + 2], x[lr.t - 1])) * p[lr.t - 1] + x[lr.t]
+    q[lr.t] = lr.sigmoid(gate(p[lr.t - 3], x[lr.t], p[lr.t - 1], p[lr.t - 1])) * q[lr.t - 1] + p[lr.t]
+    return q[lr.t]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("mirrored", [False, True], ids=["as-written", "mirrored"])
+@pytest.mark.parametrize("cell", [CELLS["apart"], behind], ids=lambda c: c.name)
+def test_maps_at_lags(cell: lr.Cell, mirrored: bool, seed: int) -> None:
+    check(cell.spec.mirrored() if mirrored else cell.spec, seed)
 
 
 @lr.cell

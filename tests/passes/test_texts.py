@@ -28,8 +28,8 @@ def test_stages(name: str, golden: Any) -> None:
 def test_how_the_tensors_of_a_backward_pass_belong(golden: Any) -> None:
     """What each input of the backward Program is, and what each gradient is made of."""
     lines = []
-    for name in ("gilr", "order_two", "against", "lookahead"):
-        for program in partition(stratify(CELLS[name].spec)).programs:
+    for cell in (CELLS[name] for name in ("gilr", "order_two", "against", "lookahead", "apart")):
+        for program in partition(stratify(cell.spec)).programs:
             made = adjoint(adjoint(simplify(program)).forward)
             lines += [program.name]
             lines += [f"  takes {n}: {o.what} {o.name}{', reversed' * o.flip}"

@@ -1,7 +1,7 @@
 // Written by lrdsl: kernels for the CPU. Threads take (batch, block of channels); each walks time.
 //
 // gilr, float32: rows, from the left.
-// Rows of channels stream through the cache in the order of memory, the carry stays in L1.
+// Rows: channels stream through the cache in the order of memory, the carry stays in L1.
 //
 //   gate[t] = gate.x[t] + gate.bias   (cells_for_tests.py:12)
 //   g[t] = sigmoid(gate[t])   (cells_for_tests.py:12)
@@ -12,7 +12,7 @@
 //       b = i[t]*(1 - g[t])
 //
 // gilr_backward, float32: rows, from the right.
-// Rows of channels stream through the cache in the order of memory, the carry stays in L1.
+// Rows: channels stream through the cache in the order of memory, the carry stays in L1.
 //
 //   gate[t] = gate.x[t] + gate.bias   (cells_for_tests.py:12)
 //   g[t] = sigmoid(gate[t])   (cells_for_tests.py:12)

@@ -1,0 +1,86 @@
+"""What templates see of memory, registers and recurrences: every text in these is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..ir.program import Scan
+from .printers import PRODUCT, SUM, Printer
+
+
+@dataclass(frozen=True)
+class Window:
+    """`depth` values of a sequence beyond its segment. given: the field of Args that points to them, or "0"."""
+
+    name: str
+    given: str
+    init: str
+
+
+@dataclass(frozen=True)
+class Load:
+    """`value` is read from the sequence whose row 0 is at `base`, `time` apart, at `lag` steps from t (`back` = |lag|).
+
+    apart: the row of the next step does not follow in memory, so that no processor fetches it ahead of its own.
+    """
+
+    value: str
+    base: str
+    time: str
+    side: int
+    back: int
+    start: str
+    edge: str
+    apart: bool
+
+
+@dataclass(frozen=True)
+class Store:
+    """`value` is written to the sequence whose row 0 is at `base`, `time` apart; `pointer` names its row."""
+
+    pointer: str
+    base: str
+    time: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Register:
+    """A shift register: `value` enters, past[k-1] is what it held k steps back. final, crossing: where row 0 is, or ""."""
+
+    name: str
+    value: str
+    depth: int
+    past: tuple[str, ...]
+    start: str
+    edge: str
+    final: str
+    crossing: str
+
+    @property
+    def moves(self) -> tuple[tuple[str, str], ...]:
+        """(to, from) of one shift, in the order that loses nothing."""
+        return tuple(zip(self.past, (self.value, *self.past), strict=False))[::-1]
+
+    @property
+    def shifts(self) -> tuple[tuple[str, str], ...]:
+        """As `moves`, of the copy that ends as what is handed on."""
+        return tuple((to, start if start == self.value else f"{start}_tail") for to, start in self.moves)
+
+
+def scan_lines(scan: Scan, names: Mapping[str, str], printer: Printer) -> list[str]:
+    """The recurrence, factor by factor, so that the compiler can fuse each product with its sum."""
+    def term(expr: Any) -> str:
+        return printer.text(expr, SUM if expr.is_Number else PRODUCT)
+
+    lines = []
+    for i, state in enumerate(scan.targets):
+        terms = [{1: "", -1: "-"}.get(m[i, j], f"{term(m[i, j])}*") + term(scan.back(s, k + 1))
+                 for k, m in enumerate(scan.A) for j, s in enumerate(scan.targets) if m[i, j] != 0]
+        if scan.b[i] != 0 or not terms:
+            terms.append(term(scan.b[i]) if terms else printer(scan.b[i]))
+        rest = "".join(f" - {text[1:]}" if text.startswith("-") else f" + {text}" for text in terms[1:])
+        lines.append(f"const V {names[state]} = {terms[0]}{rest};")
+    return lines

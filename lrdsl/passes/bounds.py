@@ -1,0 +1,94 @@
+"""What the equations say about the size of a coefficient: |A| <= 1 where gates are bounded functions.
+
+Interval arithmetic over the lines of a Program. It knows no correlation between values, so that "unknown" may be said of
+what is in fact bounded, never the opposite; a kernel that relies on it may skip work only where it says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ..ir import functions as f
+from ..ir.program import Let, Program, Scan
+from ..ir.symbols import At
+
+Interval = tuple[float, float]
+UNKNOWN: Interval = (-math.inf, math.inf)
+# Increasing functions whose value at an end of the interval says more than their range.
+INCREASING = {"exp": math.exp, "expm1": math.expm1, "tanh": math.tanh, "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
+              "relu": lambda x: max(x, 0.0)}
+
+
+def contracts(program: Program) -> dict[Scan, bool]:
+    """For each scan, whether the equations bound every row of |A|, added up over states and lags, by 1."""
+    known: dict[At, Interval] = {}
+    for step in program.steps:
+        if isinstance(step, Let):
+            known[At(step.target)] = interval(step.expr, known)
+    found = {}
+    for scan in (s for s in program.steps if isinstance(s, Scan)):
+        rows = [sum(max(map(abs, interval(m[i, j], known))) for m in scan.A for j in range(m.cols))
+                for i in range(len(scan.targets))]
+        found[scan] = max(rows) <= 1
+    return found
+
+
+def interval(expr: Any, known: Mapping[At, Interval]) -> Interval:
+    """Numbers between which every finite value of an expression lies."""
+    if expr.is_Number:
+        return (float(expr), float(expr))
+    if expr.is_Symbol:
+        return known.get(expr, UNKNOWN)
+    parts = [interval(a, known) for a in expr.args]
+    if expr.is_Add:
+        return sum(lo for lo, _ in parts), sum(hi for _, hi in parts)
+    if expr.is_Mul:
+        out = (1.0, 1.0)
+        for part in parts:
+            out = _product(out, part)
+        return out
+    if expr.is_Pow:
+        return _power(parts[0], int(expr.exp))
+    return _call(f.name_of(expr), expr, parts)
+
+
+def _product(a: Interval, b: Interval) -> Interval:
+    ends = [0.0 if 0.0 in (x, y) else x * y for x in a for y in b]  # 0 times an unknown but finite number
+    return min(ends), max(ends)
+
+
+def _power(base: Interval, n: int) -> Interval:
+    if n < 0:
+        return UNKNOWN
+    lo, hi = sorted((abs(base[0]), abs(base[1])))
+    if n % 2:
+        return base[0] ** n, base[1] ** n
+    return (0.0 if base[0] <= 0 <= base[1] else lo ** n), hi ** n
+
+
+def _call(name: str, expr: Any, parts: list[Interval]) -> Interval:
+    if name == "where":
+        return min(parts[1][0], parts[2][0]), max(parts[1][1], parts[2][1])
+    if name == "detach":
+        return parts[0]
+    if name in ("maximum", "minimum"):
+        best = max if name == "maximum" else min
+        return best(parts[0][0], parts[1][0]), best(parts[0][1], parts[1][1])
+    lo, hi = (float(end) for end in f.TABLE[name].range)
+    if name in INCREASING:
+        at = INCREASING[name]
+        return (max(lo, _at(at, parts[0][0], lo)), min(hi, _at(at, parts[0][1], hi)))
+    if name == "abs":
+        return _power(parts[0], 2) if parts[0] == UNKNOWN else (0.0, max(map(abs, parts[0])))
+    return lo, hi
+
+
+def _at(function: Any, x: float, otherwise: float) -> float:
+    if math.isinf(x):
+        return otherwise
+    try:
+        return float(function(x))
+    except OverflowError:
+        return otherwise

@@ -1,0 +1,156 @@
+"""From a Program to the walks of a chunked kernel: which line is computed in which walk over a warp's steps.
+
+A value is ready in the walk where all that it reads is. A scan's states are ready one walk after its A and b, because the
+state before a warp's steps must be heard of in between; so is the past of any other sequence that is computed here and read
+at a lag. Lines stand in the first walk that can compute them, and their values are held for later ones; a line without a
+function call, whose operands a later walk needs anyway, is computed again there instead. Where a sequence's past is only
+written (the gradient of what a map read a step earlier), nobody waits for it: each value is written a step further on.
+Holds afterwards: every walk reads only what was loaded, is held, or is computed in it, in the order of the Program.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..ir.functions import Elementwise
+from ..ir.kernel import Walk
+from ..ir.program import Edge, Let, Program, Scan, Step
+from ..ir.symbols import At, samples
+
+MOST = 12  # walks; beyond them lines read each other's past in a circle
+
+
+def hindrance(program: Program) -> str:
+    """Why a Program cannot be cut in chunks yet, as the end of a sentence; "" where it can."""
+    for step in program.steps:
+        if isinstance(step, Scan) and step.structure != "diagonal":
+            return f"the recurrence of {', '.join(step.targets)} is {step.structure}"
+    return "" if walks(program) else "its lines read each other's past in a circle"
+
+
+def walks(program: Program) -> tuple[Walk, ...]:
+    """The walks in order; none where a Program cannot be laid out so."""
+    pushes = _pushes(program)
+    pushed = {n for names in pushes.values() for n in names}
+    program = replace(program, steps=tuple(s for s in program.steps if not pushed & set(s.targets)),
+                      edges=tuple(e for e in program.edges if e not in pushes))
+    walk_of = _first_walks(program)
+    if walk_of is None:
+        return ()
+    count = 1 + max([0, *walk_of.values()])
+    solved = {t: s for s in program.steps if isinstance(s, Scan) for t in s.targets}
+    runs: dict[int, list[Edge]] = {n: [] for n in range(count)}
+    tails: dict[int, list[Edge]] = {n: [] for n in range(count)}
+    for e in program.registers:
+        if e.base in solved and e.depth == 1:
+            runs[walk_of[e.base]].append(e)
+        else:
+            tails[walk_of[e.base]].append(e)
+            runs[walk_of[e.base] + 1].append(e)
+    computed = _computed(program, walk_of, count)
+    lines: list[tuple[Step, ...]] = [tuple(s for s in program.steps if computed[n] & set(s.targets)) for n in range(count)]
+    sums = [tuple(s for s in dict.fromkeys(solved.values()) if walk_of[s.targets[0]] == n + 1) for n in range(count)]
+    ends = [tuple((e, names) for e, names in pushes.items() if walk_of[e.base] == n) for n in range(count)]
+    needs = [_needs(lines[n], sums[n], runs[n], tails[n]) for n in range(count)]
+    found = []
+    for n in range(count):
+        defined = _defined(program, n, walk_of, lines[: n + 1])
+        later = dict.fromkeys(a for m in range(n + 1, count) for a in needs[m] if a not in _own(lines[m], runs[m]))
+        found.append(Walk(lines[n], tuple(runs[n]), sums[n], tuple(tails[n]), ends[n],
+                          tuple(a for a in later if a in defined)))
+    return tuple(found)
+
+
+def _pushes(program: Program) -> dict[Edge, tuple[str, ...]]:
+    """Registers one step deep of which all that is read is written as it is, and the samples that are written."""
+    kept = [n for k in program.keeps for n in k.samples]
+    summed = {s.sample for s in program.sums}
+    read = {a for step in program.steps for a in _reads(step)}
+    lets = {s.target: s.expr for s in program.steps if isinstance(s, Let)}
+    found = {}
+    for e in program.registers:
+        users = tuple(n for n, expr in lets.items() if At(e.base, e.side) in samples(expr))
+        if e.base in lets and e.depth == 1 and users and all(
+                lets[n] == At(e.base, e.side) and kept.count(n) == 1 and n not in summed and At(n) not in read for n in users):
+            found[e] = users
+    scans = {a for s in program.steps if isinstance(s, Scan) for a in _reads(s)}
+    return {e: users for e, users in found.items() if At(e.base, e.side) not in scans}
+
+
+def _first_walks(program: Program) -> dict[str, int] | None:
+    """Sequence -> the first walk in which it can be computed; None where there is none."""
+    loads = program.loads
+    walk: dict[str, int] = {t: 0 for s in program.steps for t in s.targets}
+    owner = {t: s for s in program.steps for t in s.targets}
+
+    def ready(a: At) -> int:
+        if a.base in loads:
+            return 0
+        waits = a.lag and not (isinstance(owner[a.base], Scan) and abs(a.lag) == 1)
+        return walk[a.base] + bool(waits)
+
+    changed = True
+    while changed:
+        changed = False
+        for step in program.steps:
+            first = max([0, *(ready(a) for e in step.exprs for a in samples(e))]) + isinstance(step, Scan)
+            for t in step.targets:
+                if walk[t] < first:
+                    walk[t], changed = first, True
+        if max([0, *walk.values()]) > MOST:
+            return None
+    deep = [walk[e.base] + 1 for e in program.registers if not (isinstance(owner[e.base], Scan) and e.depth == 1)]
+    return walk | ({"": max(deep)} if deep else {})  # a register that is only handed on needs its walk too
+
+
+def _reads(step: Step) -> list[At]:
+    return [a for e in step.exprs for a in samples(e)]
+
+
+def _needs(lines: tuple[Step, ...], sums: tuple[Scan, ...], runs: list[Edge],
+           tails: list[Edge]) -> dict[At, None]:
+    """What a walk reads: of its lines, of the transitions that it adds up, of the registers that run in it."""
+    atoms = [a for s in (*lines, *sums) for a in _reads(s)]
+    atoms += [At(e.base) for e in (*runs, *tails)]
+    return dict.fromkeys(atoms)
+
+
+def _own(lines: tuple[Step, ...], runs: list[Edge]) -> set[At]:
+    """What a walk defines itself: its lines' values, and the pasts of the registers that run in it."""
+    own = {At(t) for s in lines for t in s.targets}
+    return own | {At(e.base, e.side * k) for e in runs for k in range(1, e.depth + 1)} | {
+        At(t, side) for s in lines if isinstance(s, Scan) for t in s.targets for side in (-1, 1)}
+
+
+def _defined(program: Program, n: int, walk_of: dict[str, int], lines: list[tuple[Step, ...]]) -> set[At]:
+    """What exists at the end of walk n: all loads, and the values of the walks so far."""
+    every = {a for a in program.reads() if a.base in program.loads}
+    every |= {At(t) for step in lines for s in step for t in s.targets}
+    for e in program.registers:
+        first = walk_of[e.base]
+        own = any(e.base in s.targets for step in lines for s in step if isinstance(s, Scan))
+        every |= {At(e.base, e.side * k) for k in range(1, e.depth + 1)
+                  if (own and k == 1 and first <= n) or first + 1 <= n}
+    return every
+
+
+def _computed(program: Program, walk_of: dict[str, int], count: int) -> list[set[str]]:
+    """What each walk computes: its own lines, and cheap ones of earlier walks again, instead of holding them."""
+    lets = [s for s in program.steps if isinstance(s, Let)]
+    users: dict[str, set[int]] = {s.target: set() for s in lets}
+    for step in program.steps:
+        for a in _reads(step):
+            if a.base in users and a.lag == 0:
+                users[a.base] |= {walk_of[t] - k for t in step.targets for k in range(1 + isinstance(step, Scan))}
+    fixed = {n for k in program.keeps for n in k.samples} | {s.sample for s in program.sums}
+    fixed |= {e.base for e in program.registers}
+    cheap = [s for s in lets if not s.expr.atoms(Elementwise) and s.target not in fixed]
+    computed = [{t for s in program.steps for t in s.targets if walk_of[t] == n} for n in range(count)]
+    for n in range(1, count):
+        needed = {a for s in program.steps if any(walk_of[t] in (n, n + isinstance(s, Scan)) for t in s.targets)
+                  for a in _reads(s)}
+        computed[n] |= {s.target for s in cheap if walk_of[s.target] < n and n in users[s.target] and set(_reads(s)) <= needed}
+    for s in cheap:  # one that every walk which needs it computes again
+        if users[s.target] and all(n != walk_of[s.target] and s.target in computed[n] for n in users[s.target]):
+            computed[walk_of[s.target]].remove(s.target)
+    return computed

@@ -1,0 +1,1 @@
+"""Tests of `lrdsl/cells`: one file a file."""

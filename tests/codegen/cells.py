@@ -1,0 +1,43 @@
+"""Cells that strain the text of a kernel: far reads, every function, names that the text uses itself."""
+
+from __future__ import annotations
+
+import lrdsl as lr
+from lrdsl import sigmoid, t, tanh
+from lrdsl.cells import linear_scan
+
+from ..cells_for_tests import CELLS as SHARED
+
+
+@lr.cell
+def sru(x: lr.Input, c: lr.State, candidate: lr.Affine, forget: lr.Affine, leave: lr.Affine):
+    """Highway SRU (Lei et al. 2018)."""
+    f, r = sigmoid(forget(x[t])), sigmoid(leave(x[t]))
+    c[t] = f * c[t - 1] + (1 - f) * candidate(x[t])
+    return r * tanh(c[t]) + (1 - r) * x[t]
+
+
+@lr.cell
+def far(x: lr.Input, h: lr.State):
+    h[t] = 0.5 * h[t - 1] + x[t - 11] * x[t + 3]
+    return h[t] + h[t - 5]
+
+
+@lr.cell
+def functions(x: lr.Input, y: lr.Input, h: lr.State, v: lr.Vector):
+    smooth = lr.silu(x[t]) + lr.gelu(y[t]) + lr.softplus(x[t]) + lr.expm1(y[t]) + lr.log1p(lr.exp(x[t])) + lr.cos(y[t])
+    kinked = lr.relu(x[t]) + lr.maximum(x[t], v) - lr.minimum(x[t], y[t]) + lr.sqrt(1 + lr.abs(x[t]))
+    h[t] = 0.9 * h[t - 1] + smooth + kinked * lr.logaddexp(x[t], y[t]) / (1 + x[t] ** 2) + lr.log(1 + y[t] ** 6)
+    return h[t]
+
+
+@lr.cell
+def awkward(cross: lr.Input, T: lr.Input, ring: lr.State, zeros: lr.Vector, load: lr.Scalar):
+    """Names that the text uses itself."""
+    to_ring = sigmoid(cross[t - 1] * load)
+    d_zeros_part = T[t] * zeros
+    ring[t] = to_ring * ring[t - 1] + d_zeros_part
+    return ring[t]
+
+
+CELLS = {**SHARED, **{c.name: c for c in (linear_scan, sru, far, functions, awkward)}}

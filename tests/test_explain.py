@@ -1,0 +1,15 @@
+"""What `explain` says, whole: golden."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import lrdsl as lr
+from tests.cells_for_tests import order_two
+
+
+@pytest.mark.parametrize("cell", [lr.cells.gilr_lstm, lr.cells.linear_scan, order_two], ids=lambda c: c.name)
+def test_explain(cell: lr.Cell, golden: Any) -> None:
+    assert cell.explain() == golden
