@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -47,8 +48,8 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Any:
     def check_with(cell: lr.Cell, strategy: str, old: str, new: str) -> tuple[checking.Row, str]:
         def changed(*args: Any, **named: Any) -> Any:
             source = source_of(*args, **named)
-            assert old in source.text
-            return replace(source, text=source.text.replace(old, new))
+            assert re.search(old, source.text)
+            return replace(source, text=re.sub(old, new, source.text))
 
         monkeypatch.setattr(checking, "DTYPES", ("float32",))
         monkeypatch.setattr(checking, "_programs", lambda cell: plan_of(cell.spec).programs)
@@ -62,20 +63,20 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_fault_is_named_with_its_line(planted: Any) -> None:
-    row, said = planted(lr.cells.linear_scan, "serial", "t * a.a__time + c)", "t * a.a__time + c + 1)")
+    row, said = planted(lr.cells.linear_scan, "serial", r"(t \* a\.a__time \+ c)\)", r"\1 + 1)")
     assert "out of bounds: a load of 4 bytes, 4 bytes beyond the end of a" in said and "a.a__time + c + 1);" in said
     assert "FAULT in linear_scan, serial, float32: batch 2, 1 steps, 33 channels, with boundaries" in said
     assert row.launches == 1 and "again with Schedule()" in row.fault
 
 
 def test_other_numbers_are_named(planted: Any) -> None:
-    row, said = planted(CELLS["discounted"], "serial", "g_next + r", "g_next - r")
+    row, said = planted(CELLS["discounted"], "serial", r"g_next \+ r", "g_next - r")
     assert "from the definition's" in said and row.error > 0.1
 
 
 def test_a_fault_between_blocks_is_named(planted: Any) -> None:
     """It needs more blocks than are resident, in another order."""
-    row, said = planted(lr.cells.gilr, "chunked", "atomicAdd((unsigned *)a.scratch, 1u)", "blockIdx.x")
+    row, said = planted(lr.cells.gilr, "chunked", r"atomicAdd\([^;]*\)", "blockIdx.x")
     assert "livelock" in said and "Schedule(" in row.fault and "again with Schedule()" not in row.fault
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,8 @@ from ..ir.program import Edge, Let, Program, Scan
 from ..ir.symbols import At, samples
 from .lines import Register, Store, scan_lines
 from .printers import Printer
+
+Arrival = tuple[str, int, str, str, int]
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,9 @@ class Meet:
 class WalkView:
     """One walk. arrivals: (past value, message, the tail that is handed on, window, depth) of registers filled before it."""
 
+    number: int
     meets: tuple[Meet, ...]
-    arrivals: tuple[tuple[str, int, str, str, int], ...]
+    arrivals: tuple[Arrival, ...]
     sums: tuple[Meet, ...]
     registers: tuple[Register, ...]
     tails: tuple[Register, ...]
@@ -82,39 +86,48 @@ class ChunksView:
 def chunks_view(kernel: Kernel, chunks: Chunks, printer: Printer, register: Callable[[Edge], Register],
                 stores: Mapping[str, tuple[Store, ...]], totals: Mapping[str, tuple[str, ...]]) -> ChunksView:
     """stores, totals: sample -> where it is written, and the sums that it is added to."""
-    program, names = kernel.program, dict(kernel.names)
+    program, names, walks = kernel.program, dict(kernel.names), chunks.walks
     words = 2 if kernel.dtype == "float64" else 1
     slot = 0
     meets: dict[Scan, Meet] = {}
-    arrivals: list[list[tuple[str, int, str, str, int]]] = []
-    held: dict[str, None] = {}
-    for n, walk in enumerate(chunks.walks):
+    arrivals: list[tuple[Arrival, ...]] = [()]
+    for walk, following in itertools.pairwise(walks):
         for scan in walk.sums:
-            meets[scan] = _meet(scan, slot, scan in chunks.loose, program, chunks.walks[n + 1], printer, names, register)
+            meets[scan] = _meet(scan, slot, scan in chunks.loose, program, following, printer, names, register)
             slot += words
-        came: list[tuple[str, int, str, str, int]] = []
-        for r in (register(e) for e in (chunks.walks[n - 1].tails if n else ())):
-            for depth, past in enumerate(r.past):
-                came.append((past, slot, f"{past}_tail", r.start, depth))
-                slot += 1
-        arrivals.append(came)
-        held |= dict.fromkeys(names[lagged(a.base, a.lag)] for a in walk.held if a.base not in program.loads)
+        tails = [(past, register(e).start, depth) for e in walk.tails for depth, past in enumerate(register(e).past)]
+        arrivals.append(tuple((past, slot + n, f"{past}_tail", start, depth) for n, (past, start, depth) in enumerate(tails)))
+        slot += len(tails)
     views = []
-    for n, walk in enumerate(chunks.walks):
-        lines, done = _lines(walk, printer, names), [t for s in walk.steps for t in s.targets]
-        first = [t for t in done if not any(t in s.targets for w in chunks.walks[:n] for s in w.steps)]
+    known: set[str] = set()
+    held: set[At] = set()
+    for n, walk in enumerate(walks):
+        first = [t for s in walk.steps for t in s.targets if t not in known]
         # A state that is read further back than one step: its full register runs in the next walk.
         private = tuple(_shallow(register(e)) for e in program.registers
                         if e.depth > 1 and any(e.base in s.targets for s in walk.solved))
         views.append(WalkView(
-            tuple(meets[s] for s in walk.solved), tuple(arrivals[n]), tuple(meets[s] for s in walk.sums),
-            (*(register(e) for e in walk.registers), *private), tuple(map(register, walk.tails)),
-            _takes(program, walk, _reads(walk), names), lines, _holds(walk, names, program, n, chunks.walks),
-            tuple((register(e), tuple(s for n in pushed for s in stores[n])) for e, pushed in walk.pushes),
-            tuple(s for t in first for s in stores.get(t, ())),
-            tuple((total, names[t]) for t in first for total in totals.get(t, ()))))
+            number=n + 1,
+            meets=tuple(meets[s] for s in walk.solved),
+            arrivals=arrivals[n],
+            sums=tuple(meets[s] for s in walk.sums),
+            registers=(*map(register, walk.registers), *private),
+            tails=tuple(map(register, walk.tails)),
+            takes=_takes(program, walk, names),
+            lines=_lines(walk, printer, names),
+            holds=tuple(_name(a, names) for a in walk.held if a.base not in program.loads and a not in held),
+            pushes=tuple((register(e), tuple(s for t in pushed for s in stores[t])) for e, pushed in walk.pushes),
+            stores=tuple(s for t in first for s in stores.get(t, ())),
+            totals=tuple((total, names[t]) for t in first for total in totals.get(t, ()))))
+        known |= set(first)
+        held |= {a for a in walk.held if a.base not in program.loads}
     crossings = tuple(past for e in program.registers if e.crossing for past in register(e).past)
-    return ChunksView(chunks.length, chunks.warps, chunks.steps, chunks.at_once, tuple(held), tuple(views), slot, crossings)
+    return ChunksView(chunks.length, chunks.warps, chunks.steps, chunks.at_once,
+                      tuple(dict.fromkeys(x for view in views for x in view.holds)), tuple(views), slot, crossings)
+
+
+def _name(a: At, names: Mapping[str, str]) -> str:
+    return names[lagged(a.base, a.lag)]
 
 
 def _shallow(r: Register) -> Register:
@@ -140,19 +153,11 @@ def _own(walk: Walk) -> set[At]:
     return own | {At(e.base, e.side * k) for e in walk.registers for k in range(1, e.depth + 1)}
 
 
-def _takes(program: Program, walk: Walk, reads: list[At], names: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def _takes(program: Program, walk: Walk, names: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """(name, where it is) of what a walk reads and does not make itself."""
-    found = []
-    for a in (a for a in reads if a not in _own(walk)):
-        name = names[lagged(a.base, a.lag)]
-        found.append((name, f"{'at' if a.base in program.loads else 'held'}[k].{name}"))
-    return tuple(found)
-
-
-def _holds(walk: Walk, names: Mapping[str, str], program: Program, n: int, walks: tuple[Walk, ...]) -> tuple[str, ...]:
-    """What a walk makes that a later one takes."""
-    earlier = {a for w in walks[:n] for a in w.held}
-    return tuple(names[lagged(a.base, a.lag)] for a in walk.held if a.base not in program.loads and a not in earlier)
+    own = _own(walk)
+    return tuple((_name(a, names), f"{'at' if a.base in program.loads else 'held'}[k].{_name(a, names)}")
+                 for a in _reads(walk) if a not in own)
 
 
 def _meet(scan: Scan, slot: int, loose: bool, program: Program, solving: Walk, printer: Printer, names: Mapping[str, str],
@@ -170,4 +175,4 @@ def _meet(scan: Scan, slot: int, loose: bool, program: Program, solving: Walk, p
     alone = Walk((*lets, scan), (), (), (), (), ())
     A, rest = (printer.text(e, 0) for e in (scan.A[0][0, 0], scan.b[0]))
     return Meet(f"{names[state]}_upto", r.past[0], slot, loose, r.start, r.edge, A, rest,
-                _takes(program, alone, _reads(alone), names), _lines(alone, printer, names), r.value)
+                _takes(program, alone, names), _lines(alone, printer, names), r.value)
