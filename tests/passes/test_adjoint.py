@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import lrdsl as lr
 from lrdsl.backends.reference import run
 from lrdsl.ir.program import Program
+from lrdsl.ir.symbols import At
 from lrdsl.passes.adjoint import Adjoint, adjoint
 from lrdsl.passes.simplify import simplify
 from tests.cells_for_tests import CELLS
@@ -62,3 +64,21 @@ def test_the_forward_with_its_keeps_is_a_fixed_point() -> None:
     for program in plan_programs(CELLS["gilr_lstm"].spec):
         forward = adjoint(simplify(program)).forward
         assert adjoint(forward).forward == forward
+
+
+def test_a_state_is_computed_again_where_that_saves_a_load() -> None:
+    """SRU reads c[t-1] and gates; c[t] follows. A scan whose rest would have to be read for it is loaded at t as well."""
+    [sru] = plan_programs(lr.cells.sru.spec)
+    reads = adjoint(simplify(sru)).program.reads()
+    assert At("c", -1) in reads and At("c") not in reads and At("c.again") in reads
+
+    @lr.cell
+    def apart(a: lr.Input, b: lr.Input, h: lr.State):
+        h[lr.t] = lr.sigmoid(a[lr.t]) * h[lr.t - 1] + b[lr.t]
+        return lr.sin(h[lr.t])
+
+    [program] = plan_programs(apart.spec)
+    reads = adjoint(simplify(program)).program.reads()
+    assert {At("h"), At("h", -1)} <= set(reads) and At("b") not in reads
+    check(program, 5)
+    check(sru, 5)
