@@ -184,7 +184,7 @@ class Problem:
             return self._error(outputs, dtype), counts
 
     def _error(self, outputs: dict[str, Array], dtype: str) -> float:
-        """The largest difference over 1 + the largest number of its channel, or of its output, where a channel has but a few."""
+        """The largest difference over 1 + the largest number: of its channel, or of all, where a channel has but a few."""
         kinds, C = {s.name: s.kind for s in slots(self.program)}, self.sizes[2]
         largest = {n: np.abs(a).max(0) for n, a in self.want.items()}
         compared = np.arange(C) % KINDS != WILD

@@ -41,6 +41,7 @@ LR_INLINE Word hear(const Word *at) {
 // A word has room for one double, or for two floats, and a whole number.
 #if LR_DOUBLE
 #define LR_LIMIT 0x1p1022
+LR_INLINE V lr_fma(V a, V b, V c) { return fma(a, b, c); }
 LR_INLINE Word word(V v, V, unsigned z, unsigned flag) {
   const unsigned long long bits = __double_as_longlong(v);
   return {(unsigned)bits, (unsigned)(bits >> 32), z, flag};
@@ -51,6 +52,7 @@ LR_INLINE int exponent(V v) { return (int)((unsigned long long)__double_as_longl
 LR_INLINE V power_of_two(int n) { return __longlong_as_double((long long)(n < 1024 ? n + 1023 : 2047) << 52); }
 #else
 #define LR_LIMIT 0x1p126f
+LR_INLINE V lr_fma(V a, V b, V c) { return fmaf(a, b, c); }
 LR_INLINE Word word(V v, V more, unsigned z, unsigned flag) { return {__float_as_uint(v), __float_as_uint(more), z, flag}; }
 LR_INLINE V first(const Word &w) { return __uint_as_float(w.x); }
 LR_INLINE V second(const Word &w) { return __uint_as_float(w.y); }
@@ -60,16 +62,17 @@ LR_INLINE V power_of_two(int n) { return __uint_as_float((unsigned)(n < 128 ? n 
 LR_INLINE Word told_state(V h) { return word(h, 0, 0, STATE); }
 
 // What a stretch of steps makes of a state h: a h + b; or b alone, where a boundary has cut off what came before.
-// most: no state on the way is larger than most * (1 + |h|). Kept only where |a| may exceed 1.
+// most: no state on the way is larger than most * (1 + |h|). Kept only where |a| may exceed 1. Sums and products are fused by
+// name, because chunks that decide by the same numbers must have computed the same bits.
 struct Stretch {
   V a, b, most;
   bool cut;
-  LR_INLINE V operator()(V h) const { return cut ? b : a * h + b; }
+  LR_INLINE V operator()(V h) const { return cut ? b : lr_fma(a, h, b); }
   LR_INLINE V size() const { return lr_abs(a) + lr_abs(b); }
   LR_INLINE void boundary(V edge) { a = 0, b = edge, cut = true; }
-  LR_INLINE void step(V A, V rest) { b = A * b + rest, a = A * a; }
+  LR_INLINE void step(V A, V rest) { b = lr_fma(A, b, rest), a = A * a; }
   LR_INLINE void then(const Stretch &later) {
-    most += later.most * (1 + size());
+    most = lr_fma(later.most, 1 + size(), most);
     b = later(b), cut = cut || later.cut;
     a = cut ? 0 : later.a * a;
   }
@@ -133,14 +136,22 @@ LR_INLINE V state_of(const Word *at) {
   }
 }
 
-// The state before a chunk, from the one before its group, transition by transition; where one may overflow, the chunk that
-// it belongs to tells its state.
-LR_INLINE V one_by_one(const Place &at, int slot, Index from, Index to, V h) {
+// The state before chunk `to`, from the one before chunk `from`, where the sum of all transitions between may overflow: as each
+// of these chunks has found its own, so that all of them know alike which of them tells its state. By the sum up to it, while
+// that is safe; then from the state before the last one, or by what the last one tells.
+LR_INLINE V one_by_one(const Place &at, int slot, Index from, Index to, V start) {
+  Stretch sum = unmoved();
+  V h = start;
   for (Index c = from; c < to; ++c) {
     Message m;
     m.listen(at.of(c, slot));
     const Stretch s = m.wait(at.of(c, slot));
-    h = s.overflows(h) ? state_of(at.of(c, slot)) : s(h);
+    const bool tells = s.overflows(h);
+    sum.then(s);
+    if (!sum.overflows(start, LR_LIMIT / 4))
+      h = sum(start);
+    else
+      h = tells ? state_of(at.of(c, slot)) : s(h);
   }
   return h;
 }
@@ -171,8 +182,8 @@ LR_INLINE V state_before(const Place &at, Board<W> &board, int slot, const Stret
       board.put(i, x, whole);
       whole.then(next);
     }
-    if (LOOSE) whole.most = power_of_two(exponent(whole.most));  // as it is told
     if (!at.last() && !tells_state) tell_transition(at.of(at.chunk, slot), whole);
+    if (LOOSE) whole.most = power_of_two(exponent(whole.most));  // as it was told
   }
   __syncthreads();
   const Stretch upto = board.get(w, x);  // which leaves the place to this warp's next message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -161,6 +162,41 @@ def test_products_that_overflow_are_not_used(dtype: str, reset: str) -> None:
     states = chunked["h"].reshape(2, T, -1)
     assert (states[:, :T // 2] == 0).all() and (states[:, :, 1::2] == 0).all()
     assert np.isinf(states).any() == (reset == "none") and (states[:, :, ::2] > 1e30).any() == (reset == "none")
+
+
+def grow(made: Emulator, launches: int) -> None:
+    """Coefficients of all sizes, which bring products and states near the largest number, under an adverse schedule."""
+    schedule = Schedule("random", "starved", resident=8, preempt=20, weak=True, seed=1, seconds=20)
+    T = 20 * made.source.chunk + 7
+    for seed in range(launches):
+        rng = np.random.default_rng(seed)
+        largest = 10.0 ** rng.uniform(0, 3 if made.source.dtype == "float32" else 12)
+        sizes = largest ** rng.uniform(-1, 1, (1, T, 1, 33)) * 10.0 ** rng.uniform(-0.3, 0.6, (1, 1, 1, 33))
+        problem = Problem(made.source.program, T, B=1, C=33, edges="given", reset=("none", "some")[seed % 2],
+                          given={"a": sizes * rng.choice([-1, 1], (1, T, 1, 33))})
+        call = problem.lay_out(1, 33, "plain", made.source.dtype, made.source.extent(1, T, 33).parts)
+        with np.errstate(over="ignore"):
+            made.run(call.values, schedule)
+
+
+@pytest.mark.parametrize("kind", ["forward", "backward"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_whoever_waits_is_told(dtype: str, kind: str) -> None:
+    """Chunks decide for themselves who tells a state and who waits for one; they must all decide alike."""
+    [program] = programs(lr.cells.linear_scan, [kind])
+    grow(emulator(program, dtype, "chunked"), 25)
+
+
+def test_who_decides_by_other_numbers_waits_for_ever() -> None:
+    """Rounded twice: what these kernels once did wrong."""
+    [program] = programs(lr.cells.linear_scan, ["forward"])
+    source = source_of(program, "cuda", "float32", strategy="chunked")
+    once = "if (LOOSE) whole.most = power_of_two(exponent(whole.most));"
+    told = "tell_transition(at.of(at.chunk, slot), whole);"
+    assert once in source.text and told in source.text
+    twice = source.text.replace(told, "{ " + once + told + " }").replace(once + "  // as it was told", "")
+    with pytest.raises(emulated.EmulationError, match=r"wait|poll"):
+        grow(Emulator(replace(source, text=twice)), 25)
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])

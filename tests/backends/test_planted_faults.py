@@ -62,7 +62,7 @@ FAULTS = (
     Fault("transitions are combined in the wrong order", "whole.then(next);",
           "{ Stretch s = next; s.then(whole); whole = s; }"),
     Fault("a boundary in a stretch is forgotten", "b = later(b), cut = cut || later.cut;", "b = later(b);", "gilr"),
-    Fault("what a boundary cut off is multiplied by 0", "return cut ? b : a * h + b;", "return a * h + b;", "gilr"),
+    Fault("what a boundary cut off is multiplied by 0", "return cut ? b : lr_fma(a, h, b);", "return lr_fma(a, h, b);", "gilr"),
     Fault("a message is written in pieces", "emu_store_relaxed(at, w);", "*at = w;", cell="gilr"),
     Fault("half a transition is enough", "w.flag != NOTHING && (w.flag != TRANSITION || more.flag != NOTHING)",
           "w.flag != NOTHING", cell="gilr", dtype="float64"),
