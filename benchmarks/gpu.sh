@@ -16,7 +16,7 @@
 # A part that fails or goes over its limit does not stop the next. Exit status: 0 when every part ended well, else 1.
 set -uo pipefail
 
-declare -A limits=([environment]=40 [tests]=100 [check]=60 [kernels]=180 [peers]=90 [crossover]=50 [registers]=45
+declare -A limits=([environment]=40 [tests]=150 [check]=60 [kernels]=160 [peers]=90 [crossover]=50 [registers]=40
                    [profile]=60 [picture]=30)
 parts="environment tests check kernels peers crossover registers profile picture"
 out="" device=cuda cells="" budget=530
