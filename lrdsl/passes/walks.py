@@ -23,7 +23,7 @@ MOST = 12  # walks; beyond them lines read each other's past in a circle
 def hindrance(program: Program) -> str:
     """Why a Program cannot be cut in chunks yet, as the end of a sentence; "" where it can."""
     for step in program.steps:
-        if isinstance(step, Scan) and step.structure != "diagonal":
+        if isinstance(step, Scan) and (len(step.targets) > 1 or step.order > 1):
             return f"the recurrence of {', '.join(step.targets)} is {step.structure}"
     return "" if walks(program) else "its lines read each other's past in a circle"
 
@@ -47,11 +47,12 @@ def walks(program: Program) -> tuple[Walk, ...]:
         else:
             tails[walk_of[e.base]].append(e)
             runs[walk_of[e.base] + 1].append(e)
-    computed = _computed(program, walk_of, count)
-    lines: list[tuple[Step, ...]] = [tuple(s for s in program.steps if computed[n] & set(s.targets)) for n in range(count)]
     sums = [tuple(s for s in dict.fromkeys(solved.values()) if walk_of[s.targets[0]] == n + 1) for n in range(count)]
     ends = [tuple((e, names) for e, names in pushes.items() if walk_of[e.base] == n) for n in range(count)]
-    needs = [_needs(lines[n], sums[n], runs[n], tails[n]) for n in range(count)]
+    always = [dict.fromkeys([*(a for s in sums[n] for a in _reads(s)), *(At(e.base) for e in (*runs[n], *tails[n])),
+                             *(At(e.base) for e, _ in ends[n])]) for n in range(count)]
+    lines = _lines(program, walk_of, always)
+    needs = [dict.fromkeys([*(a for s in lines[n] for a in _reads(s)), *always[n]]) for n in range(count)]
     found = []
     for n in range(count):
         defined = _defined(program, n, walk_of, lines[: n + 1])
@@ -107,14 +108,6 @@ def _reads(step: Step) -> list[At]:
     return [a for e in step.exprs for a in samples(e)]
 
 
-def _needs(lines: tuple[Step, ...], sums: tuple[Scan, ...], runs: list[Edge],
-           tails: list[Edge]) -> dict[At, None]:
-    """What a walk reads: of its lines, of the transitions that it adds up, of the registers that run in it."""
-    atoms = [a for s in (*lines, *sums) for a in _reads(s)]
-    atoms += [At(e.base) for e in (*runs, *tails)]
-    return dict.fromkeys(atoms)
-
-
 def _own(lines: tuple[Step, ...], runs: list[Edge]) -> set[At]:
     """What a walk defines itself: its lines' values, and the pasts of the registers that run in it."""
     own = {At(t) for s in lines for t in s.targets}
@@ -134,23 +127,31 @@ def _defined(program: Program, n: int, walk_of: dict[str, int], lines: list[tupl
     return every
 
 
-def _computed(program: Program, walk_of: dict[str, int], count: int) -> list[set[str]]:
-    """What each walk computes: its own lines, and cheap ones of earlier walks again, instead of holding them."""
-    lets = [s for s in program.steps if isinstance(s, Let)]
-    users: dict[str, set[int]] = {s.target: set() for s in lets}
-    for step in program.steps:
-        for a in _reads(step):
-            if a.base in users and a.lag == 0:
-                users[a.base] |= {walk_of[t] - k for t in step.targets for k in range(1 + isinstance(step, Scan))}
+def _lines(program: Program, walk_of: dict[str, int], always: list[dict[At, None]]) -> list[tuple[Step, ...]]:
+    """The lines of each walk: those that it is the first to compute, and cheap ones of earlier walks again, instead of holding
+    their values. always: what a walk needs besides, for transitions and registers."""
     fixed = {n for k in program.keeps for n in k.samples} | {s.sample for s in program.sums}
     fixed |= {e.base for e in program.registers}
-    cheap = [s for s in lets if not s.expr.atoms(Elementwise) and s.target not in fixed]
-    computed = [{t for s in program.steps for t in s.targets if walk_of[t] == n} for n in range(count)]
-    for n in range(1, count):
-        needed = {a for s in program.steps if any(walk_of[t] in (n, n + isinstance(s, Scan)) for t in s.targets)
-                  for a in _reads(s)}
-        computed[n] |= {s.target for s in cheap if walk_of[s.target] < n and n in users[s.target] and set(_reads(s)) <= needed}
-    for s in cheap:  # one that every walk which needs it computes again
-        if users[s.target] and all(n != walk_of[s.target] and s.target in computed[n] for n in users[s.target]):
-            computed[walk_of[s.target]].remove(s.target)
-    return computed
+    cheap = {s.target: s for s in program.steps
+             if isinstance(s, Let) and not s.expr.atoms(Elementwise) and s.target not in fixed}
+    found: list[tuple[Step, ...]] = []
+    held: set[At] = set()  # what later walks need of this and earlier ones
+    for n in reversed(range(len(always))):
+        first = [s for s in program.steps if walk_of[s.targets[0]] == n]
+        needed, kept = set(always[n]), list[Step]()
+        for step in reversed(first):
+            mine = {At(t) for t in step.targets}
+            if isinstance(step, Scan) or set(step.targets) & fixed or mine & (needed | held):
+                kept.append(step)
+                needed |= set(_reads(step))
+        again = True
+        while again:  # a line whose operands are needed here anyway
+            again = False
+            for name, step in cheap.items():
+                if walk_of[name] < n and At(name) in needed and step not in kept and set(_reads(step)) <= needed:
+                    kept.append(step)
+                    again = True
+        own = {At(t) for s in kept for t in s.targets}
+        held |= {a for a in needed - own if not (a.base in walk_of and a.lag == 0 and walk_of[a.base] == n)}
+        found.insert(0, tuple(s for s in program.steps if s in kept))
+    return found

@@ -79,9 +79,9 @@ def test_kernels_agree_with_the_reference(name: str, kind: str, dtype: str) -> N
 @pytest.mark.long
 @pytest.mark.parametrize(("name", "kind", "dtype"), CASES)
 def test_kernels_agree_at_every_size(name: str, kind: str, dtype: str) -> None:
-    agree(name, kind, dtype, TIMES[:6], EDGES, 9)
+    agree(name, kind, dtype, TIMES[:6], EDGES, 27)
     for k, T in enumerate(TIMES[6:]):
-        agree(name, kind, dtype, [T], EDGES[k::7][:3], 3)
+        agree(name, kind, dtype, [T], EDGES[k::7][:3], 9)
 
 
 @pytest.mark.parametrize(("name", "kind", "dtype"), [("gilr", "backward", "float32"), ("against", "forward", "float64")])

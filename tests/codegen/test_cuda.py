@@ -231,13 +231,13 @@ def test_nvcc_takes_it_and_spills_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["gilr", "gilr_lstm", "order_two", "sru"])
 def test_nvcc_takes_it_everywhere(name: str, precision: str, arch: str, tmp_path: Path) -> None:
-    """Nothing is spilled on sm_90; elsewhere, a few registers around the slow paths of a division of doubles."""
-    assert compile_all(forward_and_backward(CELLS[name]), precision, arch, tmp_path) <= (0 if arch == "sm_90" else 32)
+    """And nothing is spilled."""
+    assert compile_all(forward_and_backward(CELLS[name]), precision, arch, tmp_path) == 0
 
 
 @needs_nvcc
 @pytest.mark.long
 @pytest.mark.parametrize("name", CELLS)
 def test_nvcc_takes_every_program(name: str, tmp_path: Path) -> None:
-    """Two steps are always held, so that derivatives of derivatives may spill a few registers."""
-    assert compile_all(programs_of(CELLS[name]), "float32", "sm_90", tmp_path) <= 64
+    """Two steps are always held, so that derivatives of derivatives of coupled states may spill a few registers."""
+    assert compile_all(programs_of(CELLS[name]), "float32", "sm_90", tmp_path) <= (128 if name == "spiral" else 0)
