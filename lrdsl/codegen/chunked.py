@@ -54,6 +54,11 @@ class WalkView:
     totals: tuple[tuple[str, str], ...]
 
     @property
+    def rows(self) -> tuple[Store, ...]:
+        """Where it writes."""
+        return (*self.stores, *(s for _, stores in self.pushes for s in stores))
+
+    @property
     def boundary(self) -> bool:
         """Whether a boundary changes anything in it."""
         return bool(self.registers or self.sums or self.tails)

@@ -132,7 +132,7 @@ def view(kernel: Kernel) -> View:
         tuple((field[s.name], names[s.sample]) for s in program.sums),
         sum(r.depth for r in registers) + len(windows) + 2 * len(program.sums), reverse,
         "a.T - 1" if reverse else "0", "--t" if reverse else "++t", "a.T - 1 - s" if reverse else "s",
-        "t + 1" if reverse else "t", "t" if reverse else "t + 1", "t - 1" if reverse else "t + 1", _inside(kernel),
+        "t + 1" if reverse else "t", "t" if reverse else "t + 1", "-" if reverse else "+", _inside(kernel),
         kernel.fold, kernel.ahead, kernel.block, chunks)
 
 

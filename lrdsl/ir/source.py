@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..errors import ShapeMismatch
 from .program import Program
 
 SlotKind = Literal["sequence", "vector", "edge", "keep", "sum", "final", "crossing", "reset"]
@@ -41,6 +42,7 @@ class Slot:
 SIZES = ("B", "T", "C")
 OUTPUTS: tuple[SlotKind, ...] = ("keep", "sum", "final", "crossing")
 RESET = ".reset"  # no name of a user's
+CHANNELS_AT_MOST = 1 << 31
 CHANNELS = 32  # a warp's lanes stand side by side in memory
 TICKET = 16  # bytes at the start of scratch memory: how many blocks have begun
 
@@ -91,7 +93,10 @@ class Source:
     messages: int = 0
 
     def extent(self, B: int, T: int, C: int) -> Extent:
-        """Blocks, parts and scratch memory of a call on T >= 1 steps of B * C channels."""
+        """Blocks, parts and scratch memory of a call on T >= 1 steps of B * C channels. Raises ShapeMismatch."""
+        if self.target == "cuda" and B * C >= CHANNELS_AT_MOST:
+            raise ShapeMismatch(f"{self.entry} on (B, T, C) = ({B}, {T}, {C}): a kernel counts its B * C channels with 31 bits",
+                                None, "split the batch")
         if not self.chunk:
             return Extent(-(-B * C // max(self.block, 1)))
         rows, chunks = -(-B * C // CHANNELS), -(-T // self.chunk)

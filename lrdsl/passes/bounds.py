@@ -64,8 +64,16 @@ def _power(base: Interval, n: int) -> Interval:
         return UNKNOWN
     lo, hi = sorted((abs(base[0]), abs(base[1])))
     if n % 2:
-        return base[0] ** n, base[1] ** n
-    return (0.0 if base[0] <= 0 <= base[1] else lo ** n), hi ** n
+        return _raised(base[0], n), _raised(base[1], n)
+    return (0.0 if base[0] <= 0 <= base[1] else _raised(lo, n)), _raised(hi, n)
+
+
+def _raised(x: float, n: int) -> float:
+    """x to the power n, infinite beyond the largest number."""
+    try:
+        return float(x ** n)
+    except OverflowError:
+        return math.copysign(math.inf, x) if n % 2 else math.inf
 
 
 def _call(name: str, expr: Any, parts: list[Interval]) -> Interval:

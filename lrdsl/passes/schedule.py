@@ -80,14 +80,14 @@ def _calls(program: Program) -> int:
 
 def _chunks(program: Program, dtype: str, reads: int) -> Chunks:
     """As many steps a warp as its registers hold, and at least as many as are read back."""
-    found, size = walks(program), 2 if dtype == "float64" else 1
+    loose = tuple(scan for scan, small in contracts(program).items() if not small)
+    found, size = walks(program, loose), 2 if dtype == "float64" else 1
     held = max([reads, *(len(w.held) + sum(e.depth for e in w.registers) for w in found)])
     always = len(program.vectors) + len(program.sums) + sum(e.depth for e in program.registers if e.crossing)
     steps, at_once = next(((n, blocks) for n, blocks, room in (
         (16, 2, HELD_OF_128), (12, 2, HELD_OF_128), (8, 2, HELD_OF_128), (6, 2, HELD_OF_128), (8, 1, HELD_OF_255),
         (6, 1, HELD_OF_255), (4, 1, HELD_OF_255), (3, 1, HELD_OF_255)) if (n * held + always) * size <= room), (2, 1))
     steps = max([steps, *(e.depth for w in found for e in w.tails)])
-    loose = tuple(scan for scan, small in contracts(program).items() if not small)
     return Chunks(WARPS, steps, at_once, found, loose)
 
 

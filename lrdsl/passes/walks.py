@@ -17,6 +17,7 @@ from ..ir.kernel import Walk
 from ..ir.program import Edge, Let, Program, Scan, Step
 from ..ir.symbols import At, samples
 
+FAR = 16  # steps that are kept of one sequence: each warp must have as many, and registers for them
 MOST = 12  # walks; beyond them lines read each other's past in a circle
 
 
@@ -25,11 +26,18 @@ def hindrance(program: Program) -> str:
     for step in program.steps:
         if isinstance(step, Scan) and (len(step.targets) > 1 or step.order > 1):
             return f"the recurrence of {', '.join(step.targets)} is {step.structure}"
+    far = max([0, *(e.depth for e in program.registers)])
+    if far > FAR:
+        return f"it keeps {far} steps of what it computes"
     return "" if walks(program) else "its lines read each other's past in a circle"
 
 
-def walks(program: Program) -> tuple[Walk, ...]:
-    """The walks in order; none where a Program cannot be laid out so."""
+def walks(program: Program, loose: tuple[Scan, ...] = ()) -> tuple[Walk, ...]:
+    """The walks in order; none where a Program cannot be laid out so.
+
+    loose: scans that may be replayed before the walk that solves them: what their lines read of registers that run in that walk
+    is held as well.
+    """
     pushes = _pushes(program)
     pushed = {n for names in pushes.values() for n in names}
     program = replace(program, steps=tuple(s for s in program.steps if not pushed & set(s.targets)),
@@ -57,6 +65,7 @@ def walks(program: Program) -> tuple[Walk, ...]:
     for n in range(count):
         defined = _defined(program, n, walk_of, lines[: n + 1])
         later = dict.fromkeys(a for m in range(n + 1, count) for a in needs[m] if a not in _own(lines[m], runs[m]))
+        later |= dict.fromkeys(a for m in range(n + 1, count) for a in _replayed(lines[m], loose))
         found.append(Walk(lines[n], tuple(runs[n]), sums[n], tuple(tails[n]), ends[n],
                           tuple(a for a in later if a in defined)))
     return tuple(found)
@@ -106,6 +115,18 @@ def _first_walks(program: Program) -> dict[str, int] | None:
 
 def _reads(step: Step) -> list[At]:
     return [a for e in step.exprs for a in samples(e)]
+
+
+def _replayed(lines: tuple[Step, ...], loose: tuple[Scan, ...]) -> list[At]:
+    """What the loose scans of a walk read that no Let of the walk computes."""
+    lets = {s.target: s for s in lines if isinstance(s, Let)}
+    todo, found = [a for s in lines if isinstance(s, Scan) and s in loose for a in _reads(s)], dict[At, None]()
+    for a in todo:
+        if a.lag == 0 and a.base in lets:
+            todo += _reads(lets[a.base])
+        else:
+            found[a] = None
+    return list(found)
 
 
 def _own(lines: tuple[Step, ...], runs: list[Edge]) -> set[At]:

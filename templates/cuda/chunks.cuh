@@ -7,6 +7,10 @@
 // a chunk applies the transitions of its group before it, in order, to the state that the group began with. So the order of
 // all operations, and with it every bit of the result, is the same in each run, whoever is first.
 
+template <bool IS> struct All {  // whether all steps and lanes of a block are there, known when a walk is compiled
+  static constexpr bool of = IS;
+};
+
 struct alignas(16) Word {
   unsigned x, y, z, flag;
 };
@@ -62,23 +66,24 @@ LR_INLINE V power_of_two(int n) { return __uint_as_float((unsigned)(n < 128 ? n 
 LR_INLINE Word told_state(V h) { return word(h, 0, 0, STATE); }
 
 // What a stretch of steps makes of a state h: a h + b; or b alone, where a boundary has cut off what came before.
-// most: no state on the way is larger than most * (1 + |h|). Kept only where |a| may exceed 1. Sums and products are fused by
+// No state on the way is larger than `most` |h| + `rest`. Kept only where |a| may exceed 1. Sums and products are fused by
 // name, because chunks that decide by the same numbers must have computed the same bits.
 struct Stretch {
-  V a, b, most;
+  V a, b, most, rest;
   bool cut;
   LR_INLINE V operator()(V h) const { return cut ? b : lr_fma(a, h, b); }
-  LR_INLINE V size() const { return lr_abs(a) + lr_abs(b); }
+  LR_INLINE void grow() { most += lr_abs(a), rest += lr_abs(b); }
   LR_INLINE void boundary(V edge) { a = 0, b = edge, cut = true; }
-  LR_INLINE void step(V A, V rest) { b = lr_fma(A, b, rest), a = A * a; }
+  LR_INLINE void step(V A, V B) { b = lr_fma(A, b, B), a = A * a; }
   LR_INLINE void then(const Stretch &later) {
-    most = lr_fma(later.most, 1 + size(), most);
+    rest = rest + lr_fma(later.most, lr_abs(b), later.rest), most = lr_fma(later.most, lr_abs(a), most);
     b = later(b), cut = cut || later.cut;
     a = cut ? 0 : later.a * a;
   }
-  LR_INLINE bool overflows(V h, V limit = LR_LIMIT) const { return !(most * (1 + lr_abs(h)) < limit); }  // or may; nan does
+  LR_INLINE void round_up() { most = power_of_two(exponent(most)), rest = power_of_two(exponent(rest)); }
+  LR_INLINE bool overflows(V h, V limit = LR_LIMIT) const { return !(lr_fma(most, lr_abs(h), rest) < limit); }  // or may
 };
-LR_INLINE Stretch unmoved() { return {1, 0, 0, false}; }
+LR_INLINE Stretch unmoved() { return {1, 0, 0, 0, false}; }
 
 // Where a thread stands. words: of this row of 32 channels and this lane in chunk 0; `apart` words from chunk to chunk.
 struct Place {
@@ -92,17 +97,20 @@ struct Place {
 
 // What the W warps of a block tell each other, a lane each channel.
 template <int W> struct Board {
-  V a[W][32], b[W][32], most[W][32], state[32];
+  V a[W][32], b[W][32], most[W][32], rest[W][32], state[32];
   unsigned flag[W][32];
-  LR_INLINE void put(int w, int x, const Stretch &s) { a[w][x] = s.a, b[w][x] = s.b, most[w][x] = s.most, flag[w][x] = s.cut; }
-  LR_INLINE Stretch get(int w, int x) const { return {a[w][x], b[w][x], most[w][x], flag[w][x] != 0}; }
+  LR_INLINE void put(int w, int x, const Stretch &s) {
+    a[w][x] = s.a, b[w][x] = s.b, most[w][x] = s.most, rest[w][x] = s.rest, flag[w][x] = s.cut;
+  }
+  LR_INLINE Stretch get(int w, int x) const { return {a[w][x], b[w][x], most[w][x], rest[w][x], flag[w][x] != 0}; }
 };
 
 LR_INLINE void tell_transition(Word *at, const Stretch &s) {
 #if LR_DOUBLE
   if (!s.cut) tell(at + 32, word(s.a, 0, 0, TRANSITION));
 #endif
-  tell(at, word(s.b, s.a, exponent(s.most), s.cut ? CUT : TRANSITION));
+  const unsigned sizes = (unsigned)exponent(s.rest) << 16 | (exponent(s.most) & 0xffff);
+  tell(at, word(s.b, s.a, sizes, s.cut ? CUT : TRANSITION));
 }
 
 // A message on its way: hear, and where the chunk has not told yet, hear again.
@@ -125,7 +133,8 @@ struct Message {
       listen(at);
     }
     const bool cut = w.flag != TRANSITION;
-    return {cut ? 0 : a(), first(w), w.flag == STATE ? 0 : power_of_two((int)w.z), cut};
+    if (w.flag == STATE) return {0, first(w), 0, lr_abs(first(w)), true};
+    return {cut ? 0 : a(), first(w), power_of_two((short)w.z), power_of_two((int)w.z >> 16), cut};
   }
 };
 LR_INLINE V state_of(const Word *at) {
@@ -183,7 +192,7 @@ LR_INLINE V state_before(const Place &at, Board<W> &board, int slot, const Stret
       whole.then(next);
     }
     if (!at.last() && !tells_state) tell_transition(at.of(at.chunk, slot), whole);
-    if (LOOSE) whole.most = power_of_two(exponent(whole.most));  // as it was told
+    if (LOOSE) whole.round_up();  // as it was told
   }
   __syncthreads();
   const Stretch upto = board.get(w, x);  // which leaves the place to this warp's next message

@@ -183,6 +183,18 @@ def test_products_that_overflow_are_not_used(dtype: str, reset: str) -> None:
     assert np.isinf(states).any() == (reset == "none") and (states[:, :, ::2] > 1e30).any() == (reset == "none")
 
 
+@pytest.mark.parametrize("size", [1.0, 1e12, 1e25])
+def test_large_numbers_alone_make_no_chunk_wait(size: float) -> None:
+    """A state near 1e25 is far from overflowing where coefficients are below 1: no chunk goes through its warps in order."""
+    [program] = programs(lr.cells.linear_scan, ["forward"])
+    made, T = emulator(program, "float32", "chunked"), 3000
+    b = size * np.random.default_rng(0).normal(size=(1, T, 1, 33))
+    problem = Problem(program, T, B=1, C=33, edges="constant", reset="none", given={"a": np.full((1, T, 1, 33), 0.99), "b": b})
+    counts = made.run(problem.lay_out(1, 33, "plain", "float32", made.source.extent(1, T, 33).parts).values)
+    blocks = made.source.extent(1, T, 33).grid
+    assert counts.barriers == 6 * blocks
+
+
 def grow(made: Emulator, launches: int) -> None:
     """Coefficients of all sizes, which bring products and states near the largest number, under an adverse schedule."""
     schedule = Schedule("random", "starved", resident=8, preempt=20, weak=True, seed=1, seconds=20)
@@ -210,7 +222,7 @@ def test_who_decides_by_other_numbers_waits_for_ever() -> None:
     """Rounded twice: what these kernels once did wrong."""
     [program] = programs(lr.cells.linear_scan, ["forward"])
     source = source_of(program, "cuda", "float32", strategy="chunked")
-    once = "if (LOOSE) whole.most = power_of_two(exponent(whole.most));"
+    once = "if (LOOSE) whole.round_up();"
     told = "tell_transition(at.of(at.chunk, slot), whole);"
     assert once in source.text and told in source.text
     twice = source.text.replace(told, "{ " + once + told + " }").replace(once + "  // as it was told", "")

@@ -40,4 +40,12 @@ def awkward(cross: lr.Input, T: lr.Input, ring: lr.State, zeros: lr.Vector, load
     return ring[t]
 
 
-CELLS = {**SHARED, **{c.name: c for c in (linear_scan, sru, far, functions, awkward)}}
+@lr.cell
+def leaning(x: lr.Input, a: lr.State, b: lr.State):
+    """A recurrence that may be replayed, and reads the past of a state that is read further back as well."""
+    a[t] = sigmoid(x[t]) * a[t - 1] + x[t]
+    b[t] = x[t] * b[t - 1] + a[t - 1]
+    return b[t] + a[t - 2]
+
+
+CELLS = {**SHARED, **{c.name: c for c in (linear_scan, sru, far, functions, awkward, leaning)}}

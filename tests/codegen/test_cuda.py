@@ -25,6 +25,7 @@ from lrdsl.codegen.emit import View, emit, emit_together
 from lrdsl.codegen.environment import environment, template_directory, text
 from lrdsl.codegen.lines import Load, Register, Store, Window
 from lrdsl.compiler import adjoint_of, backward_of, plan_of, tangent_of
+from lrdsl.ir.names import c_name
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import Source
 from lrdsl.passes.schedule import schedule, schedules
@@ -170,6 +171,25 @@ def test_steps_in_flight() -> None:
     assert [ahead(linear_scan, d, 0) for d in ("float32", "float64")] == [16, 8]
     assert [ahead(SHARED["gilr_lstm"], d) for d in ("float32", "float64")] == [4, 2]
     assert ahead(functions, "float32") == 2
+
+
+def test_no_name_of_a_cell_meets_a_name_of_the_text() -> None:
+    """Every word that a kernel says is the cell's, one that no name of a cell can be, or a function of CUDA's."""
+    @lr.cell
+    def qqcell(qqx: lr.Input, qqz: lr.Input, qqh: lr.State, qqk: lr.State, qqv: lr.Vector, qqs: lr.Scalar):
+        qqg = lr.where(qqx[lr.t] > 0, lr.sigmoid(qqx[lr.t - 1]), qqs)
+        qqh[lr.t] = qqg * qqh[lr.t - 1] + qqz[lr.t + 1] * qqv
+        qqk[lr.t] = qqx[lr.t] * qqk[lr.t - 1] + qqh[lr.t - 2]
+        qqy = qqh[lr.t] * qqk[lr.t - 1]
+        return qqy
+
+    said: set[str] = set()
+    for program in forward_and_backward(qqcell):
+        for source in sources(program):
+            kernel = re.sub(r'//.*|"C"|#\w+|(?s:struct Args.*?\};)', "", source.text[source.text.index("\nnamespace"):])
+            said |= set(re.findall(r"(?<![\w.])[A-Za-z_]\w*", kernel))
+    ours = {w for w in said if "qq" not in w and c_name(w, set()) == w}
+    assert ours <= {"atomicAdd", "__syncthreads", "unroll"}, ours
 
 
 def test_steps_of_a_chunk() -> None:

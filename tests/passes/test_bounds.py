@@ -65,6 +65,16 @@ def test_every_value_lies_in_its_interval(expr: sp.Expr) -> None:
         assert (values >= lo - 1e-12).all() and (values <= hi + 1e-12).all()
 
 
+def test_powers_beyond_the_largest_number() -> None:
+    @lr.cell
+    def huge(x: lr.Input, h: lr.State):
+        s = 1e200 * lr.sigmoid(x[t])
+        h[t] = s ** 2 * h[t - 1] + s ** 3
+        return h[t]
+
+    assert bounded(huge) == [False] and interval(X ** 3, {X: (-1e200, 1e200)}) == UNKNOWN
+
+
 def test_what_is_unknown_stays_so() -> None:
     assert interval(X, {}) == UNKNOWN and interval(X * 0.5, {}) == UNKNOWN and interval(f.exp(X), {})[0] == 0
     assert interval(f.sigmoid(X) * 2 - 1, {}) == (-1, 1)

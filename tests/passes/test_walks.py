@@ -70,6 +70,28 @@ def test_coupled_states_and_orders_are_not_cut() -> None:
     assert strategies(plan_of(CELLS["rotation"].spec).programs[0], "cuda") == ("serial",)
 
 
+def test_what_is_read_far_back_is_not_cut() -> None:
+    """Each warp would have to hold as many steps: registers run out, and so do the bits that say where a boundary is."""
+    def product(k: int) -> Program:
+        @lr.cell
+        def far(x: lr.Input, h: lr.State):
+            h[t] = 0.5 * h[t - 1] + x[t] * x[t - k]
+            return h[t]
+
+        return backward_of(plan_of(far.spec).programs[0])
+
+    assert not hindrance(product(16)) and hindrance(product(17)) == "it keeps 17 steps of what it computes"
+    chunks = schedule(product(16), "cuda", "float64", "chunked").chunks
+    assert chunks and chunks.steps == 16
+
+
+def test_what_a_replay_reads_is_held() -> None:
+    program = plan_of(CELLS["leaning"].spec).programs[0]
+    loose = tuple(s for s in program.steps if isinstance(s, Scan) and s.targets == ("b",))
+    held = [a for w in walks(program, loose) for a in w.held]
+    assert At("a", -1) in held and At("a", -1) not in [a for w in walks(program) for a in w.held]
+
+
 def check(program: Program, found: tuple[Walk, ...]) -> None:
     """What every walk reads is loaded, held, run in it, or computed before it in the walk; all is computed, sums in time."""
     pushed = {n for w in found for _, names in w.pushes for n in names}

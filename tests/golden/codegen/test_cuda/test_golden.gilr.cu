@@ -216,6 +216,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) gilr_digest_chunked(const A
   const unsigned i = live ? row * 32 + lane : channels - 1;
   const Index b = i / (unsigned)a.C, c = i % (unsigned)a.C;
   const Index chunk = ticket / rows, s0 = chunk * 128 + warp * 16;
+  const Index t0 = s0;
   const int n = s0 >= a.T ? 0 : a.T - s0 < 16 ? (int)(a.T - s0) : 16;  // steps of this warp
   const Place place = {chunk, (a.T + 127) / 128, warp, lane,
                        (Word *)(a.scratch + 16) + (Index)row * 32 + lane, (Index)rows * 32};
@@ -238,55 +239,77 @@ extern "C" __global__ void __launch_bounds__(256, 2) gilr_digest_chunked(const A
 
   // Read: all steps at once. Where there are fewer, the last one stands in for those that are missing.
   Loads at[16];
+  unsigned crossed = 0;  // bit k: there is a boundary before step s0 + k
   if (!a.reset && s0 + 16 <= a.T) {
+    const real *gate_x_row = a.x_maps + b * a.x_maps_batch + t0 * a.x_maps_time + c;
+    const real *impulse_x_row = a.x_maps + b * a.x_maps_batch + a.C + t0 * a.x_maps_time + c;
 #pragma unroll
-    for (int k = 0; k < 16; ++k) at[k] = load(s0 + k, Boundaries());
+    for (int k = 0; k < 16; ++k) {
+      at[k].gate_x = get(gate_x_row);
+      gate_x_row += a.x_maps_time;
+      at[k].impulse_x = get(impulse_x_row);
+      impulse_x_row += a.x_maps_time;
+    }
   } else {
 #pragma unroll
     for (int k = 0; k < 16; ++k) at[k] = load(s0 + k < a.T ? s0 + k : a.T - 1, reset);
-  }
-  unsigned crossed = 0;  // bit k: there is a boundary before step s0 + k
 #pragma unroll
-  for (int k = 0; k < 16; ++k) crossed |= k < n && at[k].crossed ? 1u << k : 0;
+    for (int k = 0; k < 16; ++k) crossed |= k < n && at[k].crossed ? 1u << k : 0;
+  }
+  // Most chunks are whole and without a boundary: for them each walk is compiled without the tests.
+  const bool whole = !a.reset && (chunk + 1) * 128 <= a.T && (row + 1) * 32 <= channels;
   Held held[16];
   Stretch h_upto = unmoved();
 
   {  // walk 1
+    const auto walk = [&](auto all) {
 #pragma unroll
-    for (int k = 0; k < 16; ++k) {
-      const bool there = k < n;
-      if (crossed >> k & 1) {
-        h_upto.boundary(h_edge_beyond.at(0));
+      for (int k = 0; k < 16; ++k) {
+        const bool there = all.of || k < n;
+        if (!all.of && crossed >> k & 1) {
+          h_upto.boundary(h_edge_beyond.at(0));
+        }
+        const V gate_x = at[k].gate_x;
+        const V impulse_x = at[k].impulse_x;
+        const V gate = gate_x + gate_bias;
+        const V g = lr_sigmoid(gate);
+        const V impulse = impulse_x + impulse_bias;
+        const V i_ = lr_tanh(impulse);
+        if (there) h_upto.step(g, i_*(1.0f - g));
+        held[k].g = g;
+        held[k].i_ = i_;
       }
-      const V gate_x = at[k].gate_x;
-      const V impulse_x = at[k].impulse_x;
-      const V gate = gate_x + gate_bias;
-      const V g = lr_sigmoid(gate);
-      const V impulse = impulse_x + impulse_bias;
-      const V i_ = lr_tanh(impulse);
-      if (there) h_upto.step(g, i_*(1.0f - g));
-      held[k].g = g;
-      held[k].i_ = i_;
-    }
+    };
+    if (whole)
+      walk(All<true>());
+    else
+      walk(All<false>());
   }
 
   {  // walk 2
     V h_prev = state_before<8, false>(place, board, 0, h_upto, h_start_beyond, Unneeded());
+    real *to_h_row = a.h + b * a.h_batch + t0 * a.h_time + c;
+    const auto walk = [&](auto all) {
 #pragma unroll
-    for (int k = 0; k < 16; ++k) {
-      const bool there = k < n;
-      if (crossed >> k & 1) {
-        h_prev = h_edge_beyond.at(0);
+      for (int k = 0; k < 16; ++k) {
+        const bool there = all.of || k < n;
+        if (!all.of && crossed >> k & 1) {
+          h_prev = h_edge_beyond.at(0);
+        }
+        const V g = held[k].g;
+        const V i_ = held[k].i_;
+        const V h = g*h_prev + i_*(1.0f - g);
+        h_prev = there ? h : h_prev;
+        if ((all.of || live) && there) {
+          put(to_h_row, h);
+        }
+        to_h_row += a.h_time;
       }
-      const V g = held[k].g;
-      const V i_ = held[k].i_;
-      const V h = g*h_prev + i_*(1.0f - g);
-      h_prev = there ? h : h_prev;
-      const Index s = s0 + k, t = s;
-      if (live && there) {
-        put(a.h + b * a.h_batch + t * a.h_time + c, h);
-      }
-    }
+    };
+    if (whole)
+      walk(All<true>());
+    else
+      walk(All<false>());
     if (n && s0 + n == a.T) {  // what is held in the end
       if (live) put(a.h_final + b * a.C + c, h_prev);
     }
@@ -495,6 +518,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) gilr_backward_digest_chunke
   const unsigned i = live ? row * 32 + lane : channels - 1;
   const Index b = i / (unsigned)a.C, c = i % (unsigned)a.C;
   const Index chunk = ticket / rows, s0 = chunk * 64 + warp * 8;
+  const Index t0 = a.T - 1 - s0;
   const int n = s0 >= a.T ? 0 : a.T - s0 < 8 ? (int)(a.T - s0) : 8;  // steps of this warp
   const Place place = {chunk, (a.T + 63) / 64, warp, lane,
                        (Word *)(a.scratch + 16) + (Index)row * 32 + lane, (Index)rows * 32};
@@ -526,72 +550,102 @@ extern "C" __global__ void __launch_bounds__(256, 2) gilr_backward_digest_chunke
 
   // Read: all steps at once. Where there are fewer, the last one stands in for those that are missing.
   Loads at[8];
+  unsigned crossed = 0;  // bit k: there is a boundary before step s0 + k
   if (!a.reset && s0 + 9 <= a.T) {
+    const real *gate_x_row = a.x_maps + b * a.x_maps_batch + t0 * a.x_maps_time + c;
+    const real *impulse_x_row = a.x_maps + b * a.x_maps_batch + a.C + t0 * a.x_maps_time + c;
+    const real *h_grad_row = a.h_grad + b * a.h_grad_batch + t0 * a.h_grad_time + c;
+    const real *h_prev_row = a.h + b * a.h_batch + (t0 - 1) * a.h_time + c;
 #pragma unroll
-    for (int k = 0; k < 8; ++k) at[k] = load(s0 + k, Boundaries());
+    for (int k = 0; k < 8; ++k) {
+      at[k].gate_x = get(gate_x_row);
+      gate_x_row -= a.x_maps_time;
+      at[k].impulse_x = get(impulse_x_row);
+      impulse_x_row -= a.x_maps_time;
+      at[k].h_grad = get(h_grad_row);
+      h_grad_row -= a.h_grad_time;
+      at[k].h_prev = get(h_prev_row);
+      h_prev_row -= a.h_time;
+    }
   } else {
 #pragma unroll
     for (int k = 0; k < 8; ++k) at[k] = load(s0 + k < a.T ? s0 + k : a.T - 1, reset);
-  }
-  unsigned crossed = 0;  // bit k: there is a boundary before step s0 + k
 #pragma unroll
-  for (int k = 0; k < 8; ++k) crossed |= k < n && at[k].crossed ? 1u << k : 0;
+    for (int k = 0; k < 8; ++k) crossed |= k < n && at[k].crossed ? 1u << k : 0;
+  }
+  // Most chunks are whole and without a boundary: for them each walk is compiled without the tests.
+  const bool whole = !a.reset && (chunk + 1) * 64 <= a.T && (row + 1) * 32 <= channels;
   Held held[8];
   Stretch back_h_upto = unmoved();
 
   {  // walk 1
+    const auto walk = [&](auto all) {
 #pragma unroll
-    for (int k = 0; k < 8; ++k) {
-      const bool there = k < n;
-      if (crossed >> k & 1) {
-        back_h_upto.boundary(zeros.at(0));
+      for (int k = 0; k < 8; ++k) {
+        const bool there = all.of || k < n;
+        if (!all.of && crossed >> k & 1) {
+          back_h_upto.boundary(zeros.at(0));
+        }
+        const V gate_x = at[k].gate_x;
+        const V impulse_x = at[k].impulse_x;
+        const V h_grad = at[k].h_grad;
+        const V gate = gate_x + gate_bias;
+        const V g = lr_sigmoid(gate);
+        const V impulse = impulse_x + impulse_bias;
+        const V i_ = lr_tanh(impulse);
+        if (there) back_h_upto.step(g, g*h_grad);
+        held[k].g = g;
+        held[k].i_ = i_;
       }
-      const V gate_x = at[k].gate_x;
-      const V impulse_x = at[k].impulse_x;
-      const V h_grad = at[k].h_grad;
-      const V gate = gate_x + gate_bias;
-      const V g = lr_sigmoid(gate);
-      const V impulse = impulse_x + impulse_bias;
-      const V i_ = lr_tanh(impulse);
-      if (there) back_h_upto.step(g, g*h_grad);
-      held[k].g = g;
-      held[k].i_ = i_;
-    }
+    };
+    if (whole)
+      walk(All<true>());
+    else
+      walk(All<false>());
   }
 
   {  // walk 2
     V back_h_next = state_before<8, false>(place, board, 0, back_h_upto, h_final_grad_beyond, Unneeded());
+    real *to_d_x_maps_0_row = a.d_x_maps + b * a.d_x_maps_batch + t0 * a.d_x_maps_time + c;
+    real *to_d_x_maps_1_row = a.d_x_maps + b * a.d_x_maps_batch + a.C + t0 * a.d_x_maps_time + c;
+    const auto walk = [&](auto all) {
 #pragma unroll
-    for (int k = 0; k < 8; ++k) {
-      const bool there = k < n;
-      if (crossed >> k & 1) {
-        back_h_next_crossing += back_h_next;
-        back_h_next = zeros.at(0);
+      for (int k = 0; k < 8; ++k) {
+        const bool there = all.of || k < n;
+        if (!all.of && crossed >> k & 1) {
+          back_h_next_crossing += back_h_next;
+          back_h_next = zeros.at(0);
+        }
+        const V g = held[k].g;
+        const V h_grad = at[k].h_grad;
+        const V i_ = held[k].i_;
+        const V h_prev = at[k].h_prev;
+        const V back_h = g*back_h_next + g*h_grad;
+        const V d_h = back_h_next + h_grad;
+        const V v = 1.0f - g;
+        const V d_i = d_h*v;
+        const V d_impulse = d_i*(1.0f - i_*i_);
+        const V d_g = d_h*(h_prev - i_);
+        const V d_gate = d_g*g*v;
+        const V d_gate_x = d_gate;
+        const V d_impulse_x = d_impulse;
+        const V d_gate_bias_t = d_gate;
+        const V d_impulse_bias_t = d_impulse;
+        back_h_next = there ? back_h : back_h_next;
+        d_gate_bias_total += there ? d_gate_bias_t : 0;
+        d_impulse_bias_total += there ? d_impulse_bias_t : 0;
+        if ((all.of || live) && there) {
+          put(to_d_x_maps_0_row, d_gate_x);
+          put(to_d_x_maps_1_row, d_impulse_x);
+        }
+        to_d_x_maps_0_row -= a.d_x_maps_time;
+        to_d_x_maps_1_row -= a.d_x_maps_time;
       }
-      const V g = held[k].g;
-      const V h_grad = at[k].h_grad;
-      const V i_ = held[k].i_;
-      const V h_prev = at[k].h_prev;
-      const V back_h = g*back_h_next + g*h_grad;
-      const V d_h = back_h_next + h_grad;
-      const V v = 1.0f - g;
-      const V d_i = d_h*v;
-      const V d_impulse = d_i*(1.0f - i_*i_);
-      const V d_g = d_h*(h_prev - i_);
-      const V d_gate = d_g*g*v;
-      const V d_gate_x = d_gate;
-      const V d_impulse_x = d_impulse;
-      const V d_gate_bias_t = d_gate;
-      const V d_impulse_bias_t = d_impulse;
-      back_h_next = there ? back_h : back_h_next;
-      d_gate_bias_total += there ? d_gate_bias_t : 0;
-      d_impulse_bias_total += there ? d_impulse_bias_t : 0;
-      const Index s = s0 + k, t = a.T - 1 - s;
-      if (live && there) {
-        put(a.d_x_maps + b * a.d_x_maps_batch + t * a.d_x_maps_time + c, d_gate_x);
-        put(a.d_x_maps + b * a.d_x_maps_batch + a.C + t * a.d_x_maps_time + c, d_impulse_x);
-      }
-    }
+    };
+    if (whole)
+      walk(All<true>());
+    else
+      walk(All<false>());
     if (n && s0 + n == a.T) {  // what is held in the end
       if (reset.at(0)) {
         back_h_next_crossing += back_h_next;
