@@ -16,7 +16,7 @@ from .walks import hindrance, walks
 
 # A CUDA thread keeps up to 16 steps of loads in flight: a large GPU wants 128 bytes of them a thread, which has 255 registers
 # for everything. As many steps are written out in a row; the functions called there must fit the instruction cache.
-IN_FLIGHT, IN_A_ROW = 48, 64
+IN_FLIGHT, IN_A_ROW = 40, 64
 
 # serial needs a channel for each of the threads that fill a large GPU, 132 multiprocessors' worth; chunked finds them in time
 # as well, but pays for what chunks say to each other, and has nothing to cut in short sequences.
