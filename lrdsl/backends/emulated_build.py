@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 import re
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import BackendUnavailable, InternalError, ToolchainError
+from ..errors import BackendUnavailable
+from ..files import templates
 from ..ir.source import Source
 from . import cache, native
 
@@ -42,18 +40,14 @@ extern "C" __attribute__((visibility("default"))) const EmuModule emu_module = {
 """
 
 
-def templates() -> Path:
-    """The C++ of the emulator: in `lrdsl/templates` in a wheel, in `templates` beside the package in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    for place in (package / "templates", package.parent / "templates"):
-        if (place / "emulated").is_dir():
-            return place / "emulated"
-    raise InternalError("templates", f"neither {package / 'templates'} nor {package.parent / 'templates'} holds the emulator")
+def folder() -> Path:
+    """The C++ of the emulator."""
+    return templates() / "emulated"
 
 
 @functools.cache
 def _file(name: str) -> str:
-    return (templates() / name).read_text(encoding="utf-8")
+    return (folder() / name).read_text(encoding="utf-8")
 
 
 @functools.cache
@@ -65,20 +59,20 @@ def _is_clang(path: str, _: str) -> bool:
 def _command() -> tuple[list[str], list[str]]:
     """The compiler, and what makes of a machine's code another machine's: the parts of a key beside text and flags."""
     command = native.compiler()
-    identity = native._identity(command[0])
+    identity = native.identity(command[0])
     if not any(said.startswith(("-march=", "-mcpu=")) for said in command):
         command = [*command, "-march=native"]
-    return command, [*command, identity, native._machine()]
+    return command, [*command, identity, native.machine()]
 
 
 def runtime(place: Path) -> Path:
     """The shared object of the runtime, from the cache or compiled now."""
     command, known = _command()
-    texts = [path.read_text(encoding="utf-8") for path in sorted(templates().iterdir()) if path.name != "cuda.h"]
+    texts = [path.read_text(encoding="utf-8") for path in sorted(folder().iterdir()) if path.name != "cuda.h"]
     key = cache.key([*texts, *known, *COMMON, *RUNTIME])
-    link = [f"-I{templates()}", "-", "-lpthread", "-Wl,--no-undefined", f"-Wl,-soname,lrdsl-{key}.so"]
+    link = [f"-I{folder()}", "-", "-lpthread", "-Wl,--no-undefined", f"-Wl,-soname,lrdsl-{key}.so"]
     found = cache.find(place, key + ".so")
-    return found or cache.put(place, key + ".so", _compile([*command, *COMMON, *RUNTIME, "-x", "c++", *link],
+    return found or cache.put(place, key + ".so", native.compiled([*command, *COMMON, *RUNTIME, "-x", "c++", *link],
                                                            '#include "runtime.cpp"\n', "emulator"))
 
 
@@ -93,20 +87,7 @@ def module(source: Source, runtime: Path) -> Path:
     # The module names the runtime by its soname, and finds it because it is loaded.
     link = ["-x", "c++", "-", "-x", "none", str(runtime), "-lm", "-lgcc", "-lc", "-Wl,-z,now", "-Wl,--no-undefined"]
     place = runtime.parent
-    return cache.find(place, name) or cache.put(place, name, _compile([*command, *flags, *link], text, source.entry))
-
-
-def _compile(command: Sequence[str], text: str, name: str) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="lrdsl-") as work:
-        product = Path(work, f"{name}.so")
-        done = subprocess.run([*command, "-o", str(product)], input=text, capture_output=True, check=False, cwd=work,
-                              encoding="utf-8", errors="replace", env={**os.environ, "LC_ALL": "C"})
-        if done.returncode == 0 and product.exists():
-            return product.read_bytes()
-    fd, kept = tempfile.mkstemp(prefix=f"lrdsl-{name}-", suffix=".cpp")  # stays, for whoever reads the error
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(text)
-    raise ToolchainError([*command, kept], done.stderr or f"nothing, with exit status {done.returncode}", kept)
+    return cache.find(place, name) or cache.put(place, name, native.compiled([*command, *flags, *link], text, source.entry))
 
 
 _runtimes: dict[str, ctypes.CDLL] = {}  # by name: a module finds its runtime by it, wherever the file lies

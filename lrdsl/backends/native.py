@@ -52,7 +52,7 @@ def _command() -> list[str]:
 
 
 @functools.cache
-def _machine() -> str:
+def machine() -> str:
     """What -march=native and the C library depend on."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -65,7 +65,7 @@ def _machine() -> str:
                      *cpu])
 
 
-def _identity(path: str) -> str:
+def identity(path: str) -> str:
     """A compiler is its path and its file's state: asking for the version would take longer than a cache hit."""
     state = os.stat(path)
     return f"{os.path.realpath(path)} {state.st_size} {state.st_mtime_ns}"
@@ -76,23 +76,25 @@ def build(source: Source, place: Path | None = None) -> Path:
     command, place = _command(), place or cache.directory()
     # A cell that moves to another line is still the same code: whole lines of comment are no part of the key.
     code = "\n".join(line for line in source.text.splitlines() if not line.lstrip().startswith("//"))
-    name = cache.key([code, *command, _identity(command[0]), _machine()]) + ".so"
-    return cache.find(place, name) or cache.put(place, name, _compile(command, source))
+    name = cache.key([code, *command, identity(command[0]), machine()]) + ".so"
+    return cache.find(place, name) or cache.put(place, name, compiled([*command, "-"], source.text, source.entry))
 
 
-def _compile(command: Sequence[str], source: Source) -> bytes:
+def compiled(command: Sequence[str], text: str, name: str) -> bytes:
+    """The shared object that a compiler makes of a text, which it reads where the command says "-". Raises ToolchainError."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="lrdsl-") as work:
-        product = Path(work, f"{source.entry}.so")
-        done = subprocess.run([*command, "-", "-o", str(product)], input=source.text, capture_output=True, check=False,
+        product = Path(work, f"{name}.so")
+        done = subprocess.run([*command, "-o", str(product)], input=text, capture_output=True, check=False, cwd=work,
                               encoding="utf-8", errors="replace", env={**os.environ, "LC_ALL": "C"})
         if done.returncode == 0 and product.exists():
-            _log.info("compiled %s in %.2f s", source.entry, time.perf_counter() - start)
+            _log.info("compiled %s in %.2f s", name, time.perf_counter() - start)
             return product.read_bytes()
-    fd, kept = tempfile.mkstemp(prefix=f"lrdsl-{source.entry}-", suffix=".cpp")  # stays, for whoever reads the error
+    fd, kept = tempfile.mkstemp(prefix=f"lrdsl-{name}-", suffix=".cpp")  # stays, for whoever reads the error
     with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(source.text)
-    raise ToolchainError([*command, kept], done.stderr or f"nothing, with exit status {done.returncode}", kept)
+        file.write(text)
+    said = [kept if word == "-" else word for word in command]
+    raise ToolchainError(said, done.stderr or f"nothing, with exit status {done.returncode}", kept)
 
 
 def load(source: Source) -> Launch:

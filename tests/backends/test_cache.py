@@ -70,7 +70,7 @@ def poison() -> Iterator[bytes]:
         text = 'extern "C" int answer() { return 13; } extern "C" int creat(const char *, unsigned);\n' \
                f'static int mark = creat("{work}/ran", 0600);'
         source = probe(text)
-        data = native._compile(native._command(), source)
+        data = native.compiled([*native._command(), "-"], source.text, source.entry)
         ctypes.CDLL(str(cache.put(Path(work), "x.so", data)))
         assert Path(work, "ran").exists()  # it can
         Path(work, "ran").unlink()
@@ -92,7 +92,7 @@ def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def entry(place: Path) -> Path:
     """Where the kernel `probe` would lie."""
     command = native._command()
-    return place / (cache.key([probe().text, *command, native._identity(command[0]), native._machine()]) + ".so")
+    return place / (cache.key([probe().text, *command, native.identity(command[0]), native.machine()]) + ".so")
 
 
 def plant(folder: Path, data: bytes) -> None:
@@ -410,7 +410,7 @@ def test_the_key_changes_with_every_ingredient(tmp_path: Path, monkeypatch: pyte
     os.utime(mine, (1, 1))  # a new version of it
     native.build(probe())
     with monkeypatch.context() as m:
-        m.setattr(native, "_machine", lambda: "a processor with other instructions")
+        m.setattr(native, "machine", lambda: "a processor with other instructions")
         native.build(probe())
     with monkeypatch.context() as m:
         m.setattr(cache, "SCHEMA", cache.SCHEMA + 1)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lrdsl.backends import emulated_build
+from lrdsl.backends import emulated_build, native
 from lrdsl.backends.emulated import SCHEDULES, EmulationError, Emulator, Schedule, Sectors, load
 from lrdsl.errors import InternalError, ToolchainError
 
@@ -213,7 +213,7 @@ def test_a_text_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(command: Sequence[str], text: str, name: str) -> bytes:
         raise AssertionError(name)
 
-    monkeypatch.setattr(emulated_build, "_compile", refuse)
+    monkeypatch.setattr(native, "compiled", refuse)
     Emulator(source(body))
     with pytest.raises(AssertionError, match="small"):
         Emulator(source(f"\n{body}"))

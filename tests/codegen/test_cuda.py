@@ -22,9 +22,10 @@ from lrdsl.backends.reference import MEANING
 from lrdsl.cells import linear_scan
 from lrdsl.codegen.chunked import ChunksView, Meet, WalkView
 from lrdsl.codegen.emit import View, emit, emit_together
-from lrdsl.codegen.environment import environment, template_directory, text
+from lrdsl.codegen.environment import environment, text
 from lrdsl.codegen.lines import Load, Register, Store, Window
 from lrdsl.compiler import adjoint_of, backward_of, plan_of, tangent_of
+from lrdsl.files import templates
 from lrdsl.ir.names import c_name
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import Source
@@ -157,7 +158,7 @@ def test_arch_is_named_once() -> None:
 
 def test_templates_use_all_that_they_are_given() -> None:
     used: set[str] = set()
-    for path in sorted(template_directory().rglob("*.j2")):
+    for path in sorted(templates().rglob("*.j2")):
         tree = environment().parse(path.read_text())
         used |= {node.attr for node in tree.find_all(jinja2.nodes.Getattr)}
     for kind in (View, Load, Store, Register, Window, ChunksView, WalkView, Meet):

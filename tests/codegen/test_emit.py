@@ -14,6 +14,7 @@ import jinja2
 import pytest
 
 import lrdsl as lr
+from lrdsl import files
 from lrdsl.backends import native
 from lrdsl.codegen import environment as env
 from lrdsl.codegen.emit import _plain, emit, emit_together, view
@@ -134,10 +135,10 @@ def test_a_template_that_asks_for_what_is_not_there_fails() -> None:
 
 
 def test_templates_lie_in_the_wheel_or_beside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(env, "__file__", str(tmp_path / "lrdsl" / "codegen" / "environment.py"))
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "lrdsl" / "files.py"))
     with pytest.raises(InternalError, match="neither"):
-        env.template_directory()
+        files.templates()
     (tmp_path / "templates" / "cpu").mkdir(parents=True)
-    assert env.template_directory() == tmp_path / "templates"
+    assert files.templates() == tmp_path / "templates"
     (tmp_path / "lrdsl" / "templates" / "cpu").mkdir(parents=True)
-    assert env.template_directory() == tmp_path / "lrdsl" / "templates"
+    assert files.templates() == tmp_path / "lrdsl" / "templates"
