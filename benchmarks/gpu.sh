@@ -50,7 +50,10 @@ out=$(absolute "$out") wheels=${WHEELS:+$(absolute "$WHEELS")} python=${PY:-pyth
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 unset LRDSL_BACKEND
-[[ $device == emulated ]] && export LRDSL_BACKEND=emulated
+if [[ $device == emulated ]]; then  # no device is waiting, and a CPU takes its time
+    export LRDSL_BACKEND=emulated
+    budget=1800 limits[tests]=600
+fi
 
 if [[ -n $wheels ]]; then
     site=$(mktemp -d)

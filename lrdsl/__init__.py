@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import cells
+from . import cells, options
 from .compiler import compile  # which also gives a Cell its explain() and source()
 from .errors import (
     BackendUnavailable,
@@ -104,3 +104,6 @@ def _reserved(name: str) -> Any:
         raise NotBuilt(f"lrdsl.{name} is a reserved name, not built yet", None, "tell us that you need it")
     refuse.__name__, refuse.__doc__ = name, f"`{name}`: reserved; a call raises NotBuilt."
     return refuse
+
+
+options.configure_logs()

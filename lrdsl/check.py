@@ -71,15 +71,17 @@ class Checked:
 
     def __str__(self) -> str:
         table = [("program", "strategy", "dtype", "launches", "largest error", "bytes a step and channel")]
-        table += [(r.program, r.strategy, r.dtype, str(r.launches), f"{r.error:.1e}", f"{r.moved:.2f}, at least {r.floor}")
+        table += [(r.program, r.strategy, r.dtype, str(r.launches), f"{r.error:.1e}", f"{r.moved:.2f}, floor {r.floor}")
                   for r in self.rows]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table]
+        lines += ["", "error: difference over 1 + the channel's largest number, at most " + ", ".join(
+            f"{allowed:g} in {dtype}" for dtype, allowed in ALLOWED.items())]
         lines += [f"\nFAULT in {r.program}, {r.strategy}, {r.dtype}: {r.fault}" for r in self.rows if r.fault]
         wrong, launches = sum(bool(r.fault) for r in self.rows), sum(r.launches for r in self.rows)
         return "\n".join([*lines, "", f"{self.cell}: {wrong} of {len(self.rows)} kernels are wrong" if wrong else
                           f"{self.cell}: all {len(self.rows)} kernels agree with the definition in {launches} launches under "
-                          f"{len(SCHEDULES)} schedules, and did nothing that no kernel may do"])
+                          f"{len(SCHEDULES)} schedules, without a bad access, race or deadlock"])
 
 
 def check(cell: Cell) -> Checked:

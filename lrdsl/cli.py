@@ -127,6 +127,11 @@ def _load(path: str) -> ModuleType:
     sys.path.insert(0, str(file.resolve().parent))
     try:
         spec.loader.exec_module(module)
+    except LrdslError:
+        raise
+    except Exception as error:  # a mistake of Python's, in the user's file
+        raise BadDeclaration(f"{path} cannot be imported: {type(error).__name__}: {error}", None,
+                             f"python {path} shows where") from error
     finally:
         sys.path.pop(0)
     return module

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from .passes.schedule import chosen, schedule, schedules, strategies
 from .passes.simplify import simplify
 from .passes.stratify import stratify
 
+_codegen, _launch = logging.getLogger("lrdsl.codegen"), logging.getLogger("lrdsl.launch")
 TARGETS: tuple[Target, ...] = ("cpu", "cuda")
 DTYPES = ("float32", "float64")
 BACKENDS = ("reference", "native", "cuda", "emulated")
@@ -131,7 +133,9 @@ tangent_of = functools.cache(_tangent.tangent)
 @functools.cache
 def source_of(program: Program, target: Target, dtype: str, arch: str = "sm_90", strategy: Strategy | None = None) -> Source:
     """The Source of one Program, for the strategy that every Program has unless another is named."""
-    return emit([schedule(program, target, dtype, strategy)], arch)[0]
+    source = emit([schedule(program, target, dtype, strategy)], arch)[0]
+    _codegen.info("wrote %s for %s, %s: %d lines", source.entry, target, dtype, source.text.count("\n"))
+    return source
 
 
 @functools.cache
@@ -140,6 +144,7 @@ def launch_of(program: Program, dtype: str, backend: str) -> Launch:
 
     Raises BackendUnavailable where the runner cannot work here, ToolchainError where a compiler refuses.
     """
+    _launch.info("%s, %s: backend %s", program.name, dtype, backend)
     if backend == "reference":
         return reference.load(program, dtype)
     if backend == "native":
@@ -162,6 +167,7 @@ def _by_size(program: Program, dtype: str, loaded: Callable[[Strategy], Launch])
     @functools.lru_cache(1024)
     def fit(B: int, T: int, C: int) -> tuple[Strategy, Extent]:
         strategy = chosen(kernels, B, T, C).strategy
+        _launch.info("%s at (B, T, C) = (%d, %d, %d): %s", program.name, B, T, C, strategy)
         return strategy, source_of(program, "cuda", dtype, strategy=strategy).extent(B, T, C)
 
     def run(values: Sequence[int], *where: int) -> None:

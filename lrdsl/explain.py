@@ -28,7 +28,7 @@ def refused(spec: Spec, error: CellError) -> str:
 def text(spec: Spec, found: Plan, plan: Plan, backward: tuple[Program, ...], kernels: Mapping[str, Kernels], dtype: str) -> str:
     """The cell as written; its recurrences with A and b as `found`; what runs, what is kept, what moves."""
     lines = [*_title(spec), "", *_found(spec, found), "", *_runs(plan), "", *_backward(plan, backward)]
-    lines += ["", f"Kernels, {dtype} (bytes a step and channel)"]
+    lines += ["", f"Kernels, {dtype} (bytes a step and channel; a sequence that is read at several lags counts once)"]
     for target, stages in kernels.items():
         lines += _kernels(target, stages)
     return "\n".join([*lines, "", _carried(plan)])
@@ -126,15 +126,15 @@ def _backward(plan: Plan, programs: tuple[Program, ...]) -> list[str]:
 
 def _kernels(target: str, kernels: Kernels) -> list[str]:
     """A line a Program, with the strategies that it has kernels for, and when each of them runs."""
-    of_program: dict[tuple[str, Program], list[Kernel]] = {}
+    of_program: dict[tuple[str, str], list[Kernel]] = {}
     for stage, group in kernels.items():
         for kernel in group:
-            of_program.setdefault((stage, kernel.program), []).append(kernel)
+            of_program.setdefault((stage, kernel.program.name), []).append(kernel)
     lines = []
-    for (stage, program), own in of_program.items():
+    for (stage, name), own in of_program.items():
         read, written = (n * (8 if own[0].dtype == "float64" else 4) for n in own[0].words)
-        ways = ", ".join(f"chunks of {k.chunks.length}" if k.chunks else k.strategy for k in own)
-        lines.append(f"  {target:<5}{ways:<22}{program.name:<30}{stage:<10}reads {read:>3}, writes {written:>3}")
+        ways = " or ".join(f"chunks of {k.chunks.length}" if k.chunks else k.strategy for k in own)
+        lines.append(f"  {target:<5}{ways:<24}{name:<30}{stage:<10}reads {read:>3}, writes {written:>3}")
     reasons = dict.fromkeys(k.reason for own in of_program.values() for k in own)
     return lines + [line for reason in reasons for line in textwrap.wrap(
         reason, WIDTH, initial_indent="       ", subsequent_indent="         ")]

@@ -77,6 +77,14 @@ def test_an_unknown_cell_is_an_error_with_a_way_out(name: str, says: str, capsys
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("body", "says"), [("1 / 0", "ZeroDivisionError: division by zero"), ("def f(:", "SyntaxError")])
+def test_a_file_that_python_refuses_is_named(body: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.py").write_text(body)
+    assert cli.main(["check", f"{tmp_path / 'broken.py'}:c"]) == 1
+    said = capsys.readouterr().err
+    assert says in said and "broken.py cannot be imported" in said and "Traceback" not in said
+
+
 def test_a_file_with_several_cells_needs_a_name(cells: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["explain", cells]) == 1
     assert "its cells are leaky, squared" in capsys.readouterr().err

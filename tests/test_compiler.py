@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +90,14 @@ def test_any_source_is_generated_without_compiler_driver_or_torch() -> None:
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 10000
+
+
+def test_logs_tell_what_runs() -> None:
+    """Where LRDSL_LOGS is set when the package is imported."""
+    program = ("import torch, lrdsl as lr\n"
+               "for T in (20, 300): lr.linear_scan(torch.rand(1, T, 3), torch.rand(1, T, 3))")
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env={
+        **os.environ, "PYTHONPATH": ":".join(sys.path), "LRDSL_BACKEND": "emulated", "LRDSL_LOGS": "launch,codegen"}).stderr
+    assert "lrdsl.launch: linear_scan at (B, T, C) = (1, 20, 3): serial" in said
+    assert "lrdsl.launch: linear_scan at (B, T, C) = (1, 300, 3): chunked" in said
+    assert "lrdsl.codegen: wrote linear_scan_" in said

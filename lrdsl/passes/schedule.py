@@ -12,7 +12,7 @@ from ..ir.kernel import Chunks, Kernel, Read, Strategy, Target, lagged
 from ..ir.names import c_name
 from ..ir.program import Program
 from .bounds import contracts
-from .walks import hindrance, walks
+from .walks import hindrance, named, walks
 
 # A CUDA thread keeps up to 16 steps of loads in flight: a large GPU wants 128 bytes of them a thread, which has 255 registers
 # for everything. As many steps are written out in a row; the functions called there must fit the instruction cache.
@@ -59,19 +59,20 @@ def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | 
         return Kernel("cpu", "rows", entry, program, dtype, reads, _names(program),
                       "rows: channels stream through the cache in the order of memory, the carry stays in L1")
     if strategy == "chunked":
+        program = named(program)
         chunks = _chunks(program, dtype, len(reads))
         return Kernel("cuda", "chunked", f"{entry}_chunked", program, dtype, reads, _names(program),
-                      f"chunks: all are worked on at once; run for fewer than {MANY:,} channels (batch * hidden) and more than "
+                      f"chunks, all worked on at once: for fewer than {MANY:,} channels (batch * hidden) over more than "
                       f"{SHORT} steps; {_said(chunks)}", block=32 * WARPS, chunks=chunks)
     size = 2 if dtype == "float64" else 1
     calls = _calls(program)
     ahead = next(n for n in (16, 8, 4, 2)
                  if (n * size * len(reads) <= IN_FLIGHT and n * size * calls <= IN_A_ROW) or n == 2)
     why_not = hindrance(program)
-    when = f"at every size, because {why_not}, and chunks are for diagonal ones" if why_not else \
-        f"for {MANY:,} channels (batch * hidden) or more, which fill a large GPU, and for up to {SHORT} steps"
+    when = f"at every size, because {why_not}" if why_not else \
+        f"from {MANY:,} channels (batch * hidden) on, which fill a large GPU, or up to {SHORT} steps"
     return Kernel("cuda", "serial", entry, program, dtype, reads, _names(program),
-                  f"serial: one thread a channel walks time; runs {when}", ahead=ahead, block=64)
+                  f"serial, one thread a channel: {when}", ahead=ahead, block=64)
 
 
 def _calls(program: Program) -> int:

@@ -11,25 +11,48 @@ Holds afterwards: every walk reads only what was loaded, is held, or is computed
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
-from ..ir.functions import Elementwise
+import sympy as sp
+
+from ..ir.functions import Elementwise, name_of
 from ..ir.kernel import Walk
 from ..ir.program import Edge, Let, Program, Scan, Step
 from ..ir.symbols import At, samples
+from .simplify import fresh, names_of, rewritten
 
 FAR = 16  # steps that are kept of one sequence: each warp must have as many, and registers for them
 MOST = 12  # walks; beyond them lines read each other's past in a circle
 
 
 def hindrance(program: Program) -> str:
-    """Why a Program cannot be cut in chunks yet, as the end of a sentence; "" where it can."""
+    """Why a Program is not cut in chunks, as the end of a sentence; "" where it can be."""
     for step in program.steps:
         if isinstance(step, Scan) and (len(step.targets) > 1 or step.order > 1):
-            return f"the recurrence of {', '.join(step.targets)} is {step.structure}"
+            return f"the recurrence of {', '.join(step.targets)} is {step.structure}, and chunks are for diagonal ones"
     far = max([0, *(e.depth for e in program.registers)])
     if far > FAR:
-        return f"it keeps {far} steps of what it computes"
+        return f"it keeps {far} steps of what it computes, and the warps of a chunk hold {FAR}"
     return "" if walks(program) else "its lines read each other's past in a circle"
+
+
+def named(program: Program) -> Program:
+    """The Program with a line for each function call in a recurrence: a chunked kernel looks at A and b twice."""
+    taken, steps = names_of(program), list[Step]()
+    for step in program.steps:
+        if isinstance(step, Scan):
+            calls = [c for e in step.exprs for c in sp.preorder_traversal(e) if isinstance(c, Elementwise)]
+            outer = [c for c in dict.fromkeys(calls) if not any(c is not d and d.has(c) for d in calls)]
+            lines = {c: At(fresh(f"{name_of(c)}.{next((a.base for a in samples(c)), 'of')}", taken)) for c in outer}
+            steps += [Let(line.base, call, step.where) for call, line in lines.items()]
+            step = rewritten(step, partial(_replaced, by=lines))
+        steps.append(step)
+    return replace(program, steps=tuple(steps))
+
+
+def _replaced(expr: Any, by: dict[Any, At]) -> Any:
+    return expr.xreplace(by)
 
 
 def walks(program: Program, loose: tuple[Scan, ...] = ()) -> tuple[Walk, ...]:

@@ -8,6 +8,7 @@ import pytest
 
 import lrdsl as lr
 from lrdsl import t
+from lrdsl.codegen.emit import emit
 from lrdsl.compiler import backward_of, plan_of
 from lrdsl.ir.kernel import Walk
 from lrdsl.ir.program import Program, Scan
@@ -39,6 +40,18 @@ def test_cheap_lines_are_computed_again_where_that_saves_a_register() -> None:
     assert At("g") in first.held, "a function's value is held, not computed twice"
 
 
+def test_a_function_inside_a_recurrence_is_computed_once() -> None:
+    @lr.cell
+    def bare(x: lr.Input, y: lr.Input, h: lr.State):
+        h[t] = lr.sigmoid(x[t]) * h[t - 1] + lr.tanh(lr.exp(y[t]) + 1) * x[t]
+        return h[t]
+
+    kernel = schedule(plan_of(bare.spec).programs[0], "cuda", "float32", "chunked")
+    assert kernel.chunks and [str(a) for a in kernel.chunks.walks[0].held] == ["sigmoid.x[t]", "tanh.y[t]", "x[t]"]
+    text = emit([kernel])[0].text
+    assert [text[text.index("namespace bare"):].count(f"lr_{n}(") for n in ("sigmoid", "tanh", "exp")] == [1, 1, 1]
+
+
 def test_a_stratum_waits_for_the_one_before() -> None:
     program = plan_of(CELLS["strata"].spec).programs[0]
     found = walks(program)
@@ -65,7 +78,7 @@ def test_what_is_added_to_something_is_not_pushed() -> None:
 
 
 def test_coupled_states_and_orders_are_not_cut() -> None:
-    assert hindrance(plan_of(CELLS["order_two"].spec).programs[0]) == "the recurrence of y is companion, order 2"
+    assert hindrance(plan_of(CELLS["order_two"].spec).programs[0]) .startswith("the recurrence of y is companion, order 2")
     assert "dense 2x2" in hindrance(plan_of(CELLS["rotation"].spec).programs[0])
     assert strategies(plan_of(CELLS["rotation"].spec).programs[0], "cuda") == ("serial",)
 
@@ -80,7 +93,7 @@ def test_what_is_read_far_back_is_not_cut() -> None:
 
         return backward_of(plan_of(far.spec).programs[0])
 
-    assert not hindrance(product(16)) and hindrance(product(17)) == "it keeps 17 steps of what it computes"
+    assert not hindrance(product(16)) and hindrance(product(17)).startswith("it keeps 17 steps")
     chunks = schedule(product(16), "cuda", "float64", "chunked").chunks
     assert chunks and chunks.steps == 16
 

@@ -1,7 +1,7 @@
 // Written by lrdsl: kernels in CUDA for sm_90.
 //
 // gilr, float32: serial, from the left.
-// Serial: one thread a channel walks time; runs for 24,000 channels (batch * hidden) or more, which fill a large GPU, and for up to 128 steps.
+// Serial, one thread a channel: from 24,000 channels (batch * hidden) on, which fill a large GPU, or up to 128 steps.
 //
 //   gate[t] = gate.x[t] + gate.bias   (cells_for_tests.py:12)
 //   g[t] = sigmoid(gate[t])   (cells_for_tests.py:12)
@@ -12,7 +12,7 @@
 //       b = i[t]*(1 - g[t])
 //
 // gilr, float32: chunked, from the left.
-// Chunks: all are worked on at once; run for fewer than 24,000 channels (batch * hidden) and more than 128 steps; |A| <= 1 by the equations, so that no product overflows.
+// Chunks, all worked on at once: for fewer than 24,000 channels (batch * hidden) over more than 128 steps; |A| <= 1 by the equations, so that no product overflows.
 //
 //   gate[t] = gate.x[t] + gate.bias   (cells_for_tests.py:12)
 //   g[t] = sigmoid(gate[t])   (cells_for_tests.py:12)
@@ -23,7 +23,7 @@
 //       b = i[t]*(1 - g[t])
 //
 // gilr_backward, float32: serial, from the right.
-// Serial: one thread a channel walks time; runs for 24,000 channels (batch * hidden) or more, which fill a large GPU, and for up to 128 steps.
+// Serial, one thread a channel: from 24,000 channels (batch * hidden) on, which fill a large GPU, or up to 128 steps.
 //
 //   gate[t] = gate.x[t] + gate.bias   (cells_for_tests.py:12)
 //   g[t] = sigmoid(gate[t])   (cells_for_tests.py:12)
@@ -44,7 +44,7 @@
 //   d.impulse.bias.t[t] = d.impulse[t]
 //
 // gilr_backward, float32: chunked, from the right.
-// Chunks: all are worked on at once; run for fewer than 24,000 channels (batch * hidden) and more than 128 steps; |A| <= 1 by the equations, so that no product overflows.
+// Chunks, all worked on at once: for fewer than 24,000 channels (batch * hidden) over more than 128 steps; |A| <= 1 by the equations, so that no product overflows.
 //
 //   gate[t] = gate.x[t] + gate.bias   (cells_for_tests.py:12)
 //   g[t] = sigmoid(gate[t])   (cells_for_tests.py:12)
