@@ -214,12 +214,15 @@ def test_what_cuda_refuses_is_told_by_name(options: dict[str, Any], device: int,
     assert not [line for line in machine.said() if line.startswith("launch")]
 
 
-def test_more_blocks_than_a_grid_holds(machine: Machine) -> None:
+def test_more_channels_or_blocks_than_a_launch_holds(machine: Machine) -> None:
     launch = on_a_fresh_thread(machine.kernel)
-    with pytest.raises(ShapeMismatch, match=r"\(2, 100, 68719476736\) takes 2147483648 blocks.*\n.*split the batch"):
-        launch([*VALUES[:-1], 2**36])
-    on_a_fresh_thread(lambda: launch([*VALUES[:-1], 2**36 - 64]))
-    assert "2147483646x64" in machine.said()[-1]
+    with pytest.raises(ShapeMismatch, match=r"counts its B \* C channels with 31 bits\n.*split the batch"):
+        launch([*VALUES[:-1], 2**30])
+    on_a_fresh_thread(lambda: launch([*VALUES[:-1], 2**30 - 32]))
+    assert "33554431x64" in machine.said()[-1]
+    cut = on_a_fresh_thread(lambda: machine.kernel(chunk=16))
+    with pytest.raises(ShapeMismatch, match=r"\(2, 1048576, 33554432\) takes 137438953472 blocks.*\n.*split the batch"):
+        cut([*VALUES[:-3], 2, 2**20, 2**25])
 
 
 @in_process
