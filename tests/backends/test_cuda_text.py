@@ -195,8 +195,10 @@ def test_large_numbers_alone_make_no_chunk_wait(size: float) -> None:
     assert counts.barriers == 6 * blocks
 
 
-def grow(made: Emulator, launches: int) -> None:
-    """Coefficients of all sizes, which bring products and states near the largest number, under an adverse schedule."""
+def grow(made: Emulator, launches: int) -> int:
+    """Coefficients of all sizes, which bring products and states near the largest number, under an adverse schedule. Gives the
+    number of states that ran over: the problem is there."""
+    over = 0
     schedule = Schedule("random", "starved", resident=8, preempt=20, weak=True, seed=1, seconds=20)
     T = 20 * made.source.chunk + 7
     for seed in range(launches):
@@ -208,6 +210,8 @@ def grow(made: Emulator, launches: int) -> None:
         call = problem.lay_out(1, 33, "plain", made.source.dtype, made.source.extent(1, T, 33).parts)
         with np.errstate(over="ignore"):
             made.run(call.values, schedule)
+        over += sum(int((~np.isfinite(out)).sum()) for out in call.outputs.values())
+    return over
 
 
 @pytest.mark.parametrize("kind", ["forward", "backward"])
@@ -215,7 +219,7 @@ def grow(made: Emulator, launches: int) -> None:
 def test_whoever_waits_is_told(dtype: str, kind: str) -> None:
     """Chunks decide for themselves who tells a state and who waits for one; they must all decide alike."""
     [program] = programs(lr.cells.linear_scan, [kind])
-    grow(emulator(program, dtype, "chunked"), 25)
+    assert grow(emulator(program, dtype, "chunked"), 25) > 0
 
 
 def test_who_decides_by_other_numbers_waits_for_ever() -> None:
