@@ -1,7 +1,9 @@
-"""Where the package's own files lie."""
+"""Where the package's own files lie, and those that it leaves for a reader."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 from .errors import InternalError
@@ -14,3 +16,11 @@ def templates() -> Path:
         if (place / "cpu").is_dir():
             return place
     raise InternalError("templates", f"neither {package / 'templates'} nor {package.parent / 'templates'} holds them")
+
+
+def kept(text: str, name: str, suffix: str) -> str:
+    """The path of a temporary file with a refused text. It stays, for whoever reads the compiler's error."""
+    fd, path = tempfile.mkstemp(prefix=f"lrdsl-{name}-", suffix=suffix)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path

@@ -103,6 +103,17 @@ def _private(process: int) -> Path:
     return Path(place)
 
 
+def code(text: str) -> str:
+    """A text as part of a key: a cell that moves to another line is still the same code, so without whole lines of comment."""
+    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("//"))
+
+
+def identity(path: str) -> str:
+    """A compiler as part of a key: its path and its file's state; asking for the version would take longer than a cache hit."""
+    state = os.stat(path)
+    return f"{os.path.realpath(path)} {state.st_size} {state.st_mtime_ns}"
+
+
 def find(place: Path, name: str) -> Path | None:
     """The entry, if it is whole, ours and nobody else's to write. It is loaded by its path: `place` is private."""
     return None if read(place, name) is None else place / name

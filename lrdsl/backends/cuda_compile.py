@@ -11,10 +11,10 @@ import logging
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 
 from ..errors import BackendUnavailable, ToolchainError
+from ..files import kept
 from . import cache
 
 # What nvcc says beside an error would become a Python warning at the user's line.
@@ -57,12 +57,8 @@ def cubin(text: str, entry: str, arch: str) -> bytes:
     Raises ToolchainError where nvcc refuses the text, BackendUnavailable where nvcc or PyCUDA is missing or cannot be run.
     """
     compiler, options = nvcc(), [*OPTIONS, f"-arch={arch}"]
-    # As on the CPU: whole lines of comment are no part of the key, and a compiler is its path and its file's state.
-    code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("//"))
-    state = os.stat(compiler)
     flags = [os.environ.get(name, "") for name in VARIABLES]
-    name = cache.key(["cuda", code, *options, *flags, os.path.realpath(compiler), str(state.st_size),
-                      str(state.st_mtime_ns)]) + ".cubin"
+    name = cache.key(["cuda", cache.code(text), *options, *flags, cache.identity(compiler)]) + ".cubin"
     try:
         place = cache.directory()
         data = cache.read(place, name)
@@ -87,17 +83,9 @@ def _compile(text: str, entry: str, compiler: str, options: list[str]) -> bytes:
     except OSError:
         raise
     except Exception as error:  # pycuda.driver.CompileError; an ImportError where libcuda is missing, and nvcc's words with it
-        kept = _keep(plain, entry)
-        command = [compiler, "--cubin", *options, kept, "-o", os.devnull]
+        path = kept(plain, entry, ".cu")
+        command = [compiler, "--cubin", *options, path, "-o", os.devnull]
         again = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", errors="replace")
-        raise ToolchainError(command, again.stderr or str(error), kept) from error
+        raise ToolchainError(command, again.stderr or str(error), path) from error
     _log.info("compiled %s for %s in %.2f s", entry, options[-1], time.perf_counter() - start)
     return data
-
-
-def _keep(text: str, entry: str) -> str:
-    """A file with the text that stays, for whoever reads the error."""
-    fd, path = tempfile.mkstemp(prefix=f"lrdsl-{entry}-", suffix=".cu")
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(text)
-    return path

@@ -59,7 +59,7 @@ def _is_clang(path: str, _: str) -> bool:
 def _command() -> tuple[list[str], list[str]]:
     """The compiler, and what makes of a machine's code another machine's: the parts of a key beside text and flags."""
     command = native.compiler()
-    identity = native.identity(command[0])
+    identity = cache.identity(command[0])
     if not any(said.startswith(("-march=", "-mcpu=")) for said in command):
         command = [*command, "-march=native"]
     return command, [*command, identity, native.machine()]

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import BackendUnavailable, ToolchainError
+from ..files import kept
 from ..ir.source import Extent, Launch, Source, fields, slots
 from . import cache
 
@@ -65,18 +66,10 @@ def machine() -> str:
                      *cpu])
 
 
-def identity(path: str) -> str:
-    """A compiler is its path and its file's state: asking for the version would take longer than a cache hit."""
-    state = os.stat(path)
-    return f"{os.path.realpath(path)} {state.st_size} {state.st_mtime_ns}"
-
-
 def build(source: Source, place: Path | None = None) -> Path:
     """The shared object of a Source, from the cache or compiled now. Raises ToolchainError, BackendUnavailable."""
     command, place = _command(), place or cache.directory()
-    # A cell that moves to another line is still the same code: whole lines of comment are no part of the key.
-    code = "\n".join(line for line in source.text.splitlines() if not line.lstrip().startswith("//"))
-    name = cache.key([code, *command, identity(command[0]), machine()]) + ".so"
+    name = cache.key([cache.code(source.text), *command, cache.identity(command[0]), machine()]) + ".so"
     return cache.find(place, name) or cache.put(place, name, compiled([*command, "-"], source.text, source.entry))
 
 
@@ -90,11 +83,9 @@ def compiled(command: Sequence[str], text: str, name: str) -> bytes:
         if done.returncode == 0 and product.exists():
             _log.info("compiled %s in %.2f s", name, time.perf_counter() - start)
             return product.read_bytes()
-    fd, kept = tempfile.mkstemp(prefix=f"lrdsl-{name}-", suffix=".cpp")  # stays, for whoever reads the error
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(text)
-    said = [kept if word == "-" else word for word in command]
-    raise ToolchainError(said, done.stderr or f"nothing, with exit status {done.returncode}", kept)
+    path = kept(text, name, ".cpp")
+    said = [path if word == "-" else word for word in command]
+    raise ToolchainError(said, done.stderr or f"nothing, with exit status {done.returncode}", path)
 
 
 def load(source: Source) -> Launch:

@@ -92,7 +92,7 @@ def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def entry(place: Path) -> Path:
     """Where the kernel `probe` would lie."""
     command = native._command()
-    return place / (cache.key([probe().text, *command, native.identity(command[0]), native.machine()]) + ".so")
+    return place / (cache.key([probe().text, *command, cache.identity(command[0]), native.machine()]) + ".so")
 
 
 def plant(folder: Path, data: bytes) -> None:

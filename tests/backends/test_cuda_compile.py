@@ -9,6 +9,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -182,7 +183,7 @@ def test_nvccs_first_error_is_told(error: Exception, nvcc: Path, pycuda: ModuleT
         raise error
 
     pycuda.compile_plain = refuse
-    monkeypatch.setattr(cuda_compile.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(ToolchainError) as caught:
         cuda_compile.cubin(TEXT + "wrong here\n", "k", "sm_90")
     text = str(caught.value)
