@@ -15,6 +15,7 @@ from ..errors import BackendUnavailable, DtypeMismatch, ShapeMismatch
 from ..ir.program import Program
 from ..ir.source import OUTPUTS, Launch, Slot, slots
 from .threads import share_threads
+from .windows import time_first
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 NARROW = (torch.bfloat16, torch.float16)
@@ -135,10 +136,10 @@ class Launcher:
 
     def _allocate(self, first: Tensor, B: int, T: int, C: int, parts: int = 1) -> list[Tensor]:
         """new_empty, never empty_like: a permuted dense input would hand on strides that the fake cannot know."""
-        time_major = first.stride(0) < first.stride(1)
+        in_time = time_first(first)
         outs = []
         for slot in self.outs:
-            if slot.kind == "keep" and time_major:
+            if slot.kind == "keep" and in_time:
                 outs.append(first.new_empty((T, B, slot.columns * C)).transpose(0, 1))
             else:
                 outs.append(first.new_empty(self._shape(slot, B, T, C, parts)))

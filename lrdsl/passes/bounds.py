@@ -89,7 +89,7 @@ def _call(name: str, expr: Any, parts: list[Interval]) -> Interval:
         at = INCREASING[name]
         return (max(lo, _at(at, parts[0][0], lo)), min(hi, _at(at, parts[0][1], hi)))
     if name == "abs":
-        return _power(parts[0], 2) if parts[0] == UNKNOWN else (0.0, max(map(abs, parts[0])))
+        return 0.0, max(map(abs, parts[0]))
     return lo, hi
 
 
