@@ -260,7 +260,7 @@ def test_a_forked_child_is_told_to_start_another_way(machine: Machine) -> None:
 # ---- what is missing ----------------------------------------------------------------------------------------------------
 
 
-def unavailable(words: str) -> None:
+def assert_unavailable(words: str) -> None:
     source = Source("cuda", "scan", "", PROGRAM, "float32", 64)
     with pytest.raises(BackendUnavailable, match=rf"{words}(?s:.*)\n  way out: "):
         cuda.load(source)
@@ -268,7 +268,7 @@ def unavailable(words: str) -> None:
 
 def test_no_device(machine: Machine) -> None:
     machine.no_device()
-    unavailable("no GPU that CUDA can use: CUDA_ERROR_NO_DEVICE")
+    assert_unavailable("no GPU that CUDA can use: CUDA_ERROR_NO_DEVICE")
 
 
 @in_process
@@ -277,14 +277,14 @@ def test_no_driver(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("Failed to dlopen libcuda.so.1")
 
     monkeypatch.setattr(machine.api, "cuInit", refuse)
-    unavailable("no NVIDIA driver: Failed to dlopen libcuda.so.1")
+    assert_unavailable("no NVIDIA driver: Failed to dlopen libcuda.so.1")
 
 
 @in_process
 def test_no_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_driver, "_driver", None)
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-    unavailable("no cuda.bindings")
+    assert_unavailable("no cuda.bindings")
 
 
 @in_process
@@ -292,10 +292,10 @@ def test_no_compiler(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path
     for name in ("CUDA_HOME", "CUDA_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    unavailable("no nvcc")
+    assert_unavailable("no nvcc")
     (tmp_path / "nvcc").touch(0o700)
     monkeypatch.setitem(sys.modules, "pycuda", None)
-    unavailable("no PyCUDA")
+    assert_unavailable("no PyCUDA")
 
 
 def test_load_with_all_that_it_needs(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

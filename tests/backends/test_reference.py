@@ -33,7 +33,7 @@ def drawn(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng([seed, *shape]).uniform(-1, 1, shape)
 
 
-def same(got: Array, want: torch.Tensor) -> None:
+def assert_same(got: Array, want: torch.Tensor) -> None:
     np.testing.assert_allclose(got, want.numpy(), rtol=1e-13, atol=1e-14)
 
 
@@ -52,11 +52,11 @@ def test_linear_scan(reset: str, reverse: bool) -> None:
     [program] = programs(lr.cells.linear_scan_reverse if reverse else lr.cells.linear_scan, ["forward"])
     want = truth.linear_scan(*torched(a, b, h0, RESETS[reset]), reverse=reverse)
     got = run(program, {"a": a, "b": b, "h.start": h0[:, None], "h.edge": h0[:, None]}, RESETS[reset])
-    same(got["h"], want)
+    assert_same(got["h"], want)
     if not (reverse and reset in ("first", "every")):  # beyond the boundary before t = 0 it is the edge
-        same(got["h.final"][:, 0], want[:, 0 if reverse else -1])
+        assert_same(got["h.final"][:, 0], want[:, 0 if reverse else -1])
     bare = run(program, {"a": a, "b": b, "h.start": None, "h.edge": None})
-    same(bare["h"], truth.linear_scan(*torched(a, b), reverse=reverse))
+    assert_same(bare["h"], truth.linear_scan(*torched(a, b), reverse=reverse))
 
 
 def test_second_order() -> None:
@@ -64,15 +64,15 @@ def test_second_order() -> None:
     [program] = programs(second_order, ["forward"])
     got = run(program, {"a1": a1, "a2": a2, "b": b, "y.start": y0, "y.edge": y0})
     want = truth.second_order(*torched(a1, a2, b, y0))
-    same(got["y"], want)
-    same(got["y.final"], want[:, [-1, -2]])  # nearest first
+    assert_same(got["y"], want)
+    assert_same(got["y.final"], want[:, [-1, -2]])  # nearest first
 
 
 def test_discounted_return() -> None:
     r = drawn(B, T, C)
     [program] = programs(CELLS["discounted"], ["forward"])
     got = run(program, {"r": r, "gamma": np.array(0.9), "g.start": None, "g.edge": None})
-    same(got["g"], truth.discounted_return(*torched(r), 0.9))
+    assert_same(got["g"], truth.discounted_return(*torched(r), 0.9))
 
 
 def _plan(cell: lr.Cell, x: Array, params: dict[str, Array], edges: dict[str, Array], reset: Array | None) -> dict[str, Array]:
@@ -118,13 +118,13 @@ def test_cells_of_the_paper(cell: str, reset: str) -> None:
     if cell == "gilr":
         h, last = truth.gilr(torch.from_numpy(x), named, *torched(s0, RESETS[reset]))
         got = _plan(found, x, params, {"h": s0}, RESETS[reset])
-        same(got["h.final"][:, 0], last)
+        assert_same(got["h.final"][:, 0], last)
     else:
         h, c, s = truth.gilr_lstm(torch.from_numpy(x), named, *torched(c0, s0, RESETS[reset]), delay=int(cell == "gilr_lstm"))
         got = _plan(found, x, params, {"c": c0, "h.h": s0}, RESETS[reset])
-        same(got["c.final"][:, 0], c)
-        same(got["h.h.final"][:, 0], s)
-    same(got["h"], h)
+        assert_same(got["c.final"][:, 0], c)
+        assert_same(got["h.h.final"][:, 0], s)
+    assert_same(got["h"], h)
 
 
 @pytest.mark.parametrize("name", ["order_two", "against", "strata", "gilr"])
