@@ -110,6 +110,12 @@ class Scan:
         return len(self.A)
 
     @property
+    def orders(self) -> tuple[int, ...]:
+        """How far back the recurrence reads each state."""
+        return tuple(max([0, *(k for k, m in enumerate(self.A, 1) if any(e != 0 for e in m[:, j]))])
+                     for j in range(len(self.targets)))
+
+    @property
     def structure(self) -> str:
         """What kind of matrix A is; a schedule may cost no more than it must."""
         if len(self.targets) == 1:
