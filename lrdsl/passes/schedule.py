@@ -85,6 +85,7 @@ def _chunks(program: Program, dtype: str, reads: int) -> Chunks:
     found, size = walks(program, loose), 2 if dtype == "float64" else 1
     held = max([reads, *(len(w.held) + sum(e.depth for e in w.registers) for w in found)])
     always = len(program.vectors) + len(program.sums) + sum(e.depth for e in program.registers if e.crossing)
+    always += max([0, *(sum((s := program.structure(scan)).count + s.size - 2 for scan in w.sums) for w in found)])
     steps, at_once = next(((n, blocks) for n, blocks, room in (
         (16, 2, HELD_OF_128), (12, 2, HELD_OF_128), (8, 2, HELD_OF_128), (6, 2, HELD_OF_128), (8, 1, HELD_OF_255),
         (6, 1, HELD_OF_255), (4, 1, HELD_OF_255), (3, 1, HELD_OF_255)) if (n * held + always) * size <= room), (2, 1))

@@ -1,0 +1,80 @@
+"""What steps do to the state of a recurrence, as text: a struct for each structure in a chunked kernel.
+
+Its members are the few numbers of a `Structure`. Every sum of products is a chain of fused multiply-adds in a fixed order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..ir.structure import Structure, Term
+
+
+@dataclass(frozen=True)
+class MapView:
+    """apply: the state h after the steps, b where h is 0. after: the matrix of steps before (e) and these. step_b, step_a: both
+    after one step more, which `takes` coefficients and rests. The rest is finished text too."""
+
+    name: str
+    note: str
+    size: int
+    count: int
+    apply: tuple[str, ...]
+    after: tuple[str, ...]
+    norm: str
+    takes: tuple[str, ...]
+    step_b: tuple[str, ...]
+    step_a: tuple[str, ...]
+    identity: tuple[str, ...]
+    nothing: tuple[str, ...]
+    zero: tuple[str, ...]
+
+
+def map_view(name: str, structure: Structure, rests: tuple[bool, ...]) -> MapView:
+    """rests: which rows of a step have a rest that is not 0."""
+    n, places = structure.size, [structure.place(k) for k in range(structure.count)]
+    uses = [sum(t.number == k for row in structure.many for t in row) for k in range(structure.count)]
+    norm = " + ".join((f"{count} * " if count > 1 else "") + f"lr_abs(p[{k}])" for k, count in enumerate(uses))
+    takes = (*(f"c{k}" for k in range(len(structure.coefficients))), *(f"r{i}" for i in range(n) if rests[i]))
+    return MapView(
+        name, f"What steps do to a state: {structure.name}.", n, structure.count,
+        tuple(_sum(((_own(t), f"h.of[{t.column}]") for t in row), f"b.of[{i}]") for i, row in enumerate(structure.many)),
+        tuple(_sum(_products(structure.many[i], "p", structure, j)) for i, j in places), norm, takes,
+        tuple(_sum(((_coefficient(t), f"h.of[{t.column}]") for t in row), f"r{i}" if rests[i] else "")
+              for i, row in enumerate(structure.step)),
+        tuple(_sum(_products(structure.step[i], "c", structure, j)) for i, j in places),
+        tuple(str(k) for k in structure.identity), ("0",) * structure.count, ("0",) * n)
+
+
+def _own(t: Term) -> str:
+    return f"{'-' * (t.sign < 0)}p[{t.number}]"
+
+
+def _coefficient(t: Term) -> str:
+    """A factor of one step; "" for 1."""
+    if t.number is None:
+        return "" if t.sign > 0 else "-"
+    return f"{'-' * (t.sign < 0)}c{t.number}"
+
+
+def _products(row: Iterable[Term], who: str, structure: Structure, column: int) -> Iterable[tuple[str, str]]:
+    """The factors of entry (row, column) of a product, whose right side are the numbers of e."""
+    for t in row:
+        for other in structure.many[t.column]:
+            if other.column == column:
+                left = _own(t) if who == "p" else _coefficient(t)
+                if other.sign < 0:
+                    left = left[1:] if left.startswith("-") else f"-{left}"
+                yield left, f"e.p[{other.number}]"
+
+
+def _sum(products: Iterable[tuple[str, str]], rest: str = "") -> str:
+    """rest + the products, the first innermost. A factor "" is 1, "-" is -1."""
+    text = rest
+    for factor, value in products:
+        if factor in ("", "-"):
+            text = (f"{text} - {value}" if factor else f"{text} + {value}") if text else f"{factor}{value}"
+        else:
+            text = f"lr_fma({factor}, {value}, {text})" if text else f"{factor} * {value}"
+    return text or "0"
