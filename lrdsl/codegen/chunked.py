@@ -32,8 +32,9 @@ class Held:
 class Meet:
     """A recurrence between two walks: `name`_upto adds up what a warp's steps do to its state; that before them is heard of.
 
-    map: the struct of a stretch. step: coefficients and rests of one step. takes, lines, moves: one step of the recurrence
-    alone, for a replay.
+    map: the struct of a stretch. powers: where the coefficients are the same at all times, the recurrence whose powers are
+    those of this one too; constants: their names and values. step: coefficients and rests of one step. takes, lines, moves:
+    one step of the recurrence alone, for a replay.
     """
 
     name: str
@@ -41,6 +42,8 @@ class Meet:
     slot: int
     loose: bool
     state: tuple[Held, ...]
+    powers: str
+    constants: tuple[tuple[str, str], ...]
     step: tuple[str, ...]
     takes: tuple[tuple[str, str], ...]
     lines: tuple[str, ...]
@@ -88,14 +91,16 @@ class WalkView:
 @dataclass(frozen=True)
 class ChunksView:
     """A chunked kernel's own part of a View. messages: words that a chunk tells, a channel. board: the most numbers of a matrix
-    and of a state."""
+    and of a state, or none where nothing is told of both; known: of a state whose matrix is a power, or 0."""
 
     length: int
     warps: int
     steps: int
     at_once: int
     maps: tuple[MapView, ...]
-    board: tuple[int, int]
+    board: tuple[int, ...]
+    known: int
+    powers: tuple[Meet, ...]
     held: tuple[str, ...]
     walks: tuple[WalkView, ...]
     messages: int
@@ -109,18 +114,21 @@ def chunks_view(kernel: Kernel, chunks: Chunks, printer: Printer, register: Call
     room = 1 if kernel.dtype == "float64" else 2
     slot = 0
     meets: dict[Scan, Meet] = {}
-    maps: dict[tuple[Rows, Rows, tuple[bool, ...]], MapView] = {}
+    maps: dict[tuple[Rows, Rows, tuple[bool, ...], bool], MapView] = {}
+    constants: dict[tuple[Rows, tuple[Any, ...]], str] = {}
     arrivals: list[tuple[Arrival, ...]] = [()]
     for walk, following in itertools.pairwise(walks):
         for scan in walk.sums:
             structure = program.structure(scan)
             rests = tuple(back == 1 and scan.b[j] != 0 for j, back in structure.state)
-            key = structure.step, structure.many, rests
+            key = structure.step, structure.many, rests, structure.powers
             if key not in maps:
                 maps[key] = map_view(f"Map{len(maps) + 1}" if maps else "Map", structure, rests)
-            meets[scan] = _meet(scan, structure, rests, maps[key].name, slot, scan in chunks.loose, program, following, printer,
-                                names, register)
-            slot += -(-(structure.size + structure.count) // room)
+            name = "_".join(names[t] for t in scan.targets)
+            powers = constants.setdefault((structure.step, structure.coefficients), name) if structure.powers else ""
+            meets[scan] = _meet(name, scan, structure, rests, powers, maps[key].name, slot, scan in chunks.loose, program,
+                                following, printer, names, register)
+            slot += -(-(structure.size + maps[key].count) // room)
         tails = [(past, register(e).start, depth) for e in walk.tails for depth, past in enumerate(register(e).past)]
         arrivals.append(tuple((past, slot + n, f"{past}_tail", start, depth) for n, (past, start, depth) in enumerate(tails)))
         slot += len(tails)
@@ -148,8 +156,13 @@ def chunks_view(kernel: Kernel, chunks: Chunks, printer: Printer, register: Call
         known |= set(first)
         held |= {a for a in walk.held if a.base not in program.loads}
     crossings = tuple(past for e in program.registers if e.crossing for past in register(e).past)
-    most = max([1, *(m.count for m in maps.values())]), max([1, *(m.size for m in maps.values())])
+    carried = [m for m in maps.values() if m.count]
+    most: tuple[int, ...] = ()
+    if carried or crossings or program.sums or any(arrivals):
+        most = max([1, *(m.count for m in carried)]), max([1, *(m.size for m in carried)])
     return ChunksView(chunks.length, chunks.warps, chunks.steps, chunks.at_once, tuple(maps.values()), most,
+                      max([0, *(m.size for m in maps.values() if not m.count)]),
+                      tuple(m for m in meets.values() if m.powers == m.name),
                       tuple(dict.fromkeys(x for view in views for x in view.holds)), tuple(views), slot, crossings)
 
 
@@ -187,8 +200,9 @@ def _takes(program: Program, walk: Walk, names: Mapping[str, str]) -> tuple[tupl
                  for a in _reads(walk) if a not in own)
 
 
-def _meet(scan: Scan, structure: Structure, rests: tuple[bool, ...], map: str, slot: int, loose: bool, program: Program,
-          solving: Walk, printer: Printer, names: Mapping[str, str], register: Callable[[Edge], Register]) -> Meet:
+def _meet(name: str, scan: Scan, structure: Structure, rests: tuple[bool, ...], powers: str, map: str, slot: int, loose: bool,
+          program: Program, solving: Walk, printer: Printer, names: Mapping[str, str],
+          register: Callable[[Edge], Register]) -> Meet:
     edges = {e.base: register(e) for e in program.registers if e.base in scan.targets}
     state = tuple(Held((r := edges[scan.targets[j]]).past[k - 1], r.start, r.edge, k - 1) for j, k in structure.state)
     moves = tuple(m for j, order in enumerate(scan.orders) if order
@@ -200,6 +214,11 @@ def _meet(scan: Scan, structure: Structure, rests: tuple[bool, ...], map: str, s
             lets.insert(0, step)
             needed |= {a.base for a in samples(step.expr)}
     alone = Walk((*lets, scan), (), (), (), (), ())
-    given = (*structure.coefficients, *(scan.b[j] for (j, _), rest in zip(structure.state, rests, strict=True) if rest))
-    return Meet("_".join(names[t] for t in scan.targets), map, slot, loose, state, tuple(printer.text(e, 0) for e in given),
-                _takes(program, alone, names), _lines(alone, printer, names), moves)
+    given = [printer.text(e, 0) for e in structure.coefficients]
+    constants: tuple[tuple[str, str], ...] = ()
+    if powers:
+        constants = tuple((f"{powers}_c{k}", printer(e)) for k, e in enumerate(structure.coefficients))
+        given = [n for n, _ in constants]
+    given += [printer.text(scan.b[j], 0) for (j, _), rest in zip(structure.state, rests, strict=True) if rest]
+    return Meet(name, map, slot, loose, state, powers, constants, tuple(given), _takes(program, alone, names),
+                _lines(alone, printer, names), moves)

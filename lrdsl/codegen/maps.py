@@ -14,7 +14,8 @@ from ..ir.structure import Structure, Term
 @dataclass(frozen=True)
 class MapView:
     """apply: the state h after the steps, b where h is 0. after: the matrix of steps before (e) and these. step_b, step_a: both
-    after one step more, which `takes` coefficients and rests. The rest is finished text too."""
+    after one step more, which `takes` coefficients and rests. once: that step of a state without a rest, where it is the same
+    at all times: then the matrix is a power, and none of its numbers are carried. The rest is finished text too."""
 
     name: str
     note: str
@@ -26,6 +27,7 @@ class MapView:
     takes: tuple[str, ...]
     step_b: tuple[str, ...]
     step_a: tuple[str, ...]
+    once: tuple[str, ...]
     identity: tuple[str, ...]
     nothing: tuple[str, ...]
     zero: tuple[str, ...]
@@ -33,18 +35,24 @@ class MapView:
 
 def map_view(name: str, structure: Structure, rests: tuple[bool, ...]) -> MapView:
     """rests: which rows of a step have a rest that is not 0."""
-    n, places = structure.size, [structure.place(k) for k in range(structure.count)]
-    uses = [sum(t.number == k for row in structure.many for t in row) for k in range(structure.count)]
-    norm = " + ".join((f"{count} * " if count > 1 else "") + f"lr_abs(p[{k}])" for k, count in enumerate(uses))
+    n, powers = structure.size, structure.powers
+    count = 0 if powers else structure.count
+    places = [structure.place(k) for k in range(count)]
+    uses = [sum(t.number == k for row in structure.many for t in row) for k in range(count)]
+    norm = " + ".join((f"{times} * " if times > 1 else "") + f"lr_abs(p[{k}])" for k, times in enumerate(uses))
     takes = (*(f"c{k}" for k in range(len(structure.coefficients))), *(f"r{i}" for i in range(n) if rests[i]))
+
+    def step(i: int, rest: str) -> str:
+        return _sum(((_coefficient(t), f"h.of[{t.column}]") for t in structure.step[i]), rest)
+
     return MapView(
-        name, f"What steps do to a state: {structure.name}.", n, structure.count,
+        name, f"What steps do to a state: {structure.name}.", n, count,
         tuple(_sum(((_own(t), f"h.of[{t.column}]") for t in row), f"b.of[{i}]") for i, row in enumerate(structure.many)),
-        tuple(_sum(_products(structure.many[i], "p", structure, j)) for i, j in places), norm, takes,
-        tuple(_sum(((_coefficient(t), f"h.of[{t.column}]") for t in row), f"r{i}" if rests[i] else "")
-              for i, row in enumerate(structure.step)),
+        tuple(_sum(_products(structure.many[i], "p", structure, j)) for i, j in places), norm or "0", takes,
+        tuple(step(i, f"r{i}" if rests[i] else "") for i in range(n)),
         tuple(_sum(_products(structure.step[i], "c", structure, j)) for i, j in places),
-        tuple(str(k) for k in structure.identity), ("0",) * structure.count, ("0",) * n)
+        tuple(step(i, "") for i in range(n)) if powers else (),
+        tuple(str(k) for k in structure.identity[:count]), ("0",) * count, ("0",) * n)
 
 
 def _own(t: Term) -> str:

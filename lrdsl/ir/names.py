@@ -20,7 +20,8 @@ tell_numbers tell_state tell_transition one_by_one state_before handed_on over_w
 """.split())
 
 # Names that templates derive from others.
-_DERIVED = re.compile(r"to_.*[^_]|.*_(kept|part|total|crossing|beyond|row|upto|tail|from|again|before)|constant_\d+|Map\d*")
+_DERIVED = re.compile(r"to_.*[^_]|.*_(kept|part|total|crossing|beyond|row|upto|tail|from|again|before|powers|c\d+)|"
+                      r"constant_\d+|Map\d*")
 
 
 def c_name(name: str, taken: set[str]) -> str:

@@ -35,8 +35,9 @@ Rows = tuple[tuple[Term, ...], ...]
 @dataclass(frozen=True)
 class Structure:
     """name: for people. state: (which state, how many steps back) of each number that the matrices multiply. step: the matrix
-    of one step, whose numbers are the `coefficients`. many: that of any number of steps, of `count` numbers. constant: no
-    coefficient depends on time. modulus: of a rotation, what it scales the length of the state by, where that can be seen."""
+    of one step, whose numbers are the `coefficients`; these are written out where they are `constant`, the same at all times.
+    many: the matrix of any number of steps, of `count` numbers. modulus: of a rotation, what it scales the length of the state
+    by, where that can be seen."""
 
     name: str
     state: tuple[Place, ...]
@@ -51,6 +52,11 @@ class Structure:
     def size(self) -> int:
         """Numbers of the state."""
         return len(self.state)
+
+    @property
+    def powers(self) -> bool:
+        """Whether the matrix of many steps is best known as a power of one; a number alone is as quickly carried along."""
+        return self.constant and self.count > 1
 
     @property
     def identity(self) -> tuple[int, ...]:
@@ -72,6 +78,8 @@ def structure(orders: Sequence[int], A: Sequence[Any], lines: Mapping[At, Any] |
     known = [[_written_out(e, lines or {}) for e in row] for row in M]
     step, coefficients = _terms(M, known)
     constant = not any(samples(e) for row in known for e in row)
+    if constant:
+        step, coefficients = _terms(known, known)
     said = ", constant" if constant else ""
     n = len(places)
     if n <= 1:

@@ -19,23 +19,49 @@ import sympy as sp
 from ..ir.functions import Elementwise, name_of
 from ..ir.kernel import Walk
 from ..ir.program import Edge, Let, Program, Scan, Step
+from ..ir.structure import Structure
 from ..ir.symbols import At, samples
 from .simplify import fresh, names_of, rewritten
 
 FAR = 16  # steps that are kept of one sequence: each warp must have as many, and registers for them
+WARPS = 8  # of a block
+SHARED = 48 << 10  # bytes of a block's static shared memory
 LARGEST = 4  # numbers of a state: 16 say what steps do to it, and those of 8 warps fill the memory that a block shares
+LARGEST_CONSTANT = 6  # where two powers of one matrix are all that must be known
 MOST = 12  # walks; beyond them lines read each other's past in a circle
 
 
 def hindrance(program: Program) -> str:
     """Why a Program is not cut in chunks, as the end of a sentence; "" where it can be."""
-    for step in program.steps:
-        if isinstance(step, Scan) and step.structure.size > LARGEST:
-            return f"the state of {', '.join(step.targets)} has {step.structure.size} numbers, and chunks hold {LARGEST}"
+    structures = {s: program.structure(s) for s in program.steps if isinstance(s, Scan)}
+    for scan, structure in structures.items():
+        most = LARGEST_CONSTANT if structure.powers else LARGEST
+        if structure.size > most:
+            return f"the state of {', '.join(scan.targets)} has {structure.size} numbers, and chunks hold {most}"
+    if (needed := _shared(list(structures.values()))) > SHARED:
+        return f"what its recurrences do to their states takes {needed} bytes a block, and blocks share {SHARED}"
     far = max([0, *(e.depth for e in program.registers)])
     if far > FAR:
         return f"it keeps {far} steps of what it computes, and the warps of a chunk hold {FAR}"
     return "" if walks(program) else "its lines read each other's past in a circle"
+
+
+def warps(program: Program) -> int:
+    """Warps of a block: fewer where each has much to tell the others."""
+    structures = [program.structure(s) for s in program.steps if isinstance(s, Scan)]
+    return WARPS // 2 if any(s.size > LARGEST for s in structures) else WARPS
+
+
+def _shared(structures: list[Structure]) -> int:
+    """Bytes that the warps of a block share, in float64 (see templates/cuda/chunks.cuh: Board, Known, Powers)."""
+    known = [s for s in structures if s.powers]
+    others = [s for s in structures if not s.powers]
+    W, N = WARPS // 2 if any(s.size > LARGEST for s in structures) else WARPS, max([0, *(s.size for s in known)])
+    matrix, state = max([1, *(s.count for s in others)]), max([1, *(s.size for s in others)])
+    board, heard = (matrix + state + 2) * W + state, (2 * N + 2) * W - 1 if known else 0
+    powers = sum(2 * n * n + n + 2 for n, _ in {(s.size, s.coefficients) for s in known})
+    flags = W + (2 * W if known else 0)
+    return 32 * (8 * (board + heard + powers) + 4 * flags) + 16
 
 
 def named(program: Program) -> Program:

@@ -160,9 +160,9 @@ template <class M> LR_INLINE void tell_transition(Word *at, const Stretch<M> &s)
   tell_numbers(at, v, s.cut ? M::SIZE : M::SIZE + M::COUNT, sizes, s.cut ? CUT : TRANSITION);
 }
 
-// A message on its way: hear, and where the chunk has not told yet, hear again.
-template <class M> struct Message {
-  enum { N = M::SIZE, STATES = (N + ROOM - 1) / ROOM, WORDS = (N + M::COUNT + ROOM - 1) / ROOM };
+// A message on its way, N numbers of b and A of a: hear, and where the chunk has not told yet, hear again.
+template <int N, int A> struct Message {
+  enum { STATES = (N + ROOM - 1) / ROOM, WORDS = (N + A + ROOM - 1) / ROOM };
   Word w[WORDS];
   LR_INLINE void listen(const Word *at) {
 #pragma unroll
@@ -176,7 +176,13 @@ template <class M> struct Message {
       all = all && (i < STATES ? w[i].flag == w[0].flag : w[i].flag != NOTHING || w[0].flag != TRANSITION);
     return all;
   }
-  LR_INLINE V value(int i) const {
+  LR_INLINE void wait(const Word *at) {
+    while (!there()) {
+      __nanosleep(32);
+      listen(at);
+    }
+  }
+  LR_INLINE V number(int i) const {
 #if LR_DOUBLE
     return first(w[i]);
 #else
@@ -186,46 +192,29 @@ template <class M> struct Message {
   LR_INLINE State<N> state() const {
     State<N> h;
 #pragma unroll
-    for (int i = 0; i < N; ++i) h.of[i] = value(i);
+    for (int i = 0; i < N; ++i) h.of[i] = number(i);
     return h;
   }
-  // A state counts as a transition that forgets the state before.
-  LR_INLINE Stretch<M> wait(const Word *at) {
-    while (!there()) {
-      __nanosleep(32);
-      listen(at);
-    }
-    const State<N> b = state();
-    Stretch<M> s = {M::nothing(), b, 0, size_of(b), true};
-    if (w[0].flag == STATE) return s;
-    s.cut = w[0].flag != TRANSITION, s.most = power_of_two((short)w[0].z), s.rest = power_of_two((int)w[0].z >> 16);
-    if (!s.cut) {
-#pragma unroll
-      for (int i = 0; i < M::COUNT; ++i) s.a.p[i] = value(N + i);
-    }
-    return s;
-  }
+  LR_INLINE V most() const { return power_of_two((short)w[0].z); }
+  LR_INLINE V rest() const { return power_of_two((int)w[0].z >> 16); }
 };
+
+// A transition that was told. A state counts as one that forgets the state before.
+template <class M> LR_INLINE Stretch<M> heard(Message<M::SIZE, M::COUNT> &m, const Word *at) {
+  m.wait(at);
+  const State<M::SIZE> b = m.state();
+  if (m.w[0].flag == STATE) return {M::nothing(), b, 0, size_of(b), true};
+  Stretch<M> s = {M::nothing(), b, m.most(), m.rest(), m.w[0].flag != TRANSITION};
+  if (!s.cut) {
+#pragma unroll
+    for (int i = 0; i < M::COUNT; ++i) s.a.p[i] = m.number(M::SIZE + i);
+  }
+  return s;
+}
 template <int N> LR_INLINE State<N> state_of(const Word *at) {
-  enum { STATES = (N + ROOM - 1) / ROOM };
-  Word w[STATES];
-  for (;;) {
-    bool all = true;
-#pragma unroll
-    for (int i = 0; i < STATES; ++i) w[i] = hear(at + i * 32), all = all && w[i].flag == STATE;
-    if (all) break;
-    __nanosleep(32);
-  }
-  State<N> h;
-#pragma unroll
-  for (int i = 0; i < N; ++i) {
-#if LR_DOUBLE
-    h.of[i] = first(w[i]);
-#else
-    h.of[i] = i % 2 ? second(w[i / 2]) : first(w[i / 2]);
-#endif
-  }
-  return h;
+  Message<N, 0> m;
+  for (m.listen(at); !m.there() || m.w[0].flag != STATE; m.listen(at)) __nanosleep(32);
+  return m.state();
 }
 
 // The state before chunk `to`, from the one before chunk `from`, where the sum of all transitions between may overflow: as each
@@ -236,9 +225,9 @@ LR_INLINE State<M::SIZE> one_by_one(const Place &at, int slot, Index from, Index
   Stretch<M> sum = unmoved<M>();
   State<M::SIZE> h = start;
   for (Index c = from; c < to; ++c) {
-    Message<M> m;
+    Message<M::SIZE, M::COUNT> m;
     m.listen(at.of(c, slot));
-    const Stretch<M> s = m.wait(at.of(c, slot));
+    const Stretch<M> s = heard<M>(m, at.of(c, slot));
     const bool tells = s.overflows(h);
     sum.then(s);
     if (!sum.overflows(start, LR_LIMIT / 4))
@@ -261,8 +250,9 @@ template <bool LOOSE, class M, int W, int P, int N, class Start, class Replay>
 LR_INLINE State<M::SIZE> state_before(const Place &at, Board<W, P, N> &board, int slot, const Stretch<M> &mine,
                                       const Start &start, const Replay &replay) {
   // Messages that a warp hears at once, as registers allow; chunks of a group.
-  constexpr int EACH = Message<M>::WORDS <= 2 ? 4 : Message<M>::WORDS <= 5 ? 2 : 1, GROUP = EACH * (W - 1) + 1;
   typedef State<M::SIZE> S;
+  typedef Message<M::SIZE, M::COUNT> Told;
+  constexpr int EACH = Told::WORDS <= 2 ? 4 : Told::WORDS <= 5 ? 2 : 1, GROUP = EACH * (W - 1) + 1;
   const int w = at.warp, x = at.lane;
   const Index group = at.chunk / GROUP * GROUP;
   const int before = (int)(at.chunk - group);
@@ -286,14 +276,14 @@ LR_INLINE State<M::SIZE> state_before(const Place &at, Board<W, P, N> &board, in
   if (w && (w - 1) * EACH < before) {  // warps but the first add up the transitions of a few chunks each
     const Index c = group + (w - 1) * EACH;
     const int count = before - (w - 1) * EACH;
-    Message<M> m[EACH];
+    Told m[EACH];
 #pragma unroll
     for (int i = 0; i < EACH; ++i)
       if (i < count) m[i].listen(at.of(c + i, slot));
     Stretch<M> sum = unmoved<M>();
 #pragma unroll
     for (int i = 0; i < EACH; ++i)
-      if (i < count) sum.then(m[i].wait(at.of(c + i, slot)));
+      if (i < count) sum.then(heard<M>(m[i], at.of(c + i, slot)));
     board.put(w, x, sum);
   } else if (w == 0) {
     h = group ? state_of<M::SIZE>(at.of(group - 1, slot)) : start();
@@ -330,6 +320,157 @@ LR_INLINE State<M::SIZE> state_before(const Place &at, Board<W, P, N> &board, in
       __syncthreads();
     }
     if (w == 0 && slow && !at.last()) tell_state(at.of(at.chunk, slot), board.template get_state<M::SIZE>(x));
+  }
+  return from;
+}
+
+// Where no coefficient depends on time, what steps do to a state before them is known: powers of one matrix, computed once a
+// block while what it reads is on its way. Only b is told.
+template <int N> struct Powers {
+  V warp[N][N][32], chunk[N][N][32], size[N][32];  // over the steps of a warp, of a chunk: by columns
+  V most_of_warp[32], most_of_chunk[32];           // no state on the way is larger than this times the one before, plus the rest
+  LR_INLINE static State<N> times(const V (&a)[N][N][32], int x, const State<N> &h, State<N> sum) {
+#pragma unroll
+    for (int j = 0; j < N; ++j)
+#pragma unroll
+      for (int i = 0; i < N; ++i) sum.of[i] = lr_fma(a[j][i][x], h.of[j], sum.of[i]);
+    return sum;
+  }
+  LR_INLINE static void put(V (&column)[N][32], int x, const State<N> &v) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) column[i][x] = v.of[i];
+  }
+  LR_INLINE V norm(int x) const {
+    V sum = 0;
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum += size[j][x];
+    return sum;
+  }
+  // `step(h)` is one step without its rest. Warp w has the columns w, w + W, ….
+  template <int W, int STEPS, class Once> LR_INLINE void compute(int w, int x, const Once &step) {
+    for (int j = w; j < N; j += W) {
+      State<N> v;
+      V most = 0;
+#pragma unroll
+      for (int i = 0; i < N; ++i) v.of[i] = i == j;
+#pragma unroll
+      for (int k = 0; k < STEPS; ++k) v = step(v), most += size_of(v);
+      put(warp[j], x, v), put(chunk[j], x, v), size[j][x] = most;
+    }
+    __syncthreads();
+    const V most = norm(x);
+    V all = most;
+    for (int n = 1; n < W; n *= 2) {  // squares
+      State<N> v[(N + W - 1) / W];
+      __syncthreads();
+#pragma unroll
+      for (int q = 0; q < (N + W - 1) / W; ++q) {
+        const int j = w + q * W;
+        State<N> column, zero;
+        V own = 0;
+#pragma unroll
+        for (int i = 0; i < N; ++i) column.of[i] = j < N ? chunk[j < N ? j : 0][i][x] : 0, zero.of[i] = 0, own += lr_abs(column.of[i]);
+        v[q] = times(chunk, x, column, zero);
+        if (j < N) size[j][x] = own;
+      }
+      __syncthreads();
+      all *= 1 + norm(x);
+#pragma unroll
+      for (int q = 0; q < (N + W - 1) / W; ++q)
+        if (w + q * W < N) put(chunk[w + q * W], x, v[q]);
+    }
+    if (w == 0) most_of_warp[x] = most, most_of_chunk[x] = all;
+    __syncthreads();
+  }
+};
+
+// What warps tell each other of states alone, and what they have heard of other chunks.
+template <int W, int N> struct Known {
+  V b[W][N][32], rest[W][32], told[W - 1][N][32], told_rest[W - 1][32], state[N][32];
+  unsigned flag[W][32], told_flag[W - 1][32], slow[32];
+};
+template <int N, int K> LR_INLINE State<N> numbers(const V (&from)[K][32], int x) {
+  State<N> h;
+#pragma unroll
+  for (int i = 0; i < N; ++i) h.of[i] = from[i][x];
+  return h;
+}
+template <int N, int K> LR_INLINE void keep(V (&to)[K][32], int x, const State<N> &h) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) to[i][x] = h.of[i];
+}
+
+// As state_before, by powers: chunk after chunk of the group, then warp after warp.
+template <bool LOOSE, class M, int W, int K, class Start, class Replay>
+LR_INLINE State<M::SIZE> state_by_powers(const Place &at, Known<W, K> &board, const Powers<M::SIZE> &powers, int slot,
+                                         const Stretch<M> &mine, const Start &start, const Replay &replay) {
+  constexpr int N = M::SIZE, GROUP = W;
+  typedef State<N> S;
+  const int w = at.warp, x = at.lane;
+  const Index group = at.chunk / GROUP * GROUP;
+  const int before = (int)(at.chunk - group);
+  const bool tells_state = before == GROUP - 1 && !at.last();
+  const V most = powers.most_of_chunk[x];
+  __syncthreads();
+  keep(board.b[w], x, mine.b), board.rest[w][x] = mine.rest, board.flag[w][x] = mine.cut;
+  __syncthreads();
+  S h = M::zero();
+  V rest = 0;
+  if (w == 0) {
+    bool cut = false;
+    for (int i = 0; i < W; ++i) {
+      const S next = numbers<N>(board.b[i], x);
+      rest = rest + lr_fma(powers.most_of_warp[x], size_of(h), board.rest[i][x]);
+      h = board.flag[i][x] ? next : powers.times(powers.warp, x, h, next);
+      cut = cut || board.flag[i][x];
+    }
+    if (!at.last() && !tells_state)
+      tell_numbers(at.of(at.chunk, slot), h.of, N, (unsigned)exponent(rest) << 16, cut ? CUT : TRANSITION);
+    rest = power_of_two(exponent(rest));  // as it was told
+    h = group ? state_of<N>(at.of(group - 1, slot)) : start();
+  } else if (w <= before) {  // warps but the first hear of a chunk each
+    Message<N, 0> m;
+    m.listen(at.of(group + w - 1, slot));
+    m.wait(at.of(group + w - 1, slot));
+    keep(board.told[w - 1], x, m.state()), board.told_rest[w - 1][x] = m.rest(), board.told_flag[w - 1][x] = m.w[0].flag;
+  }
+  __syncthreads();
+  bool slow = false;
+  if (w == 0) {
+    const auto overflows = [&](const S &h, V rest) { return LOOSE && !(lr_fma(most, size_of(h), rest) < LR_LIMIT); };
+    for (int i = 0; i < before; ++i) {
+      const S b = numbers<N>(board.told[i], x);
+      const unsigned flag = board.told_flag[i][x];
+      if (flag != STATE && overflows(h, board.told_rest[i][x]))
+        h = state_of<N>(at.of(group + i, slot));
+      else
+        h = flag != TRANSITION ? b : powers.times(powers.chunk, x, h, b);
+    }
+    slow = overflows(h, rest);
+    keep(board.state, x, h), board.slow[x] = slow;
+    for (int i = 0; i < W; ++i) {  // the state before each warp takes the place of its own stretch
+      const S next = numbers<N>(board.b[i], x);
+      keep(board.b[i], x, h);
+      h = board.flag[i][x] ? next : powers.times(powers.warp, x, h, next);
+    }
+    if (tells_state && !slow) tell_state(at.of(at.chunk, slot), h);
+  }
+  if (!LOOSE) {
+    __syncthreads();
+    return numbers<N>(board.b[w], x);
+  }
+  const bool any = __syncthreads_or(slow);
+  S from = numbers<N>(board.b[w], x);
+  if (any) {
+    slow = board.slow[x];
+    for (int i = 0; i < W; ++i) {
+      if (w == i && slow) {
+        from = numbers<N>(board.state, x);
+        keep(board.state, x, replay(from));
+      }
+      __syncthreads();
+    }
+    if (w == 0 && slow && !at.last()) tell_state(at.of(at.chunk, slot), numbers<N>(board.state, x));
   }
   return from;
 }

@@ -68,13 +68,21 @@ FAULTS = (
           dtype="float64"),
     Fault("half a state is enough", "w[i].flag == w[0].flag :", "w[i].flag != NOTHING :", cell="order_two",
           dtype="float64"),
-    Fault("half a state ends the wait", "all = all && w[i].flag == STATE;", "all = w[0].flag == STATE;", cell="order_two",
+    Fault("half a state ends the wait", "!m.there() || m.w[0].flag != STATE", "m.w[0].flag != STATE", cell="order_two",
           dtype="float64"),
     Fault("a state of order two moves the wrong way", "y_prev2 = there ? y_prev :", "y_prev2 = there ? y :", cell="order_two"),
     Fault("the farther initial value is lost", "y_start_beyond.at(1)", "y_start_beyond.at(0)", cell="order_two"),
+    Fault("a chunk has the power of a warp", "powers.times(powers.chunk, x, h, b)", "powers.times(powers.warp, x, h, b)",
+          cell="order_four"),
+    Fault("a power is squared once too little", "for (int n = 1; n < W; n *= 2)", "for (int n = 2; n < W; n *= 2)",
+          cell="order_four"),
+    Fault("columns are rows", "a[j][i][x], h.of[j]", "a[i][j][x], h.of[j]", cell="order_four"),
+    Fault("what is known is read too early", f"board.flag[w][x] = mine.cut;\n  {BARRIER}", "board.flag[w][x] = mine.cut;",
+          cell="order_four"),
+    Fault("an overflow of powers is not seen", "< LR_LIMIT); };", "< LR_LIMIT) && false; };", cell="order_four"),
     Fault("a boundary keeps the farther value", "          y_prev2 = y_edge_beyond.at(1);\n", "", cell="order_two"),
     Fault("a rotation turns the other way", "lr_fma(-p[1], e.p[1], p[0] * e.p[0])", "lr_fma(p[1], e.p[1], p[0] * e.p[0])",
-          cell="rotation"),
+          cell="oscillator"),
     Fault("the last of a group tells no state", "before == GROUP - 1 && !at.last()", "before == GROUP - 2 && !at.last()"),
     Fault("the transitions of the last few chunks are left out", "(i - 1) * EACH < before; ++i", "i * EACH < before; ++i"),
     Fault("one message of a warp is left out", "if (i < count) sum.then", "if (i < count && i < 3) sum.then"),
@@ -131,9 +139,15 @@ def problems(program: Program, chunk: int) -> tuple[tuple[Problem, int, int], ..
         late = ones * (np.arange(long) > long - 20)[None, :, None, None]
         for grows in (1.5, 3.0):
             more(long, "none", a=grows * ones, b=late, **{"h.start": zeros})
-    if program.name == "rotation":
-        angle, modulus = rng.uniform(0, 3, 100), 1 - 4 / long
-        more(long, "none", c=modulus * np.cos(angle), s=modulus * np.sin(angle))
+    if program.name == "oscillator":  # of modulus near 1
+        ones = np.ones((3, long, 1, 100))
+        more(long, "none", r=np.log(long / 4) * ones, w=rng.uniform(0, 3, ones.shape))
+    if program.name == "order_four":  # with two such roots and two that vanish; then as below, with every second step
+        modulus, zeros = 1 - 4 / long, np.zeros(100)
+        more(long, "none", p=2 * modulus * np.cos(rng.uniform(0, 3, 100)), q=-modulus ** 2 + zeros, r=zeros, s=np.zeros(1))
+        ends = np.stack([zeros, 1 + zeros, zeros, 1 + zeros])[None] + np.zeros((3, 1, 1))
+        quiet = np.zeros((3, long, 1, 100))
+        more(long, "none", p=zeros + 2.0 ** 20, q=zeros, r=zeros, s=np.zeros(1), x=quiet, **{"y.start": 0 * ends})
     if program.name == "order_two":  # with roots of modulus near 1
         ones, modulus = np.ones((3, long, 1, 100)), 1 - 4 / long
         more(long, "none", a=2 * modulus * np.cos(rng.uniform(0, 3, 100)) * ones, b=-modulus ** 2 * ones)

@@ -87,6 +87,19 @@ def test_coupled_states_and_orders_are_cut() -> None:
 def test_large_states_are_not_cut() -> None:
     spiral = plan_of(CELLS["spiral"].spec).programs[0]
     assert hindrance(spiral).startswith("the state of x, y has 5 numbers") and strategies(spiral, "cuda") == ("serial",)
+    six = plan_of(CELLS["order_six"].spec).programs[0]
+    assert not hindrance(six), "two powers of one matrix, where the coefficients are constant"
+    assert schedule(six, "cuda", "float64", "chunked").block == 128 and schedule(six, "cuda", "float64").block == 64
+
+
+def test_what_blocks_share_is_limited() -> None:
+    @lr.cell
+    def both(x: lr.Input, y: lr.Input, a: lr.State, b: lr.State, p: lr.Vector, q: lr.Scalar):
+        a[t] = x[t] * a[t - 1] + y[t] * a[t - 4]
+        b[t] = p * b[t - 1] + q * b[t - 4] + a[t]
+        return b[t]
+
+    assert "bytes a block, and blocks share 49152" in hindrance(plan_of(both.spec).programs[0])
 
 
 def test_what_is_read_far_back_is_not_cut() -> None:

@@ -212,8 +212,8 @@ struct Map {
   // One step after many, a and b, by its coefficients and rests.
   static LR_INLINE void step(Map &a, State<SIZE> &b, V c0, V r0) {
     const State<SIZE> h = b;
-    const Map e = a;
     b = {{lr_fma(c0, h.of[0], r0)}};
+    const Map e = a;
     a = {{c0 * e.p[0]}};
   }
   static LR_INLINE Map identity() { return {{1}}; }
@@ -539,8 +539,8 @@ struct Map {
   // One step after many, a and b, by its coefficients and rests.
   static LR_INLINE void step(Map &a, State<SIZE> &b, V c0, V r0) {
     const State<SIZE> h = b;
-    const Map e = a;
     b = {{lr_fma(c0, h.of[0], r0)}};
+    const Map e = a;
     a = {{c0 * e.p[0]}};
   }
   static LR_INLINE Map identity() { return {{1}}; }
