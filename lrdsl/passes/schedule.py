@@ -12,6 +12,7 @@ from ..ir.kernel import Chunks, Kernel, Read, Strategy, Target, lagged
 from ..ir.names import c_name
 from ..ir.program import Program
 from .bounds import contracts
+from .join import joined
 from .walks import hindrance, named, walks, warps
 
 # A CUDA thread keeps up to 16 steps of loads in flight: a large GPU wants 128 bytes of them a thread, which has 255 registers
@@ -59,7 +60,7 @@ def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | 
         return Kernel("cpu", "rows", entry, program, dtype, reads, _names(program),
                       "rows: channels stream through the cache in the order of memory, the carry stays in L1")
     if strategy == "chunked":
-        program = named(program)
+        program = named(joined(program))
         chunks = _chunks(program, dtype, len(reads))
         return Kernel("cuda", "chunked", f"{entry}_chunked", program, dtype, reads, _names(program),
                       f"chunks, all worked on at once: for fewer than {MANY:,} channels (batch * hidden) over more than "

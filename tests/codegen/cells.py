@@ -59,6 +59,16 @@ def oscillator(x: lr.Input, w: lr.Input, r: lr.Input, u: lr.State, v: lr.State):
 
 
 @lr.cell
+def weighted(x: lr.Input, w: lr.Input, k: lr.Input, num: lr.State, den: lr.State):
+    """A weighted mean of the past: numerator and denominator decay alike."""
+    f = sigmoid(w[t])
+    weight = lr.exp(k[t])
+    num[t] = f * num[t - 1] + weight * x[t]
+    den[t] = f * den[t - 1] + weight
+    return num[t], den[t]
+
+
+@lr.cell
 def order_four(x: lr.Input, y: lr.State, p: lr.Vector, q: lr.Vector, r: lr.Vector, s: lr.Scalar):
     """A recursive filter with constant coefficients."""
     y[t] = p * y[t - 1] + q * y[t - 2] + r * y[t - 3] + s * y[t - 4] + x[t]
@@ -80,5 +90,5 @@ def pairs(x: lr.Input, w: lr.Input, a: lr.State, b: lr.State, p: lr.Vector):
     return a[t] * b[t], b[t - 3]
 
 
-CELLS = {**SHARED, **{c.name: c for c in (linear_scan, sru, far, functions, awkward, leaning, oscillator, order_four, order_six,
-                                         pairs)}}
+CELLS = {**SHARED, **{c.name: c for c in (linear_scan, sru, far, functions, awkward, leaning, oscillator, weighted, order_four,
+                                         order_six,                                         pairs)}}
