@@ -91,4 +91,4 @@ def pairs(x: lr.Input, w: lr.Input, a: lr.State, b: lr.State, p: lr.Vector):
 
 
 CELLS = {**SHARED, **{c.name: c for c in (linear_scan, sru, far, functions, awkward, leaning, oscillator, weighted, order_four,
-                                         order_six,                                         pairs)}}
+                                         order_six, pairs)}}
