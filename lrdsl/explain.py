@@ -85,6 +85,11 @@ def _recurrence(spec: Spec, program: Program, scan: Scan) -> list[str]:
     lines: list[str] = []
     where = {s.target: s.where.short for s in spec.statements}
     kind = f"{program.structure(scan).name}, {'from the right' if scan.reverse else 'from the left'}"
+    if scan.other:
+        [state], A, b = scan.targets, scan.A[0][0, 0], scan.b[0]
+        equation = f"{state}[t] = {scan.other.equation('A' if A != 0 else '0', str(scan.past[0]), 'b')}"
+        lines = [f"  {equation:<40}  {kind:<26}  {where[state]}"]
+        return lines + [f"      A = {_read(spec, A)}"] * (A != 0) + [f"      b = {_read(spec, b)}"]
     for i, state in enumerate(scan.targets):
         entries = [(k, j, f"A{k + 1 if scan.order > 1 else ''}{f'[{i},{j}]' if len(scan.targets) > 1 else ''}")
                    for k, m in enumerate(scan.A) for j in range(len(scan.targets)) if m[i, j] != 0]

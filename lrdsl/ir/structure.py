@@ -102,6 +102,12 @@ def structure(orders: Sequence[int], A: Sequence[Any], lines: Mapping[At, Any] |
     return Structure(_name(known, reach, orders) + said, tuple(places), step, coefficients, many, sum(map(len, many)), constant)
 
 
+def alone(name: str, coefficient: Any) -> Structure:
+    """The structure of one state over another algebra, read one step back: its coefficient is no matrix, but added."""
+    one = _diagonal([0])
+    return Structure(name, ((0, 1),), one, (coefficient,), one, 1, False)
+
+
 def _written_out(expr: Any, lines: Mapping[At, Any]) -> Any:
     """The expression with every line that it reads in its place, unless that is long."""
     for _ in range(len(lines)):

@@ -15,6 +15,7 @@ moved by the caller.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import sympy as sp
@@ -24,6 +25,7 @@ from ..ir.program import Buffer, Edge, Keep, Let, Program, Scan, Step, Sum, Vect
 from ..ir.symbols import At, Param, params, samples
 from .recompute import with_forward_values
 from .simplify import flatten, fresh, names_of, simplify
+from .slopes import linearised
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,7 @@ def _let(source: Program, step: Let, tape: _Tape, edges: list[Edge], origins: di
 
 def _scan(source: Program, step: Scan, tape: _Tape, edges: list[Edge], origins: dict[str, Origin],
           gives: dict[str, list[Piece]]) -> None:
+    step, slopes = linearised(source, step, partial(tape.line, where=step.where))
     back, orders = source.back, step.orders
     own = [(i, k) for i, order in enumerate(orders) for k in range(1, order + 1)]
     sent = {(i, k): tape.lagged.pop((step.targets[i], back * k), []) for i, k in own}
@@ -245,7 +248,7 @@ def _scan(source: Program, step: Scan, tape: _Tape, edges: list[Edge], origins: 
         gradient = tape.line(f"d.{state}", total, step.where)
         update, past = step.update(i), {step.back(s, k + 1) for k in range(step.order) for s in step.targets}
         for atom in (*samples(update), *params(update)):
-            if atom not in past:
+            if atom not in past | slopes:
                 tape.send(atom, gradient * sp.diff(update, atom))
 
 

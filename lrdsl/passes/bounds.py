@@ -23,7 +23,8 @@ INCREASING = {"exp": math.exp, "expm1": math.expm1, "tanh": math.tanh, "sigmoid"
 
 def contracts(program: Program) -> dict[Scan, bool]:
     """For each scan, whether the equations bound the matrix of a step by 1, so that no product of many overflows: in every row
-    or in every column, |A| added up; or the modulus of a rotation."""
+    or in every column, |A| added up; or the modulus of a rotation. Of one over another algebra, whose A is added, nothing is
+    known."""
     known: dict[At, Interval] = {}
     for step in program.steps:
         if isinstance(step, Let):
@@ -39,7 +40,8 @@ def contracts(program: Program) -> dict[Scan, bool]:
                 rows[i] += size
                 columns[term.column] += size
         turns = structure.modulus is not None and _size(interval(structure.modulus, {})) <= 1
-        found[scan] = turns or max(rows, default=0) <= 1 or max(columns, default=0) <= 1
+        small = turns or max(rows, default=0) <= 1 or max(columns, default=0) <= 1
+        found[scan] = small and not scan.other
     return found
 
 
@@ -50,7 +52,7 @@ def _size(a: Interval) -> float:
 def interval(expr: Any, known: Mapping[At, Interval]) -> Interval:
     """Numbers between which every finite value of an expression lies."""
     if expr.is_Number:
-        return (float(expr), float(expr))
+        return (float(expr), float(expr)) if expr.is_finite else UNKNOWN  # the zero of an algebra, which is no finite value
     if expr.is_Symbol:
         return known.get(expr, UNKNOWN)
     parts = [interval(a, known) for a in expr.args]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ..ir.functions import Elementwise
 from ..ir.kernel import Chunks, Kernel, Read, Strategy, Target, lagged
 from ..ir.names import c_name
-from ..ir.program import Program
+from ..ir.program import Program, Scan
 from .bounds import contracts
 from .join import joined
 from .walks import hindrance, named, walks, warps
@@ -77,7 +77,8 @@ def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | 
 
 
 def _calls(program: Program) -> int:
-    return sum(len(e.atoms(Elementwise)) for step in program.steps for e in step.exprs)
+    sums = sum(isinstance(step, Scan) and step.other is not None for step in program.steps)
+    return sums + sum(len(e.atoms(Elementwise)) for step in program.steps for e in step.exprs)
 
 
 def _chunks(program: Program, dtype: str, reads: int) -> Chunks:
