@@ -128,7 +128,7 @@ class State(Sequence):
                  complex: bool = False) -> None:
         super().__init__(init=init, learned=bool(learned))
         _not_built(self._where, size=size, complex=complex)
-        if init in (sp.oo, -sp.oo):
+        if isinstance(init, sp.Number):  # sympy's -oo as well
             init = float(init)
         if not _is_number(init) or math.isnan(init):
             raise BadDeclaration(f"init={init!r}: the initial value of a state is a number", self._where,

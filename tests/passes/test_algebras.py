@@ -110,6 +110,15 @@ def test_what_is_linear_over_plus_times_stays_there() -> None:
     assert scan_of(both).algebra == "plus-times"
 
 
+def test_the_slopes_of_logaddexp_far_out_and_at_a_tie() -> None:
+    """torch has nan where both are -inf. That the curve is not flattened at a tie of numbers is for tests/nn to see."""
+    a, b = np.array([-np.inf, -np.inf, 2.0, 2.0, 800.0, -np.inf]), np.array([-np.inf, 1.0, -np.inf, 2.0, -800.0, 1e300])
+    slopes = f.TABLE["logaddexp"].partials(None, X, Y)
+    with np.errstate(all="ignore"):
+        got = [evaluate(s, {X: a, Y: b}) for s in slopes]
+    np.testing.assert_array_equal(got, [[0.5, 0, 1, 0.5, 1, 0], [0.5, 1, 0, 0.5, 0, 1]])
+
+
 @MIRRORED
 @pytest.mark.parametrize("name", CELLS)
 def test_a_plan_means_what_its_cell_says(name: str, mirrored: bool) -> None:
