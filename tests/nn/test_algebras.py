@@ -108,6 +108,21 @@ def test_cumulative_functions_of_torch(cell: lr.Cell, function: Any, size: float
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
+def test_a_backward_pass_in_chunks(monkeypatch: pytest.MonkeyPatch, quick: None, caplog: pytest.LogCaptureFixture) -> None:
+    """Long enough that the CUDA text cuts time: the forward pass is serial, the backward pass is not."""
+    if lr.options.backend() == "reference":
+        pytest.skip("no C++ compiler")
+    monkeypatch.setenv("LRDSL_BACKEND", "emulated")
+    x, weights = leaf(B, 300, C), torch.randn(B, 300, C)
+    reset = torch.rand(B, 300) < 0.01
+    y = lr.function(logcumsumexp)(x, init={"h": torch.full((B, C), -math.inf)}, reset=reset)
+    want = truth(logcumsumexp.spec, {"x": x}, {}, reset)["h"]
+    close([y], [want])
+    with caplog.at_level("INFO", "lrdsl.launch"):
+        close(*(torch.autograd.grad((v * weights).sum(), [x]) for v in (y, want)), scale=10)
+    assert caplog.messages[-1].endswith("chunked")
+
+
 def test_cumprod(backend: str) -> None:
     """(+, *), where a factor of 0 spoils no gradient, and no division is made."""
     @lr.cell

@@ -1,4 +1,5 @@
-"""Stabilised linear recurrences, whose states are scaled by a running maximum: RWKV-4's WKV, and mLSTM's memory and normaliser.
+"""Stabilised linear recurrences, whose states are scaled by a running maximum: RWKV-4's WKV, mLSTM's memory and normaliser, and
+sLSTM without its recurrent matrix.
 
 Nothing in the compiler knows of them: the maximum is a recurrence over (max, +), and numerator and denominator are plus-times
 ones whose coefficients read it at t and t-1. The truth is the recurrence without the maximum, in which e^1000 is just a large
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import lrdsl as lr
-from lrdsl import abs, exp, maximum, softplus, t
+from lrdsl import abs, exp, maximum, sigmoid, softplus, t, tanh
 from lrdsl.compiler import plan_of
 from lrdsl.ir.program import Scan
 from tests.nn.compare import as_tuple, close, gradients, leaf
@@ -52,6 +53,17 @@ def mlstm(f: lr.Input, i: lr.Input, k: lr.Input, v: lr.Input, q: lr.Input, c: lr
     return c[t] * q[t] / maximum(abs(n[t] * q[t]), exp(-m[t])), n[t]
 
 
+@lr.cell
+def slstm(f: lr.Input, i: lr.Input, z: lr.Input, o: lr.Input, c: lr.State, n: lr.State,
+          m: lr.State = lr.State(init=-math.inf)):
+    """The stabilised sLSTM (ibid.) without its recurrent matrix; the forget gate is an exponential here."""
+    m[t] = maximum(m[t - 1] + f[t], i[t])
+    forget, enter = exp(m[t - 1] + f[t] - m[t]), exp(i[t] - m[t])
+    c[t] = forget * c[t - 1] + enter * tanh(z[t])
+    n[t] = forget * n[t - 1] + enter
+    return sigmoid(o[t]) * c[t] / n[t]
+
+
 def plain_wkv(k: Any, v: Any, w: Any, u: Any) -> list[Any]:
     """One channel: sums of e^(k_i - (t-1-i) w) v_i, and of the same without v, nothing stabilised."""
     num, den, out = mp.mpf(0), mp.mpf(0), []
@@ -71,7 +83,18 @@ def plain_mlstm(f: Any, i: Any, k: Any, v: Any, q: Any) -> list[Any]:
     return out
 
 
-PLAIN: dict[str, Callable[..., list[Any]]] = {"wkv": plain_wkv, "mlstm": plain_mlstm}
+def plain_slstm(f: Any, i: Any, z: Any, o: Any) -> list[Any]:
+    """One channel: o c / n, with the gates e^f and e^i as they are."""
+    c, n, out = mp.mpf(0), mp.mpf(0), []
+    for forget, enter, new, leave in zip(f, i, z, o, strict=True):
+        forget, enter = mp.exp(forget), mp.exp(enter)
+        c, n = forget * c + enter * mp.tanh(new), forget * n + enter
+        out.append(c / n / (1 + mp.exp(-leave)))
+    return out
+
+
+PLAIN: dict[str, Callable[..., list[Any]]] = {"wkv": plain_wkv, "mlstm": plain_mlstm, "slstm": plain_slstm}
+EVERY = pytest.mark.parametrize("cell", [wkv, mlstm, slstm], ids=lambda c: c.name)
 
 
 KNOWN: dict[tuple[Any, ...], tuple[np.ndarray, list[np.ndarray]]] = {}
@@ -114,7 +137,7 @@ def _shaped(own: list[list[Any]], args: list[Tensor]) -> list[Any]:
 
 def arguments(cell: lr.Cell, size: float, B: int = 1, offset: float = 0.0) -> list[Tensor]:
     """Exponents of about `size` around an offset; the rest of about 1, the decay positive."""
-    exponent, found = {"wkv": "k", "mlstm": "i"}[cell.name], []
+    exponent, found = "k" if cell is wkv else "i", []
     for d in cell.spec.declared:
         if d.kind == "input":
             x = torch.randn(B, T, CHANNELS)
@@ -126,7 +149,7 @@ def arguments(cell: lr.Cell, size: float, B: int = 1, offset: float = 0.0) -> li
 
 @pytest.mark.parametrize("runner", ["reference", "native", "emulated"])
 @pytest.mark.parametrize(("size", "offset"), [(1.0, 0.0), (3.0, 1e3), (30.0, 1e3)], ids=["small", "large", "wide"])
-@pytest.mark.parametrize("cell", [wkv, mlstm], ids=lambda c: c.name)
+@EVERY
 def test_it_is_the_recurrence_without_the_maximum(cell: lr.Cell, size: float, offset: float, runner: str, quick: None,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     """Values and all gradients. Where e^k overflows in every dtype, differences of the exponents lose digits of k alone."""
@@ -143,7 +166,7 @@ def test_it_is_the_recurrence_without_the_maximum(cell: lr.Cell, size: float, of
         np.testing.assert_allclose(g.reshape(s.shape), s, rtol=100 * lost, atol=100 * lost)
 
 
-@pytest.mark.parametrize("cell", [wkv, mlstm], ids=lambda c: c.name)
+@EVERY
 def test_float32_does_not_overflow_where_the_plain_form_does(cell: lr.Cell, backend: str) -> None:
     args = [a.detach().float().double().requires_grad_() for a in arguments(cell, 3.0, offset=1e3)]
     weights = torch.randn(T, CHANNELS)
@@ -156,7 +179,7 @@ def test_float32_does_not_overflow_where_the_plain_form_does(cell: lr.Cell, back
     assert narrow[0 if cell is wkv else 1].exp().isinf().all()
 
 
-@pytest.mark.parametrize("cell", [wkv, mlstm], ids=lambda c: c.name)
+@EVERY
 def test_the_maximum_is_a_stratum_of_its_own(cell: lr.Cell) -> None:
     (program,) = plan_of(cell.spec).programs
     scans = [s for s in program.steps if isinstance(s, Scan)]
@@ -164,7 +187,7 @@ def test_the_maximum_is_a_stratum_of_its_own(cell: lr.Cell) -> None:
     assert scans[0].algebra == "max-plus"
 
 
-@pytest.mark.parametrize("cell", [wkv, mlstm], ids=lambda c: c.name)
+@EVERY
 def test_whole_is_chunks_and_steps(cell: lr.Cell, backend: str) -> None:
     """With boundaries, from the infinite edge, which a Carry hands on where nothing came yet."""
     args = arguments(cell, 3.0, B=2, offset=1e3)
@@ -194,7 +217,7 @@ def test_a_boundary_begins_anew(backend: str) -> None:
     close(gradients([whole], args), gradients([apart], args), 1e3)
 
 
-@pytest.mark.parametrize("cell", [wkv, mlstm], ids=lambda c: c.name)
+@EVERY
 def test_torch_checks_first_and_second_order(cell: lr.Cell, quick: None) -> None:
     """Nothing but numbers comes out, although the maximum starts at -inf."""
     f, args = lr.function(cell), arguments(cell, 1.0)
