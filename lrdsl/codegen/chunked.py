@@ -114,16 +114,16 @@ def chunks_view(kernel: Kernel, chunks: Chunks, printer: Printer, register: Call
     room = 1 if kernel.dtype == "float64" else 2
     slot = 0
     meets: dict[Scan, Meet] = {}
-    maps: dict[tuple[Rows, Rows, tuple[bool, ...], bool], MapView] = {}
+    maps: dict[tuple[Rows, Rows, tuple[bool, ...], bool, str], MapView] = {}
     constants: dict[tuple[Rows, tuple[Any, ...]], str] = {}
     arrivals: list[tuple[Arrival, ...]] = [()]
     for walk, following in itertools.pairwise(walks):
         for scan in walk.sums:
             structure = program.structure(scan)
-            rests = tuple(back == 1 and scan.b[j] != 0 for j, back in structure.state)
-            key = structure.step, structure.many, rests, structure.powers
+            rests = tuple(back == 1 and (scan.b[j] != 0 or scan.other is not None) for j, back in structure.state)
+            key = structure.step, structure.many, rests, structure.powers, scan.algebra
             if key not in maps:
-                maps[key] = map_view(f"Map{len(maps) + 1}" if maps else "Map", structure, rests)
+                maps[key] = map_view(f"Map{len(maps) + 1}" if maps else "Map", structure, rests, kernel.dtype)
             name = "_".join(names[t] for t in scan.targets)
             powers = constants.setdefault((structure.step, structure.coefficients), name) if structure.powers else ""
             meets[scan] = _meet(name, scan, structure, rests, powers, maps[key].name, slot, scan in chunks.loose, program,

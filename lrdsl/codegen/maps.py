@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..ir.functions import name_of_class
 from ..ir.structure import Structure, Term
+from .printers import number
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,13 @@ class MapView:
     zero: tuple[str, ...]
 
 
-def map_view(name: str, structure: Structure, rests: tuple[bool, ...]) -> MapView:
+def map_view(name: str, structure: Structure, rests: tuple[bool, ...], dtype: str) -> MapView:
     """rests: which rows of a step have a rest that is not 0."""
+    note = f"What steps do to a state: {structure.name}."
+    if structure.algebra:
+        join, zero = f"lr_{name_of_class(structure.algebra.sum)}", number(structure.algebra.zero, dtype)
+        return MapView(name, note, 1, 1, (f"{join}(p[0] + h.of[0], b.of[0])",), ("p[0] + e.p[0]",), "0", ("c0", "r0"),
+                       (f"{join}(c0 + h.of[0], r0)",), ("c0 + e.p[0]",), (), ("0",), (zero,), (zero,))
     n, powers = structure.size, structure.powers
     count = 0 if powers else structure.count
     places = [structure.place(k) for k in range(count)]
@@ -46,7 +53,7 @@ def map_view(name: str, structure: Structure, rests: tuple[bool, ...]) -> MapVie
         return _sum(((_coefficient(t), f"h.of[{t.column}]") for t in structure.step[i]), rest)
 
     return MapView(
-        name, f"What steps do to a state: {structure.name}.", n, count,
+        name, note, n, count,
         tuple(_sum(((_own(t), f"h.of[{t.column}]") for t in row), f"b.of[{i}]") for i, row in enumerate(structure.many)),
         tuple(_sum(_products(structure.many[i], "p", structure, j)) for i, j in places), norm or "0", takes,
         tuple(step(i, f"r{i}" if rests[i] else "") for i in range(n)),

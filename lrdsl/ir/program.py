@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -31,7 +30,7 @@ import sympy as sp
 from ..errors import InternalError
 from ..location import Location
 from .algebras import ALGEBRAS, Algebra, AlgebraName
-from .structure import Structure, alone, structure
+from .structure import Structure, structure
 from .symbols import At, params, samples
 from .text import exact, show
 
@@ -134,11 +133,7 @@ class Scan:
     @functools.cached_property
     def structure(self) -> Structure:
         """What its matrices look like, or the other algebra: a schedule costs no more than that must."""
-        return self.seen({})
-
-    def seen(self, lines: Mapping[At, sp.Expr]) -> Structure:
-        """Its structure, where lines say what samples of the coefficients stand for."""
-        return alone(str(self.other), self.A[0][0, 0]) if self.other else structure(self.orders, self.A, lines)
+        return structure(self.orders, self.A, {}, self.other)
 
     @property
     def exprs(self) -> tuple[sp.Expr, ...]:
@@ -260,7 +255,7 @@ class Program:
 
     def structure(self, scan: Scan) -> Structure:
         """That of one of its recurrences, with all that the lines say of the coefficients."""
-        return scan.seen({At(s.target): s.expr for s in self.steps if isinstance(s, Let)})
+        return structure(scan.orders, scan.A, {At(s.target): s.expr for s in self.steps if isinstance(s, Let)}, scan.other)
 
     def edge(self, base: str, side: int) -> Edge | None:
         """The edge of a sequence on one side."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import sympy as sp
 
 from . import functions as f
+from .algebras import Algebra
 from .symbols import At, samples
 
 Place = tuple[int, int]
@@ -37,7 +38,7 @@ class Structure:
     """name: for people. state: (which state, how many steps back) of each number that the matrices multiply. step: the matrix
     of one step, whose numbers are the `coefficients`; these are written out where they are `constant`, the same at all times.
     many: the matrix of any number of steps, of `count` numbers. modulus: of a rotation, what it scales the length of the state
-    by, where that can be seen."""
+    by, where that can be seen. algebra: another than (+, *), whose sum and + take the places of + and *."""
 
     name: str
     state: tuple[Place, ...]
@@ -47,6 +48,7 @@ class Structure:
     count: int
     constant: bool
     modulus: Any = None
+    algebra: Algebra | None = None
 
     @property
     def size(self) -> int:
@@ -68,11 +70,16 @@ class Structure:
         return next((i, t.column) for i, row in enumerate(self.many) for t in row if (t.sign, t.number) == (1, number))
 
 
-def structure(orders: Sequence[int], A: Sequence[Any], lines: Mapping[At, Any] | None = None) -> Structure:
+def structure(orders: Sequence[int], A: Sequence[Any], lines: Mapping[At, Any] | None = None,
+              algebra: Algebra | None = None) -> Structure:
     """The structure of h[t] = A[0] h[t-1] + A[1] h[t-2] + …, of which state j is read `orders[j]` steps back.
 
-    lines: what samples stand for, so that equal coefficients with other names are seen to be equal.
+    lines: what samples stand for, so that equal coefficients with other names are seen to be equal. algebra: another than
+    (+, *), of one state.
     """
+    if algebra:
+        one = _diagonal([0])
+        return Structure(str(algebra), ((0, 1),), one, (A[0][0, 0],), one, 1, False, algebra=algebra)
     places = [(j, k) for j, order in enumerate(orders) for k in range(1, order + 1)]
     M = [[A[k - 1][j, i] if back == 1 else sp.Integer((j, back - 1) == (i, k)) for i, k in places] for j, back in places]
     known = [[_written_out(e, lines or {}) for e in row] for row in M]
@@ -100,12 +107,6 @@ def structure(orders: Sequence[int], A: Sequence[Any], lines: Mapping[At, Any] |
     count = iter(range(n * n))
     many = tuple(tuple(Term(j, 1, next(count)) for j in range(n) if reach[i][j]) for i in range(n))
     return Structure(_name(known, reach, orders) + said, tuple(places), step, coefficients, many, sum(map(len, many)), constant)
-
-
-def alone(name: str, coefficient: Any) -> Structure:
-    """The structure of one state over another algebra, read one step back: its coefficient is no matrix, but added."""
-    one = _diagonal([0])
-    return Structure(name, ((0, 1),), one, (coefficient,), one, 1, False)
 
 
 def _written_out(expr: Any, lines: Mapping[At, Any]) -> Any:

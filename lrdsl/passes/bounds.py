@@ -23,14 +23,17 @@ INCREASING = {"exp": math.exp, "expm1": math.expm1, "tanh": math.tanh, "sigmoid"
 
 def contracts(program: Program) -> dict[Scan, bool]:
     """For each scan, whether the equations bound the matrix of a step by 1, so that no product of many overflows: in every row
-    or in every column, |A| added up; or the modulus of a rotation. Of one over another algebra, whose A is added, nothing is
-    known."""
+    or in every column, |A| added up; or the modulus of a rotation. Over another algebra coefficients are added up instead, and
+    that overflows where the state does."""
     known: dict[At, Interval] = {}
     for step in program.steps:
         if isinstance(step, Let):
             known[At(step.target)] = interval(step.expr, known)
     found = {}
     for scan in (s for s in program.steps if isinstance(s, Scan)):
+        if scan.other:
+            found[scan] = True
+            continue
         structure = program.structure(scan)
         sizes = [_size(interval(c, known)) for c in structure.coefficients]
         rows, columns = [0.0] * structure.size, [0.0] * structure.size
@@ -40,8 +43,7 @@ def contracts(program: Program) -> dict[Scan, bool]:
                 rows[i] += size
                 columns[term.column] += size
         turns = structure.modulus is not None and _size(interval(structure.modulus, {})) <= 1
-        small = turns or max(rows, default=0) <= 1 or max(columns, default=0) <= 1
-        found[scan] = small and not scan.other
+        found[scan] = turns or max(rows, default=0) <= 1 or max(columns, default=0) <= 1
     return found
 
 

@@ -18,7 +18,7 @@ def joined(program: Program) -> Program:
     """Scans of one state with equal A, none of which needs another at any lag, as one scan with a shared decay."""
     needs = _needs(program)
     groups: list[list[Scan]] = []
-    for scan in (s for s in program.steps if isinstance(s, Scan) and not s.other and s.structure.state == ((0, 1),)):
+    for scan in (s for s in program.steps if isinstance(s, Scan) and s.structure.state == ((0, 1),) and not s.other):
         apart = (g for g in groups if g[0].A == scan.A and len(g) < 4 and not any(
             needs[a.targets[0]] & set(b.targets) for other in g for a, b in ((scan, other), (other, scan))))
         groups.append(found := next(apart, []))

@@ -99,7 +99,7 @@ def _chunks(program: Program, dtype: str, reads: int) -> Chunks:
 
 def _said(chunks: Chunks) -> str:
     if not chunks.loose:
-        return "|A| <= 1 by the equations, so that no product overflows"
+        return "no product of coefficients overflows, by the equations"
     return ("|A| <= 1 does not follow from the equations: a chunk in which a product or a state may overflow waits for the "
             "state before it and is replayed in order")
 

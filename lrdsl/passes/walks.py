@@ -35,8 +35,6 @@ def hindrance(program: Program) -> str:
     """Why a Program is not cut in chunks, as the end of a sentence; "" where it can be."""
     structures = {s: program.structure(s) for s in program.steps if isinstance(s, Scan)}
     for scan, structure in structures.items():
-        if scan.other:
-            return f"the recurrence of {scan.targets[0]} is over {scan.other}, and chunks are for (+, *) as yet"
         most = LARGEST_CONSTANT if structure.powers else LARGEST
         if structure.size > most:
             return f"the state of {', '.join(scan.targets)} has {structure.size} numbers, and chunks hold {most}"

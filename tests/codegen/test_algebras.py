@@ -11,7 +11,7 @@ import pytest
 from lrdsl.codegen.emit import emit
 from lrdsl.compiler import plan_of, source_of
 from lrdsl.ir.kernel import Target
-from lrdsl.passes.schedule import schedule, schedules
+from lrdsl.passes.schedule import schedule
 from tests.cells_of_algebras import CELLS
 
 from .test_cuda import compile_all, forward_and_backward, needs_nvcc, programs_of
@@ -30,10 +30,11 @@ def test_the_text_says_the_recurrence(target: Target) -> None:
     assert "const V h = lr_logaddexp(a_ + h_prev, b_);" in text
 
 
-def test_a_kernel_says_why_it_has_no_chunks() -> None:
-    [kernel] = schedules(plan_of(CELLS["cheapest"].spec).programs[0], "cuda", "float32")
-    assert kernel.strategy == "serial" and kernel.reason.endswith(
-        "at every size, because the recurrence of g is over (min, +), and chunks are for (+, *) as yet")
+def test_what_steps_do_is_said_in_the_algebra() -> None:
+    """A stretch adds its coefficients up; where it does nothing, its rest is the zero of the algebra."""
+    text = emit([schedule(plan_of(CELLS["cheapest"].spec).programs[0], "cuda", "float32", "chunked")])[0].text
+    assert "return {{lr_minimum(p[0] + h.of[0], b.of[0])}};" in text and "return {{p[0] + e.p[0]}};" in text
+    assert "b = {{lr_minimum(c0 + h.of[0], r0)}};" in text and "zero() { return {{(1.0f/0.0f)}}; }" in text
 
 
 def test_the_call_of_a_recurrence_counts() -> None:

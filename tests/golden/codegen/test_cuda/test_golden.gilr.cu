@@ -12,7 +12,7 @@
 //       b = i[t]*(1 - g[t])
 //
 // gilr, float32: chunked, from the left.
-// Chunks, all worked on at once: for fewer than 24,000 channels (batch * hidden) over more than 128 steps; |A| <= 1 by the equations, so that no product overflows.
+// Chunks, all worked on at once: for fewer than 24,000 channels (batch * hidden) over more than 128 steps; no product of coefficients overflows, by the equations.
 //
 //   gate[t] = gate.x[t] + gate.bias   (cells_for_tests.py:12)
 //   g[t] = sigmoid(gate[t])   (cells_for_tests.py:12)
@@ -44,7 +44,7 @@
 //   d.impulse.bias.t[t] = d.impulse[t]
 //
 // gilr_backward, float32: chunked, from the right.
-// Chunks, all worked on at once: for fewer than 24,000 channels (batch * hidden) over more than 128 steps; |A| <= 1 by the equations, so that no product overflows.
+// Chunks, all worked on at once: for fewer than 24,000 channels (batch * hidden) over more than 128 steps; no product of coefficients overflows, by the equations.
 //
 //   gate[t] = gate.x[t] + gate.bias   (cells_for_tests.py:12)
 //   g[t] = sigmoid(gate[t])   (cells_for_tests.py:12)
