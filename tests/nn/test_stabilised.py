@@ -183,7 +183,7 @@ def test_float32_does_not_overflow_where_the_plain_form_does(cell: lr.Cell, back
 def test_the_maximum_is_a_stratum_of_its_own(cell: lr.Cell) -> None:
     (program,) = plan_of(cell.spec).programs
     scans = [s for s in program.steps if isinstance(s, Scan)]
-    assert sorted(s.structure for s in scans) == ["(max, +)", "diagonal", "diagonal"]
+    assert sorted(s.structure.name for s in scans) == ["(max, +)", "diagonal", "diagonal"]
     assert scans[0].algebra == "max-plus"
 
 

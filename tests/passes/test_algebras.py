@@ -21,6 +21,7 @@ from lrdsl.ir.symbols import At, Param
 from lrdsl.passes.adjoint import adjoint
 from lrdsl.passes.algebras import Bends, over
 from lrdsl.passes.bounds import contracts, interval
+from lrdsl.passes.join import joined
 from lrdsl.passes.partition import partition
 from lrdsl.passes.schedule import strategies
 from lrdsl.passes.simplify import simplify
@@ -191,3 +192,15 @@ def test_passes_are_cut_in_chunks_and_backward_ones_contract(name: str) -> None:
 def test_the_zero_of_an_algebra_has_no_interval() -> None:
     low, high = interval(f.maximum(f.where(X, -sp.oo, sp.S.Zero), sp.S.One) + f.where(X, sp.oo, Y), {})
     assert low <= 0 and high == float("inf") and not np.isnan([low, high]).any()
+
+
+def test_recurrences_over_other_algebras_are_not_joined() -> None:
+    """Two with equal addends are no block with a shared decay."""
+    @lr.cell
+    def two(a: lr.Input, x: lr.Input, p: lr.State, q: lr.State):
+        p[t] = lr.maximum(p[t - 1] + a[t], x[t])
+        q[t] = lr.maximum(q[t - 1] + a[t], -x[t])
+        return p[t] - q[t]
+
+    (program,) = (simplify(p) for p in plan_programs(two.spec))
+    assert joined(program) == program and len([s for s in program.steps if isinstance(s, Scan)]) == 2
