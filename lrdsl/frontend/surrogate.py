@@ -11,12 +11,11 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from ..errors import BadDeclaration, BothDirections, CellError, NotBuilt, UnknownName, UnusedName, raise_all
+from ..errors import BadDeclaration, CellError, NotBuilt, UnknownName, UnusedName, raise_all
 from ..ir.spec import Equation, MapCall, Spec, Statement
 from ..ir.symbols import At, Param, params, samples
 from ..location import Location, caller
 from .cell import Cell
-from .review import directions
 
 
 def surrogate(cell: Cell, *, delay: int = 1, **surrogates: Cell) -> Cell:
@@ -55,9 +54,6 @@ def surrogate(cell: Cell, *, delay: int = 1, **surrogates: Cell) -> Cell:
     raise_all(errors)
     for state, other in surrogates.items():
         spec = _replace(spec, state, other.spec, delay)
-    if directions(spec):
-        raise BothDirections(f"{', '.join(c.name for c in surrogates.values())} and {cell.name} run in opposite directions",
-                             where, "write both for the same direction; lr.RNN(…, bidirectional=True) mirrors the whole")
     what = ", ".join(f"{c.name} as the linear surrogate of {s}" for s, c in surrogates.items())
     doc = f"{cell.name} with {what}, read at {'t-1' if delay else 't'}.\n\n{cell.spec.doc}".rstrip()
     line = linecache.getline(where.file, where.line).strip()

@@ -1,4 +1,5 @@
-"""Random cells: recurrences of order one to three, maps of lines, windows and other maps' values, in a random order."""
+"""Random cells: recurrences of order one to three, maps of lines, windows and other maps' values, in a random order; where
+asked for, each state runs its own way and is read on both sides."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from lrdsl import abs, exp, maximum, sigmoid, softplus, t, tanh, where
 SQUASH = (sigmoid, tanh, lambda v: exp(-abs(v)), lambda v: where(v > 0, v, tanh(v)), lambda v: maximum(v, -1), softplus)
 
 
-def random_cell(seed: int) -> lr.Cell:
+def random_cell(seed: int, two_ways: bool = False) -> lr.Cell:
     """One cell a seed. Everything is read by the output, so that nothing is unused."""
-    dice = random.Random(seed)
+    dice, first = random.Random(seed), -2 if two_ways else 0
 
     @lr.cell
     def cell(
@@ -23,7 +24,7 @@ def random_cell(seed: int) -> lr.Cell:
         pool: list[Any] = [x[t], u[t]]  # values of this step
 
         def read() -> Any:
-            return dice.choice(solved)(dice.randrange(3)) if dice.random() < 0.4 else dice.choice(pool)
+            return dice.choice(solved)(dice.randrange(first, 3)) if dice.random() < 0.4 else dice.choice(pool)
 
         def squashed() -> Any:
             return dice.choice(SQUASH)(read() + dice.choice([0, read(), v]))
@@ -37,9 +38,10 @@ def random_cell(seed: int) -> lr.Cell:
             line = squashed()
             pool.append(line)
             order = dice.choice([0, 1, 1, 1, 2, 3])
+            way = dice.choice([1, -1]) if two_ways else 1
             total = read() * squashed()
             for k in range(1, order + 1):
-                total = total + sigmoid(read()) * state[t - k] / order
+                total = total + sigmoid(read()) * state[t - way * k] / order
             state[t] = total
             pool.append(state[t])
             solved.append(lambda k, state=state: state[t - k])
