@@ -26,7 +26,8 @@ def zigzag(x: lr.Input, u: lr.State = lr.State(init=0.5), p: lr.State = lr.State
 
 
 @lr.cell
-def smoother(x: lr.Input, f: lr.State, s: lr.State, gate: lr.Affine, look: lr.Affine, out: lr.Affine):
+def smoother(x: lr.Input, gate: lr.Affine, look: lr.Affine, out: lr.Affine, f: lr.State = lr.State(init=-0.5),
+             s: lr.State = lr.State(learned=True, init=0.25)):
     """A filter, and a smoother whose dense maps read it on both sides, in a window and each at one sample."""
     f[t] = sigmoid(gate(x[t])) * f[t - 1] + x[t]
     s[t] = sigmoid(look(f[t - 1], f[t + 1], f[t])) * s[t + 1] + tanh(out(f[t + 2])) * out(f[t - 1])

@@ -2,7 +2,7 @@
 
 A Program runs one way. What it computes it may read at the same step, and at a lag on the side that it comes from. On the
 other side, and through a dense map, a sequence is read from memory, where an earlier Program wrote it. A state belongs in a
-Program that runs its way: that of its recurrence, or else to the side on which it is read at a lag first.
+Program that runs its way: that of its recurrence, or else the one that the lags at which it is read make of it.
 Holds afterwards: no fewer Programs compute all that is wanted.
 """
 
@@ -30,12 +30,14 @@ class Stages:
 
 
 def sides(spec: Spec, steps: Sequence[Step]) -> dict[str, int]:
-    """For each state that is read at a lag, in the order of the signature, the side that its run comes from."""
+    """For each state that is read at a lag, in the order of the signature, the side that its run comes from: for one that is
+    no recurrence the side on which it is read, or that of the first recurrence if it is read on both."""
     found = {t: 1 if s.reverse else -1 for s in steps if isinstance(s, Scan) for t in s.targets}
-    for statement in spec.statements:
-        for read in statement.reads():
-            if read.lag:
-                found.setdefault(read.base, 1 if read.lag > 0 else -1)
+    first = next((found[n] for n in spec.names("state") if n in found), -1)
+    for name in spec.names("state"):
+        read = {1 if r.lag > 0 else -1 for s in spec.statements for r in s.reads() if r.base == name and r.lag}
+        if read:
+            found.setdefault(name, first if len(read) == 2 else read.pop())
     return {n: found[n] for n in spec.names("state") if n in found}
 
 

@@ -85,3 +85,9 @@ def test_a_mirrored_surrogate_reads_ahead() -> None:
     back = lr.Cell(gilr_lstm.spec.mirrored())
     assert maps(back)[2] == "forget = forget(x[t], h.h[t+1])"
     assert lr.surrogate(lr.Cell(lstm.spec.mirrored()), h=lr.Cell(gilr.spec.mirrored())).spec.statements == back.spec.statements
+
+
+def test_a_surrogate_may_run_the_other_way() -> None:
+    """The maps read its value a step ago, which knows all that comes."""
+    spec = lr.surrogate(lstm, h=lr.Cell(gilr.spec.mirrored())).spec
+    assert [str(r) for s in spec.statements for r in s.reads() if r.base == "h.h"] == ["h.h[t+1]"] + ["h.h[t-1]"] * 4

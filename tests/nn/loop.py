@@ -98,8 +98,8 @@ def run(spec: Spec, inputs: Mapping[str, Tensor], params: Mapping[str, Tensor], 
             known[t] = _t(found).expand(B, channels)
         return known[t]
 
-    for t in range(T) if first < 0 else reversed(range(T)):
-        for name in statements:
+    for name in sorted(statements, key=lambda n: (len(_comes_from(spec, n)), n not in runs)):  # what others need comes first
+        for t in range(T) if runs.get(name, -1) < 0 else reversed(range(T)):
             value(name, t)
     return {n: torch.stack([values[t] for t in range(T)], 1) for n, values in done.items() if n not in inputs}
 
@@ -110,21 +110,27 @@ def outputs(spec: Spec, values: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
 
 
 def own_sides(spec: Spec) -> dict[str, int]:
-    """The side that the run of each state comes from: that on which its own recurrence reads it, or else the first reader."""
+    """The side that the run of each state comes from: that on which its own recurrence reads it; for others the one on which
+    they are read, or that of the first recurrence."""
+    own: dict[str, int] = {}
+    read: dict[str, set[int]] = {}
+    for s in spec.statements:
+        for r in s.reads():
+            if r.lag:
+                read.setdefault(r.base, set()).add(1 if r.lag > 0 else -1)
+                if s.target in _comes_from(spec, r.base):
+                    own[r.base] = 1 if r.lag > 0 else -1
+    states = spec.names("state")
+    first = next((own[n] for n in states if n in own), -1)
+    return {n: own.get(n, min(read[n]) if len(read[n]) == 1 else first) for n in states if n in read}
+
+
+def _comes_from(spec: Spec, name: str) -> set[str]:
+    """Everything that a value needs, at any step."""
     needs = {s.target: {r.base for r in s.reads()} for s in spec.statements}
-
-    def comes_from(name: str) -> set[str]:
-        found, waiting = set[str](), [name]
-        while waiting:
-            new = needs.get(waiting.pop(), set()) - found
-            found |= new
-            waiting += new
-        return found
-
-    found: dict[str, int] = {}
-    for own in (True, False):
-        for s in spec.statements:
-            for r in s.reads():
-                if r.lag and (not own or s.target in comes_from(r.base)):
-                    found.setdefault(r.base, 1 if r.lag > 0 else -1)
-    return {n: found[n] for n in spec.names("state") if n in found}
+    found, waiting = set[str](), [name]
+    while waiting:
+        new = needs.get(waiting.pop(), set()) - found
+        found |= new
+        waiting += new
+    return found

@@ -181,6 +181,8 @@ def scaled(x: lr.Input, s: lr.State, v: lr.Vector):
 
 
 @pytest.mark.parametrize("delay", [0, 1])
+@pytest.mark.parametrize("turned", [False, True], ids=["", "the other way"])
 @pytest.mark.parametrize("by", ["gilr", "scaled"])
-def test_surrogates_of_a_gru(by: str, delay: int) -> None:
-    check(lr.surrogate(gru, h={"gilr": CELLS["gilr"], "scaled": scaled}[by], delay=delay).spec)
+def test_surrogates_of_a_gru(by: str, turned: bool, delay: int) -> None:
+    spec = {"gilr": CELLS["gilr"], "scaled": scaled}[by].spec
+    check(lr.surrogate(gru, h=lr.Cell(spec.mirrored() if turned else spec), delay=delay).spec)
