@@ -70,20 +70,25 @@ def _sizes(spec: Spec) -> list[CellError]:
 
 def _directions(spec: Spec) -> list[CellError]:
     """A recurrence reads its own states backwards, or ahead: what is solved may be read on both sides."""
+    return [BothDirections(
+        f"{' and '.join(states)} {'is' if len(states) == 1 else 'are one recurrence,'} read from the past and from the future, "
+        f"so that neither direction can compute {'it' if len(states) == 1 else 'them'}",
+        max(found.values(), key=lambda w: w.line), "use two states, one a direction")
+        for states, found in recurrences(spec).items() if len(found) == 2]
+
+
+def recurrences(spec: Spec) -> dict[tuple[str, ...], dict[int, Location]]:
+    """The states of each recurrence, with the sides on which it reads itself (-1: earlier, +1: later), and where."""
     needs = {s.target: {r.base for r in s.reads()} for s in spec.statements}
     comes_from = {name: _reached(name, needs) for name in needs}
-    ways: dict[tuple[str, ...], dict[int, Location]] = {}
+    found: dict[tuple[str, ...], dict[int, Location]] = {}
     for statement in spec.statements:
         name = statement.target
         for read in statement.reads():
             if read.lag and name in comes_from.get(read.base, ()):
-                together = tuple(n for n in spec.names("state") if n in comes_from[name] and name in comes_from.get(n, ()))
-                ways.setdefault(together, {}).setdefault(1 if read.lag > 0 else -1, statement.where)
-    return [BothDirections(
-        f"{' and '.join(states)} {'is' if len(states) == 1 else 'are one recurrence,'} read from the past and from the future, "
-        f"so that neither direction can compute {'it' if len(states) == 1 else 'them'}",
-        max(found.values(), key=lambda w: w.line), "use two states, one a direction") for states, found in ways.items()
-        if len(found) == 2]
+                states = tuple(n for n in spec.names("state") if n in comes_from[name] and name in comes_from.get(n, ()))
+                found.setdefault(states, {}).setdefault(1 if read.lag > 0 else -1, statement.where)
+    return found
 
 
 def _reached(name: str, needs: dict[str, set[str]]) -> set[str]:
