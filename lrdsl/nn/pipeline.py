@@ -119,7 +119,7 @@ class Pipeline:
         found: dict[str, Window] = {}
         for key, s in self.sequences.items():
             start, edge = windows.get(key, NONE)
-            if s in self.plan.carried or (inputs and s.name not in self.plan.inputs):
+            if s.name not in self.plan.inputs and (inputs or (s.state and not s.ahead)):
                 found[key] = values[f"{s.name}.final"], edge
             elif not inputs:
                 continue

@@ -263,7 +263,7 @@ def test_random_cells_of_both_ways(number: int, slow: None) -> None:
     close(gradients(as_tuple(y), leaves), gradients(want, leaves), 1000)
 
 
-def test_a_state_that_nothing_but_itself_reads_still_comes_back(quick: None) -> None:
+def test_a_state_that_nothing_but_itself_reads_still_comes_back(runner: str) -> None:
     """Its pass writes nothing."""
     @lr.cell
     def idle(x: lr.Input, h: lr.State, total: lr.State, W: lr.Affine):
