@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 
 import sympy as sp
 
+from ..errors import raise_all
 from ..ir.plan import Affine, Block, Dense, Plan, Sequence, Stage
 from ..ir.program import Buffer, Edge, Keep, Let, Program, Scan, Step, Vector
 from ..ir.spec import MapCall, Spec
 from ..ir.symbols import At, Param, params, samples
+from .algebras import check_initial
 from .extract import extract
 from .stages import sides, stages
 from .stratify import Strata
@@ -56,6 +58,7 @@ def partition(strata: Strata) -> Plan:
             statement = group.statements[0]
             work.steps.append(_map(work, statement) if isinstance(statement, MapCall)
                               else Let(statement.target, statement.expr, statement.where))
+    raise_all(check_initial(work.spec, work.steps))
     return _assemble(work)
 
 

@@ -218,9 +218,9 @@ def a_complex_state():
     lr.State(complex=True)  # <-
 
 
-@mistake(NotBuilt)
-def an_infinite_initial_value():
-    lr.State(init=-math.inf)  # <-
+@mistake(BadDeclaration)
+def an_infinite_initial_value_to_learn():
+    lr.State(init=-math.inf, learned=True)  # <-
 
 
 @mistake(NotBuilt)

@@ -1,7 +1,7 @@
 """Cells that are written well and are no linear recurrence: refused where they are to run."""
 
 import lrdsl as lr
-from lrdsl import maximum, sigmoid, t, tanh, where
+from lrdsl import sigmoid, t, tanh, where
 from lrdsl.errors import BothDirections, CyclicStates, NotLinear
 
 from . import Cases, run
@@ -77,7 +77,7 @@ def a_condition_on_the_state():
 def a_bend_in_a_named_line():
     @lr.cell
     def clipped(x: lr.Input, h: lr.State):
-        kept = maximum(h[t - 1], 0)  # <-
+        kept = abs(h[t - 1])  # <-
         h[t] = kept + x[t]
         return h[t]
     run(clipped)
