@@ -307,3 +307,22 @@ def test_reading_a_state_ahead_is_both_ways_too() -> None:
     with pytest.raises(UnknownName, match="peek reads no y at a lag") as caught:
         f(torch.ones(1, 3, 1), init={"y": 0.0})
     assert caught.value.hint == "init may name h, h.ahead"
+
+
+def test_each_way_has_its_algebra(runner: str) -> None:
+    """(max, +) from the right over what plus-times solved from the left."""
+    @lr.cell
+    def best(x: lr.Input, f: lr.State, m: lr.State):
+        f[t] = f[t - 1] / 2 + x[t]
+        m[t] = lr.maximum(m[t + 1] + x[t], f[t - 1])
+        return m[t] - f[t + 1]
+
+    x, zero, f, m = leaf(B, 9, C), torch.zeros(B, C), dict[int, Tensor](), dict[int, Tensor]()
+    for s in range(9):
+        f[s] = before(f, s, zero, None) / 2 + x[:, s]
+    for s in reversed(range(9)):
+        m[s] = torch.maximum(after(m, s, zero, None) + x[:, s], before(f, s, zero, None))
+    want = torch.stack([m[s] - after(f, s, zero, None) for s in range(9)], 1)
+    got = lr.function(best)(x)
+    close([got], [want])
+    close(gradients([got], [x]), gradients([want], [x]), 10)
