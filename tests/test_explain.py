@@ -8,8 +8,13 @@ import pytest
 
 import lrdsl as lr
 from tests.cells_for_tests import order_two
+from tests.two_way_cells import zigzag
 
 
 @pytest.mark.parametrize("cell", [lr.cells.gilr_lstm, lr.cells.linear_scan, order_two], ids=lambda c: c.name)
 def test_explain(cell: lr.Cell, golden: Any) -> None:
     assert cell.explain() == golden
+
+
+def test_explain_both_ways(golden: Any) -> None:
+    assert zigzag.explain() == golden
