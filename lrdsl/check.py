@@ -23,9 +23,10 @@ import numpy as np
 
 from .backends.emulated import SCHEDULES, Counts, EmulationError, Emulator, Schedule
 from .backends.reference import partial_run
-from .compiler import DTYPES, adjoint_of, inner_keeps, plan_of, source_of, tangent_of
+from .compiler import adjoint_of, inner_keeps, plan_of, source_of, tangent_of
 from .frontend.cell import Cell
 from .ir import functions as f
+from .ir.dtypes import DTYPES
 from .ir.functions import Elementwise
 from .ir.kernel import Strategy
 from .ir.program import Program

@@ -14,6 +14,7 @@ from ..errors import CellError, DtypeMismatch, NotBuilt, ShapeMismatch, UnknownN
 from ..frontend.cell import Cell
 from .arguments import edge_of, numbers_of, reset_of, tensor_of
 from .carry import Carry, Window
+from .dtypes import autocasts, widened
 from .layout import Layout
 from .pipeline import pipeline_of
 
@@ -82,6 +83,8 @@ class CellFunction:
     def _inputs(self, given: Mapping[str, Any], dim: int) -> tuple[dict[str, Tensor], Layout, int]:
         """(B, T, channels) of each Input, the layout they share, and the number of channels."""
         found = {d.name: tensor_of(d, given[d.name]) for d in self.arguments if d.kind == "input"}
+        if len({x.dtype for x in found.values()}) > 1 and autocasts(next(iter(found.values()))):
+            found = {n: widened(x) for n, x in found.items()}
         shape = self._common(found, dim)
         layout = Layout.of(shape, dim % len(shape))
         found = {n: x if x.shape == shape else x.expand(shape) for n, x in found.items()}

@@ -100,7 +100,7 @@ class RNN(nn.Module):
         result = self.parts[0].pipeline.returned([call.outward(o) for o in outputs])
         if return_state:
             return result, call.carry(after)
-        return result, stacked(self, after, call.batched)
+        return result, stacked(self, after, call.batched, call.inputs[0][1].dtype)
 
     def step(self, x_t: Tensor, carry: States | Carry | None = None, *, reset: Tensor | None = None,
              **inputs: Tensor) -> tuple[Any, Carry]:
