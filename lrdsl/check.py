@@ -2,9 +2,10 @@
 
     print(check(cell))
 
-Programs: the cell as it runs, its gradient, the gradient of that, and its tangent; each in every strategy and dtype. Sizes: short and odd ones, both sides of a chunk, and longer than any group of chunks. The definition is
-`backends.reference`, in float64. What counts is the largest difference over 1 + the largest number; channels whose numbers run
-out of the kernel's range are left out.
+Programs: the cell as it runs, its gradient, the gradient of that, and its tangent; each in every strategy and dtype. Sizes:
+short and odd ones, both sides of a chunk, and longer than any group of chunks. The definition is `backends.reference`, in
+float64. What counts is the largest difference over 1 + the largest number; channels whose numbers run out of the kernel's range
+are left out.
 
 Non-goals: dense maps, which are torch's; speed; what only a GPU shows.
 """
@@ -148,8 +149,9 @@ class Problem:
         self.program, self.sizes, self.reset, self.layout = program, sizes, reset, layout
         (B, T, _), rng = sizes, np.random.default_rng([*sizes, reset, edges])
         self.lone = {v.name for v in program.vectors if v.shape == "one"}
-        self.inputs = {s.name: numbers(stored(_drawn(rng, self._shape(s), T), dtype), dtype) if s.kind != "edge" or edges else None
+        self.inputs = {s.name: _drawn(rng, self._shape(s), T) if s.kind != "edge" or edges else None
                        for s in slots(program) if s.kind not in (*OUTPUTS, "reset")}
+        self.inputs = {n: a if a is None else numbers(stored(a, dtype), dtype) for n, a in self.inputs.items()}
         self.inputs[RESET] = rng.random((B, T)) < 4 / (T + 3) if reset else None
         flat = {n: a if a is None or a.ndim < 4 else a.reshape(B, T, -1) for n, a in self.inputs.items()}
         self.want = {n: a.reshape(-1, sizes[2]) for n, a in partial_run(program, flat, flat.pop(RESET)).items()}
@@ -218,7 +220,7 @@ def _drawn(rng: np.random.Generator, shape: tuple[int, ...], T: int) -> Array:
     grow beyond all bounds in most recurrences: there it is only asked that the kernel comes to an end."""
     near, small, wild = 1 - rng.random(shape) * 4 / (T + 4), rng.uniform(-1, 1, shape), rng.uniform(-6, 6, shape)
     kinds = (near, np.round(small * 4) / 4, small, np.where(rng.random(shape) < 0.1, wild, small / 2), wild)
-    return np.choose(np.broadcast_to(np.arange(shape[-1]) % KINDS, shape), kinds).astype(np.float32).astype(np.float64)
+    return np.choose(np.broadcast_to(np.arange(shape[-1]) % KINDS, shape), kinds)
 
 
 def _placed(values: Array, layout: str) -> Array:

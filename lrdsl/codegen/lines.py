@@ -26,7 +26,8 @@ class Window:
 class Load:
     """`value` is read from the sequence whose row 0 is at `base`, `time` apart, at `lag` steps from t (`back` = |lag|).
 
-    type: of its elements. apart: the row of the next step does not follow in memory, so that no processor fetches it ahead of its own.
+    type: of its elements. apart: the row of the next step does not follow in memory, so that no processor fetches it ahead of
+    its own.
     """
 
     value: str

@@ -1,4 +1,4 @@
-"""Kernels whose sequences have 16 bits, slot by slot: what is read is exact, what is written is rounded once, all else is float32.
+"""Kernels whose sequences have 16 bits, slot by slot: reading is exact, what is written is rounded once, all else is float32.
 
 The definition, in float64, reads the same rounded numbers. An output may be off by what a float32 kernel may, and by half a
 unit of its last bit (bound B8): where it is stored in 16 bits, and not where it is a state or a sum.
