@@ -16,11 +16,11 @@ LR_INLINE Narrow narrowed(V v) {
   Bits u = (Bits)v, rounded = (u + 0x7fffu + (u >> 16 & 1u)) >> 16;
   return __builtin_convertvector(v != v ? (Bits)V() + 0x7fc0u : rounded, Narrow);
 }
-#elif defined(__AVX512F__) && __has_builtin(__builtin_ia32_vcvtps2ph512_mask)
+#elif defined(__AVX512F__) && __has_builtin(__builtin_ia32_vcvtph2ps512_mask)
 typedef short NarrowOfIntel __attribute__((vector_size(LR_BYTES / 2)));
 LR_INLINE V widened(Narrow x) { return __builtin_ia32_vcvtph2ps512_mask((NarrowOfIntel)x, V(), -1, 4); }
 LR_INLINE Narrow narrowed(V v) { return (Narrow)__builtin_ia32_vcvtps2ph512_mask(v, 0, NarrowOfIntel(), -1); }
-#elif defined(__AVX__) && defined(__F16C__) && __has_builtin(__builtin_ia32_vcvtps2ph256)
+#elif defined(__AVX__) && defined(__F16C__) && __has_builtin(__builtin_ia32_vcvtph2ps256)  // later clangs have it not
 typedef short NarrowOfIntel __attribute__((vector_size(LR_BYTES / 2)));
 LR_INLINE V widened(Narrow x) { return __builtin_ia32_vcvtph2ps256((NarrowOfIntel)x); }
 LR_INLINE Narrow narrowed(V v) { return (Narrow)__builtin_ia32_vcvtps2ph256(v, 0); }
