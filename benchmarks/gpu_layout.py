@@ -14,7 +14,6 @@ from lrdsl.ir.source import OUTPUTS, Launch, Slot, slots
 from lrdsl.ir.symbols import At
 
 
-
 @dataclass(frozen=True)
 class Call:
     """A launch with its tensors. values: the slots; outputs: by name; scratch: zeroed before each launch."""

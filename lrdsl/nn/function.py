@@ -33,9 +33,9 @@ class CellFunction:
     on both sides); or a Carry. reset: bool, the inputs' shape without
     features: a boundary between t-1 and t. return_state: also give a Carry, (outputs, carry).
 
-    dtypes: float32, float64, bfloat16 or float16, one for all inputs. With 16 bits the outputs have them; states are float32, in
-    the Carry too, and what is given for them and for learned numbers may be. An autocast region rounds nothing: where inputs have
-    several dtypes, they become float32.
+    dtypes: float32, float64, bfloat16 or float16, one for all inputs and outputs. With 16 bits the states are float32, in the
+    Carry too; initial values and learned numbers may be. An autocast region rounds nothing: inputs of several dtypes become
+    float32.
     Raises ShapeMismatch, DtypeMismatch, UnknownName, NotBuilt.
     """
 
@@ -150,7 +150,7 @@ _SCANS = CellFunction(_linear_scan), CellFunction(_linear_scan_reverse)  # now, 
 def linear_scan(a: Tensor, b: Tensor, h0: Tensor | float | None = None, *, reverse: bool = False, dim: int = 1) -> Tensor:
     """h[t] = a[t] h[t-1] + b[t], in parallel over time (Martin & Cundy 2018, section 2); in reverse a[t] h[t+1] + b[t].
 
-    a, b: time at `dim`, features last; h0: without time, zero where None; gives h, shaped as b, in their dtype. Where that has 16
-    bits, the state is float32, and h0 may be. Differentiable any number of times. Raises ShapeMismatch, DtypeMismatch.
+    a, b: time at `dim`, features last; h0: without time, zero where None; gives h, shaped as b, in their dtype. Where that has
+    16 bits, the state is float32, and h0 may be. Differentiable any number of times. Raises ShapeMismatch, DtypeMismatch.
     """
     return _SCANS[bool(reverse)].at(dim, {"a": a, "b": b}, None if h0 is None else {"h": h0})

@@ -3,8 +3,8 @@
 A state that only the backward pass reads is kept in full, because it costs digits of every gradient (dA[t] = dh[t] h[t-1])
 and nobody else's memory. A state that the caller gets in 16 bits is read again as the caller got it, which about doubles the
 rounding error of such a gradient, stored in 16 bits itself, at worst, and makes it 1.4 times as large in the mean. Measured
-against float64 with A in [0.98, 1], 512 steps, bfloat16: dA is off by 2.4e-3 of its norm, and by 1.7e-3 with a second copy of the
-state in float32, which would cost two thirds more bytes forward and a fifth backward.
+against float64 with A in [0.98, 1], 512 steps, bfloat16: dA is off by 2.4e-3 of its norm, and by 1.7e-3 with a second copy of
+the state in float32, which would cost two thirds more bytes forward and a fifth backward.
 """
 
 from __future__ import annotations
