@@ -73,18 +73,18 @@ def _count(n: int, noun: str, plural: str = "s") -> str:
 
 def _found(spec: Spec, plan: Plan) -> list[str]:
     """The recurrences as extracted, before anything is shared or kept."""
-    scans = [step for p in plan.programs for step in p.steps if isinstance(step, Scan)]
+    scans = [(p, step) for p in plan.programs for step in p.steps if isinstance(step, Scan)]
     lines = [f"Found: {_count(len(scans), 'linear recurrence')}"]
-    for scan in scans:
-        lines += _recurrence(spec, scan)
+    for program, scan in scans:
+        lines += _recurrence(spec, program, scan)
     return lines if scans else [*lines, "  every value follows from the inputs at a fixed number of steps"]
 
 
-def _recurrence(spec: Spec, scan: Scan) -> list[str]:
+def _recurrence(spec: Spec, program: Program, scan: Scan) -> list[str]:
     """`h[t] = A*h[t-1] + b`, and what A and b are."""
     lines: list[str] = []
     where = {s.target: s.where.short for s in spec.statements}
-    kind = f"{scan.structure}, {'from the right' if scan.reverse else 'from the left'}"
+    kind = f"{program.structure(scan).name}, {'from the right' if scan.reverse else 'from the left'}"
     for i, state in enumerate(scan.targets):
         entries = [(k, j, f"A{k + 1 if scan.order > 1 else ''}{f'[{i},{j}]' if len(scan.targets) > 1 else ''}")
                    for k, m in enumerate(scan.A) for j in range(len(scan.targets)) if m[i, j] != 0]

@@ -28,6 +28,7 @@ import sympy as sp
 
 from ..errors import InternalError
 from ..location import Location
+from .structure import Structure, structure
 from .symbols import At, params, samples
 from .text import exact, show
 
@@ -110,14 +111,15 @@ class Scan:
         return len(self.A)
 
     @property
-    def structure(self) -> str:
-        """What kind of matrix A is; a schedule may cost no more than it must."""
-        if len(self.targets) == 1:
-            return "diagonal" if self.order == 1 else f"companion, order {self.order}"
-        if all(m.is_diagonal() for m in self.A):
-            return "diagonal"
-        triangular = all(m.is_lower for m in self.A) or all(m.is_upper for m in self.A)
-        return f"{'triangular' if triangular else 'dense'} {len(self.targets)}x{len(self.targets)}"
+    def orders(self) -> tuple[int, ...]:
+        """How far back the recurrence reads each state."""
+        return tuple(max([0, *(k for k, m in enumerate(self.A, 1) if any(e != 0 for e in m[:, j]))])
+                     for j in range(len(self.targets)))
+
+    @functools.cached_property
+    def structure(self) -> Structure:
+        """What its matrices look like: a schedule costs no more than that must."""
+        return structure(self.orders, self.A)
 
     @property
     def exprs(self) -> tuple[sp.Expr, ...]:
@@ -139,12 +141,17 @@ class Scan:
                         for j, s in enumerate(self.targets)), self.b[row])
 
     def __str__(self) -> str:
+        return self.text(self.structure)
+
+    def text(self, structure: Structure) -> str:
+        """The equations, under what kind of recurrence they are."""
         way = "from the right" if self.reverse else "from the left"
-        rows = [f"scan {', '.join(self.targets)}   ({self.structure}, {way})"]
+        rows = [f"scan {', '.join(self.targets)}   ({structure.name}, {way})"]
         for i, state in enumerate(self.targets):
-            terms = [f"({show(m[i, j])})*{self.back(s, k + 1)}" for k, m in enumerate(self.A)
+            terms = [("" if m[i, j] == 1 else f"({show(m[i, j])})*") + str(self.back(s, k + 1)) for k, m in enumerate(self.A)
                      for j, s in enumerate(self.targets) if m[i, j] != 0]
-            rows.append(f"  {state}[t] = {' + '.join(terms) or '0'} + ({show(self.b[i])})")
+            terms += [f"({show(self.b[i])})"] if self.b[i] != 0 or not terms else []
+            rows.append(f"  {state}[t] = {' + '.join(terms)}")
         return "\n".join(rows)
 
 
@@ -233,6 +240,10 @@ class Program:
         anywhere = replace(self, steps=tuple(replace(step, where=None) for step in self.steps))
         return hashlib.sha256("\n".join([str(anywhere), *numbers]).encode()).hexdigest()
 
+    def structure(self, scan: Scan) -> Structure:
+        """That of one of its recurrences, with all that the lines say of the coefficients."""
+        return structure(scan.orders, scan.A, {At(s.target): s.expr for s in self.steps if isinstance(s, Let)})
+
     def edge(self, base: str, side: int) -> Edge | None:
         """The edge of a sequence on one side."""
         return next((e for e in self.edges if e.base == base and e.side == side), None)
@@ -292,7 +303,7 @@ class Program:
         lines += [f"  {'vector' if v.shape == 'channel' else 'scalar'} {v.name}" for v in self.vectors]
         lines += [f"  edge {e}" for e in self.edges]
         for step in self.steps:
-            text = str(step).replace("\n", "\n  ")
+            text = str(step if isinstance(step, Let) else step.text(self.structure(step))).replace("\n", "\n  ")
             lines.append(f"  {text:<72} # {step.where.short}" if isinstance(step, Let) and step.where else f"  {text}")
         lines += [f"  keep {', '.join(k.samples)}" + (f"   (columns of {k.name})" if k.samples != (k.name,) else "")
                   + ("   (for the backward pass)" if k.inner else "") for k in self.keeps]

@@ -3,7 +3,6 @@
 A is the Jacobian with respect to the states' previous values and b the rest, found by one walk over the expression instead
 of by sympy.diff and subs: the user's factors stay as written, a `where` on anything but a state passes, and a refusal knows
 its culprit. (A derivative alone would accept `where(h[t-1] > 0, …)`, whose derivative is free of h.)
-Non-goals: complex and coupled structures that deserve better than a k x k block.
 """
 
 from __future__ import annotations
