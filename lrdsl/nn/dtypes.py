@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -39,7 +38,6 @@ def fits(value: Tensor, like: Tensor) -> bool:
     return value.dtype in (like.dtype, compute(like.dtype)) and value.device == like.device
 
 
-@functools.cache
 def dtype_of(slot: Slot, dtype: torch.dtype) -> torch.dtype:
     """The dtype of a slot's tensor in a call whose sequences are `dtype`. A sum, which comes in parts in the dtype of the
     arithmetic, is added up to one in that of the learned number that it is the gradient of."""

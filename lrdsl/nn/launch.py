@@ -39,7 +39,7 @@ class Launcher:
         self.summed = frozenset(s.name for s in program.sums if s.over != "time")
         self.columns = self.ins[0].columns
         self.shared = tuple(k for k, s in enumerate(self.ins) if s.kind in ("sequence", "vector") and not s.full)
-        self._gives: dict[torch.dtype, tuple[torch.dtype, ...]] = {}
+        self._dtypes: dict[torch.dtype, tuple[tuple[torch.dtype, ...], tuple[torch.dtype, ...]]] = {}
         self._launches: dict[tuple[torch.dtype, str], Launch] = {}
 
     def run(self, *args: Tensor | None) -> Tensors:
@@ -86,17 +86,21 @@ class Launcher:
 
     def gives(self, dtype: torch.dtype) -> tuple[torch.dtype, ...]:
         """The dtypes of the outputs of a call."""
-        if dtype not in self._gives:
-            self._gives[dtype] = tuple(dtype_of(s, dtype) for s in self.outs)
-        return self._gives[dtype]
+        return self._both(dtype)[1]
+
+    def _both(self, dtype: torch.dtype) -> tuple[tuple[torch.dtype, ...], tuple[torch.dtype, ...]]:
+        """Those of its inputs and of its outputs."""
+        if dtype not in self._dtypes:
+            ins, outs = (tuple(dtype_of(s, dtype) for s in side) for side in (self.ins, self.outs))
+            self._dtypes[dtype] = ins, outs
+        return self._dtypes[dtype]
 
     def _checked(self, args: Sequence[Tensor | None], B: int, T: int, C: int) -> tuple[Tensor | None, ...]:
         """The inputs, channels contiguous; the kernel trusts what passes here."""
-        first, device = args[self.shared[0] if self.shared else 0], args[0].device  # type: ignore[union-attr]
-        check_dtype(self.ins[0].name, first)  # type: ignore[arg-type]
-        dtype = first.dtype  # type: ignore[union-attr]
-        tensors = list(args)
-        for k, (slot, tensor) in enumerate(zip(self.ins, args, strict=True)):
+        first, device = self.shared[0] if self.shared else 0, args[0].device  # type: ignore[union-attr]
+        check_dtype(self.ins[first].name, args[first])  # type: ignore[arg-type]
+        dtype, tensors = self.dtype(args), list(args)
+        for k, (slot, tensor, wanted) in enumerate(zip(self.ins, args, self._both(dtype)[0], strict=True)):
             if tensor is None:
                 if slot.kind in ("sequence", "vector"):
                     raise ShapeMismatch(f"{slot.name} is missing")
@@ -104,7 +108,7 @@ class Launcher:
             shape = self._shape(slot, B, T, C)
             if tensor.shape != shape:
                 raise ShapeMismatch(f"{slot.name} has shape {tuple(tensor.shape)}, not {shape}")
-            if tensor.dtype is not (wanted := dtype_of(slot, dtype)):
+            if tensor.dtype is not wanted:
                 raise DtypeMismatch(f"{slot.name} is {short(tensor.dtype)}, not {short(wanted)}")
             if tensor.device != device:
                 raise DtypeMismatch(f"{slot.name} is on {tensor.device}, {self.ins[0].name} on {device}")

@@ -77,7 +77,7 @@ def test_native_kernels_agree_with_the_definition(name: str, kind: str, dtype: s
                 check(problem, problem.solve(launch, B, C, layout, dtype, threads), dtype, (B, T, C, layout, reset, edge))
 
 
-@pytest.mark.parametrize(("name", "kind", "dtype"), [c for c in CASES if c[0] in ("lagged", "linear_scan", "strata")])
+@pytest.mark.parametrize(("name", "kind", "dtype"), [c for c in CASES if c[0] not in ("gilr_lstm", "against")])
 def test_cuda_text_agrees_with_the_definition(name: str, kind: str, dtype: str) -> None:
     """In every strategy, with what the emulator sees: no access of a wrong size or beyond an end."""
     n = CASES.index((name, kind, dtype))
