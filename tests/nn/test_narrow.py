@@ -216,6 +216,25 @@ def test_a_layer_has_the_manners_of_torch(cell: lr.Cell, dtype: torch.dtype, qui
     assert torch.equal(as_float[0], layer(x, h_0 if len(h_0) > 1 else h_0[0])[0])
 
 
+@pytest.mark.parametrize("cell", [lr.cells.gilr_lstm, lr.cells.qrnn_ifo, decaying], ids=lambda c: c.name)
+def test_chunks_and_steps_of_a_layer(cell: lr.Cell, dtype: torch.dtype, quick: None) -> None:
+    """Whole = chunked = step by step, up to how torch adds up a matrix product of another size."""
+    layer = lr.RNN(cell, C, C, num_layers=2).to(dtype)
+    x, reset = torch.randn(9, B, C).to(dtype), torch.rand(9, B) < 0.2
+    start = tuple(torch.randn(2, B, C, dtype=torch.float32) for _ in layer.carried)
+    h_0: Any = start if len(start) > 1 else start[0]
+    whole, after = layer(x, h_0, reset=reset, return_state=True)
+    first, carry = layer(x[:4], h_0, reset=reset[:4], return_state=True)
+    parts = [first]
+    for k in range(4, 9):
+        y, carry = layer.step(x[k], carry, reset=reset[k])
+        parts.append(y[None])
+    near(torch.cat(parts), whole.double(), 2, dtype)
+    for name, value in after.now.items():
+        assert carry.now[name].dtype == value.dtype
+        near(carry.now[name], value.double(), 2, dtype)
+
+
 def test_numbers_are_not_rounded(dtype: torch.dtype, every: str) -> None:
     """A number of Python, and a learned one that is float32, beside sequences of 16 bits."""
     x, v = drawn(dtype, B, 30, C), 1 - 2.0**-13
