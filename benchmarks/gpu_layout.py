@@ -13,8 +13,6 @@ from lrdsl.ir.program import Program, Scan
 from lrdsl.ir.source import OUTPUTS, Launch, Slot, slots
 from lrdsl.ir.symbols import At
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
 
 @dataclass(frozen=True)
 class Call:
@@ -64,18 +62,21 @@ def numbers(program: Program, B: int, T: int, C: int, device: str, dtype: str = 
                 if column in near:
                     values[..., k * C:(k + 1) * C].uniform_(1 - 8 / max(T, 16), 1, generator=generator)
             found[slot.name] = values
-    return {n: v.to(DTYPES[dtype]) for n, v in found.items()}
+    kinds = {s.name: s.dtype(dtype) for s in slots(program)}
+    return {n: v.to(getattr(torch, kinds[n])) for n, v in found.items()}
 
 
 def place(program: Program, launch: Launch, inputs: Mapping[str, Tensor], B: int, T: int, C: int) -> Call:
     """A call on these inputs: edges are the constants, there is no boundary."""
-    like = next(iter(inputs.values()))
+    like = next(inputs[s.name] for s in slots(program) if s.kind == "sequence" and not s.full)
+    dtype = str(like.dtype).removeprefix("torch.")
     extent = launch.extent(B, T, C)
     outputs, values = dict[str, Tensor](), list[int]()
     for slot in slots(program):
         tensor = inputs.get(slot.name)
         if slot.kind in OUTPUTS:
-            tensor = outputs[slot.name] = like.new_empty(shape(slot, extent.parts, B, T, C))
+            tensor = outputs[slot.name] = like.new_empty(shape(slot, extent.parts, B, T, C),
+                                                         dtype=getattr(torch, slot.dtype(dtype)))
         strides = 0 if slot.kind == "vector" else len(slot.fields) - 1
         values += [0] * len(slot.fields) if tensor is None else [tensor.data_ptr(), *tensor.stride()[:strides]]
     return Call(launch, [*values, B, T, C], inputs, outputs, like.new_zeros(extent.scratch, dtype=torch.uint8))

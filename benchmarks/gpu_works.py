@@ -41,17 +41,17 @@ class Work:
     @property
     def size(self) -> int:
         """Bytes of a step and channel that have to be moved."""
-        return 4 * sum(self.kernels[0].words)
+        return sum(self.kernels[0].bytes)
 
 
-def works(cells: Iterable[str]) -> Iterator[Work]:
+def works(cells: Iterable[str], dtype: str = "float32") -> Iterator[Work]:
     """Every Program of the cells that this version has, nothing loaded yet."""
     for name in cells:
         if cell := zoo(name):
             stages = lr.compile(cell, "cpu").stages
             for way in ("forward", "backward"):
                 for program in stages[way]:
-                    kernels = schedules(program, "cuda", "float32")
+                    kernels = schedules(program, "cuda", dtype)
                     yield Work(program, way, kernels, {k.strategy: emit([k])[0] for k in kernels}, {})
 
 

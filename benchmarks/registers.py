@@ -22,6 +22,7 @@ from pathlib import Path
 import lrdsl as lr
 from lrdsl.codegen.emit import emit
 from lrdsl.frontend.cell import Cell
+from lrdsl.ir.dtypes import DTYPES
 from lrdsl.ir.kernel import Kernel
 from lrdsl.passes.schedule import schedules
 
@@ -98,14 +99,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", nargs="+", default=["sm_80", "sm_90", "sm_100"])
     parser.add_argument("--cells", nargs="+", default=CELLS, choices=CELLS)
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"], choices=["float32", "float64"])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"], choices=DTYPES)
     parser.add_argument("--json", type=Path, help="a file for the same figures as JSON")
     said = parser.parse_args(arguments)
-    print(f"{'kernel':<28}{'strategy':<10}{'dtype':<9}{'arch':<8}{'block':>6}{'registers':>10}{'stack':>7}{'spill stores':>13}"
+    print(f"{'kernel':<28}{'strategy':<10}{'dtype':<10}{'arch':<8}{'block':>6}{'registers':>10}{'stack':>7}{'spill stores':>13}"
           f"{'spill loads':>12}{'shared':>8}", flush=True)
     found = []
     for r in reports(kernels(said.cells, said.dtypes), said.arch):
-        print(f"{r.kernel:<28}{r.strategy:<10}{r.dtype:<9}{r.arch:<8}{r.block:>6}{r.registers:>10}{r.stack:>7}{r.stores:>13}"
+        print(f"{r.kernel:<28}{r.strategy:<10}{r.dtype:<10}{r.arch:<8}{r.block:>6}{r.registers:>10}{r.stack:>7}{r.stores:>13}"
               f"{r.loads:>12}{r.shared:>8}", flush=True)
         found.append(asdict(r))
     if said.json:

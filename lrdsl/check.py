@@ -2,10 +2,10 @@
 
     print(check(cell))
 
-Programs: the cell as it runs, its gradient, the gradient of that, and its tangent; each in every strategy and in float32 and
-float64. Sizes: short and odd ones, both sides of a chunk, and longer than any group of chunks. The definition is
-`backends.reference`, in float64. What counts is the largest difference over 1 + the largest number; channels whose numbers run
-out of the kernel's range are left out.
+Programs: the cell as it runs, its gradient, the gradient of that, and its tangent; each in every strategy and dtype. Sizes:
+short and odd ones, both sides of a chunk, and longer than any group of chunks. The definition is `backends.reference`, in
+float64. What counts is the largest difference over 1 + the largest number; channels whose numbers run out of the kernel's range
+are left out.
 
 Non-goals: dense maps, which are torch's; speed; what only a GPU shows.
 """
@@ -22,10 +22,12 @@ from typing import Any
 import numpy as np
 
 from .backends.emulated import SCHEDULES, Counts, EmulationError, Emulator, Schedule
+from .backends.memory import numbers, stored
 from .backends.reference import partial_run
-from .compiler import DTYPES, adjoint_of, inner_keeps, plan_of, source_of, tangent_of
+from .compiler import adjoint_of, inner_keeps, plan_of, source_of, tangent_of
 from .frontend.cell import Cell
 from .ir import functions as f
+from .ir.dtypes import DTYPES, NARROW
 from .ir.functions import Elementwise
 from .ir.kernel import Strategy
 from .ir.program import Program
@@ -34,8 +36,8 @@ from .passes.schedule import schedule, strategies
 
 Array = Any
 
-ALLOWED = {"float32": 1e-3, "float64": 1e-9}
-RANGE = {"float32": 1e30, "float64": 1e290}
+ALLOWED = {"float32": 1e-3, "float64": 1e-9, "bfloat16": 8e-3, "float16": 2e-3}  # 2^-8, 2^-11 of it to round what is written
+RANGE = {"float32": 1e30, "float64": 1e290, "bfloat16": 1e30, "float16": 3e4}
 MANY_CHUNKS = 31  # more than look back together as one group
 LAYOUTS = ("plain", "time first", "gaps")
 # Where these are, a number that is rounded otherwise may take the other branch: a few channels in float32 then prove nothing.
@@ -106,10 +108,10 @@ def _programs(cell: Cell) -> tuple[Program, ...]:
 
 def _row(program: Program, strategy: Strategy, emulator: Emulator, solved: Callable[..., Problem]) -> Row:
     source = emulator.source
-    words, size = schedule(program, "cuda", source.dtype, strategy).words, 8 if source.dtype == "float64" else 4
+    floor = sum(schedule(program, "cuda", source.dtype, strategy).bytes)
     launches, worst, moved, fault = 0, 0.0, 0.0, ""
     for case, way in _cases(source):
-        problem = solved(program, *case)
+        problem = solved(program, *case, source.dtype if source.dtype in NARROW else "float32")
         launches += 1
         try:
             error, counts = problem.run(emulator, way)
@@ -122,7 +124,7 @@ def _row(program: Program, strategy: Strategy, emulator: Emulator, solved: Calla
             break
         B, T, C = problem.sizes
         moved = (counts.loaded() + counts.stored() + sum(counts.messages)) / (B * T * C)  # in the end, of the last one
-    return Row(program.name, strategy, source.dtype, launches, worst, moved, sum(words) * size, fault)
+    return Row(program.name, strategy, source.dtype, launches, worst, moved, floor, fault)
 
 
 def _cases(source: Source) -> Iterator[tuple[tuple[tuple[int, int, int], bool, bool, str], Schedule]]:
@@ -132,20 +134,24 @@ def _cases(source: Source) -> Iterator[tuple[tuple[tuple[int, int, int], bool, b
     sizes = ((2, 1, 33), (3, 2, 5), (1, 31, 1), (2, 33, 33), (3, chunk - 1, 5), (1, chunk, 1), (2, chunk + 1, 33),
              (2, 3 * chunk + 5, 33))
     cases = [(size, k % 2 == 0 or k == 7, k // 2 % 2 == 0, LAYOUTS[k % 3]) for k, size in enumerate(sizes)]
-    yield from itertools.product(cases, SCHEDULES)
+    # Kernels for 16 bits are those for float32 but for what a load and a store do: two schedules are enough.
+    yield from itertools.product(cases, (SCHEDULES[0], SCHEDULES[-1]) if source.dtype in NARROW else SCHEDULES)
     long = (1, (MANY_CHUNKS if source.chunk else 4) * chunk, 64), False, False, "plain"
     yield from itertools.product([long], (*SCHEDULES[-2:], SCHEDULES[0]))
 
 
 class Problem:
-    """A Program with numbers in memory, and its solution. Numbers are float32 numbers, so that all dtypes see the same."""
+    """A Program with numbers in memory, and its solution. Numbers are those of a dtype, so that all kernels see the same:
+    float32, which is float64 as well, or one of 16 bits."""
 
-    def __init__(self, program: Program, sizes: tuple[int, int, int], reset: bool, edges: bool, layout: str) -> None:
+    def __init__(self, program: Program, sizes: tuple[int, int, int], reset: bool, edges: bool, layout: str,
+                 dtype: str) -> None:
         self.program, self.sizes, self.reset, self.layout = program, sizes, reset, layout
         (B, T, _), rng = sizes, np.random.default_rng([*sizes, reset, edges])
         self.lone = {v.name for v in program.vectors if v.shape == "one"}
         self.inputs = {s.name: _drawn(rng, self._shape(s), T) if s.kind != "edge" or edges else None
                        for s in slots(program) if s.kind not in (*OUTPUTS, "reset")}
+        self.inputs = {n: a if a is None else numbers(stored(a, dtype), dtype) for n, a in self.inputs.items()}
         self.inputs[RESET] = rng.random((B, T)) < 4 / (T + 3) if reset else None
         flat = {n: a if a is None or a.ndim < 4 else a.reshape(B, T, -1) for n, a in self.inputs.items()}
         self.want = {n: a.reshape(-1, sizes[2]) for n, a in partial_run(program, flat, flat.pop(RESET)).items()}
@@ -176,7 +182,7 @@ class Problem:
                 values += [0] * len(s.fields)
                 continue
             strided = s.kind in ("sequence", "keep", "edge", "reset")
-            array = _placed(given.astype("uint8" if s.kind == "reset" else dtype), self.layout if strided else "plain")
+            array = _placed(stored(given, s.dtype(dtype)), self.layout if strided else "plain")
             alive.append(array)
             if s.kind in OUTPUTS:
                 outputs[s.name] = array
@@ -188,6 +194,7 @@ class Problem:
     def _error(self, outputs: dict[str, Array], dtype: str) -> float:
         """The largest difference over 1 + the largest number: of its channel, or of all, where a channel has but a few."""
         kinds, C = {s.name: s.kind for s in slots(self.program)}, self.sizes[2]
+        outputs = {s.name: numbers(outputs[s.name], s.dtype(dtype)) for s in slots(self.program) if s.name in outputs}
         largest = {n: np.abs(a).max(0) for n, a in self.want.items()}
         compared = np.arange(C) % KINDS != WILD
         for found in largest.values():
@@ -198,7 +205,7 @@ class Problem:
             scale = largest[n] if kinds[n] == "keep" else largest[n].max(where=compared, initial=0.0)
             apart = (np.abs(got - self.want[n]).max(0) / (1 + scale))[compared]
             apart = np.sort(np.where(np.isnan(apart), np.inf, apart))
-            if self.kinked and dtype == "float32":
+            if self.kinked and dtype != "float64":
                 apart = apart[:max(1, len(apart) * 9 // 10)]
             errors += apart[-1:].tolist()
         return max(errors)
@@ -213,7 +220,7 @@ def _drawn(rng: np.random.Generator, shape: tuple[int, ...], T: int) -> Array:
     grow beyond all bounds in most recurrences: there it is only asked that the kernel comes to an end."""
     near, small, wild = 1 - rng.random(shape) * 4 / (T + 4), rng.uniform(-1, 1, shape), rng.uniform(-6, 6, shape)
     kinds = (near, np.round(small * 4) / 4, small, np.where(rng.random(shape) < 0.1, wild, small / 2), wild)
-    return np.choose(np.broadcast_to(np.arange(shape[-1]) % KINDS, shape), kinds).astype(np.float32).astype(np.float64)
+    return np.choose(np.broadcast_to(np.arange(shape[-1]) % KINDS, shape), kinds)
 
 
 def _placed(values: Array, layout: str) -> Array:

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 from . import __version__, options
-from .compiler import DTYPES, TARGETS, compile
+from .compiler import TARGETS, compile
 from .errors import BadDeclaration, CellError, LrdslError, NotBuilt, UnknownName
 from .frontend.cell import Cell
+from .ir.dtypes import DTYPES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

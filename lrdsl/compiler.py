@@ -23,13 +23,13 @@ from .backends import cuda, emulated, native, reference
 from .codegen.emit import emit, emit_together
 from .errors import BackendUnavailable, BadDeclaration, CellError, NotBuilt
 from .frontend.cell import Cell
+from .ir.dtypes import DTYPES
 from .ir.kernel import Kernel, Strategy, Target
 from .ir.plan import Plan, Stage
 from .ir.program import Program
 from .ir.source import Extent, Launch, Source
 from .ir.spec import Spec
-from .passes import adjoint as _adjoint
-from .passes import tangent as _tangent
+from .passes import precision
 from .passes.partition import partition
 from .passes.schedule import chosen, schedule, schedules, strategies
 from .passes.simplify import simplify
@@ -37,7 +37,6 @@ from .passes.stratify import stratify
 
 _codegen, _launch = logging.getLogger("lrdsl.codegen"), logging.getLogger("lrdsl.launch")
 TARGETS: tuple[Target, ...] = ("cpu", "cuda")
-DTYPES = ("float32", "float64")
 BACKENDS = ("reference", "native", "cuda", "emulated")
 
 
@@ -98,12 +97,12 @@ def _check(target: str, dtype: str) -> None:
     if target not in TARGETS:
         raise BadDeclaration(f"there is no target {target!r}", None, f"the targets are {', '.join(TARGETS)}")
     if dtype not in DTYPES:
-        raise BadDeclaration(f"kernels of dtype {dtype!r} are not built yet", None, f"the dtypes are {', '.join(DTYPES)}")
+        raise BadDeclaration(f"there is no dtype {dtype!r}", None, f"the dtypes are {', '.join(DTYPES)}")
 
 
 def _with_keeps(plan: Plan) -> Plan:
     """The Programs simplified, and keeping what their backward passes read."""
-    steps = tuple(Stage(_adjoint.adjoint(simplify(s.program)).forward) if isinstance(s, Stage) else s for s in plan.steps)
+    steps = tuple(Stage(precision.adjoint(simplify(s.program)).forward) if isinstance(s, Stage) else s for s in plan.steps)
     return replace(plan, steps=steps).check()
 
 
@@ -126,8 +125,8 @@ def plan_of(spec: Spec) -> Plan:
     return plan
 
 
-adjoint_of = functools.cache(_adjoint.adjoint)
-tangent_of = functools.cache(_tangent.tangent)
+adjoint_of = functools.cache(precision.adjoint)
+tangent_of = functools.cache(precision.tangent)
 
 
 @functools.cache

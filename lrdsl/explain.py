@@ -143,7 +143,7 @@ def _kernels(target: str, kernels: Kernels) -> list[str]:
             of_program.setdefault((stage, kernel.program.name), []).append(kernel)
     lines = []
     for (stage, name), own in of_program.items():
-        read, written = (n * (8 if own[0].dtype == "float64" else 4) for n in own[0].words)
+        read, written = own[0].bytes
         ways = " or ".join(f"chunks of {k.chunks.length}" if k.chunks else k.strategy for k in own)
         lines.append(f"  {target:<5}{ways:<24}{name:<30}{stage:<10}reads {read:>3}, writes {written:>3}")
     reasons = dict.fromkeys(k.reason for own in of_program.values() for k in own)

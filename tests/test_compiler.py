@@ -64,8 +64,8 @@ def test_what_is_not_linear_is_refused_where_it_is_to_run() -> None:
 def test_unknown_targets_dtypes_and_stages_name_what_there_is() -> None:
     with pytest.raises(BadDeclaration, match="the targets are cpu, cuda"):
         lr.compile(lr.cells.gilr, target="tpu")
-    with pytest.raises(BadDeclaration, match="float32, float64"):
-        lr.compile(lr.cells.gilr, dtype="float16")
+    with pytest.raises(BadDeclaration, match="the dtypes are float32, float64, bfloat16, float16"):
+        lr.compile(lr.cells.gilr, dtype="float8")
     with pytest.raises(BadDeclaration, match="ask for forward or backward"):
         lr.cells.gilr.source("cuda", "sideways")
 

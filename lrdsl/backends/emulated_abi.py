@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ..errors import InternalError
+from ..ir import dtypes
 from ..ir.source import OUTPUTS, Slot, Source, slots
 
 INPUT, OUTPUT, SCRATCH = range(3)
@@ -74,7 +75,6 @@ def tensors(source: Source, values: Sequence[int], scratch: int) -> list[tuple[s
     B, T, C = values[-3:]
     extent = source.extent(B, T, C)
     lone = {v.name for v in source.program.vectors if v.shape == "one"}
-    item = 8 if source.dtype == "float64" else 4
     rest = iter(values)
     found: list[tuple[str, str, Tensor]] = []
     for s in slots(source.program):
@@ -82,7 +82,7 @@ def tensors(source: Source, values: Sequence[int], scratch: int) -> list[tuple[s
         if address:
             shape = _shape(s, (B, T, C), extent.parts, s.name in lone)
             role = OUTPUT if s.kind in OUTPUTS else INPUT
-            found.append((s.name, s.kind, _tensor(s.name.lstrip("."), address, role, 1 if s.kind == "reset" else item,
+            found.append((s.name, s.kind, _tensor(s.name.lstrip("."), address, role, dtypes.size(s.dtype(source.dtype)),
                                                   shape, strides)))
     if extent.scratch:
         found.append((SCRATCH_NAME, "scratch", _tensor("scratch memory", scratch, SCRATCH, 1, (extent.scratch,), ())))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..errors import BackendUnavailable, ToolchainError
 from ..files import kept
+from ..ir import dtypes
 from ..ir.source import Extent, Launch, Source, fields, slots
 from . import cache
 
@@ -99,13 +100,14 @@ def load(source: Source) -> Launch:
     names = fields(source.program)
     pack = struct.Struct(f"{len(names)}q").pack
     columns = sum(len(b.columns) for b in source.program.buffers)
-    keeps = [(names.index(s.name), s.columns) for s in slots(source.program) if s.kind == "keep"]
-    size = 8 if source.dtype == "float64" else 4
+    keeps = [(names.index(s.name), s.columns, dtypes.size(s.dtype(source.dtype)))
+             for s in slots(source.program) if s.kind == "keep"]
+    smallest = dtypes.size(source.dtype)
 
     def run(values: Sequence[int], threads: int, *_: int) -> None:
         B, T, C = values[-3:]
-        if B * T * C * size >= LARGE:
-            for at, width in keeps:
+        if B * T * C * smallest >= LARGE:
+            for at, width, size in keeps:
                 address, batch, time = values[at:at + 3]
                 _expect(address, ((B - 1) * batch + (T - 1) * time + width * C) * size)
         alone = threads == 1 or B * T * C * columns < SMALL or os.getpid() != _PROCESS

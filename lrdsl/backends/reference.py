@@ -13,6 +13,7 @@ from ..ir import functions as f
 from ..ir.program import Edge, Program, Scan
 from ..ir.source import OUTPUTS, Extent, Launch, slots
 from ..ir.symbols import At, Param, samples
+from .memory import element, numbers, stored
 
 Array = Any
 _erf = np.vectorize(math.erf, otypes=[np.float64])
@@ -141,12 +142,13 @@ def partial_run(program: Program, tensors: Mapping[str, Array | None], reset: Ar
 def load(program: Program, dtype: str) -> Launch:
     """A Program as something to launch on addresses (see `ir.source.slots`); threads are ignored."""
     tensors = slots(program)
+    kinds = {s.name: s.dtype(dtype) for s in tensors}
     single = {p.name for p in program.vectors if p.shape == "one"}
 
-    def at(address: int, shape: tuple[int, ...], strides: tuple[int, ...], kind: str) -> Array:
+    def at(address: int, shape: tuple[int, ...], strides: tuple[int, ...], kind: np.dtype[Any]) -> Array:
         if 0 in shape:
             return np.empty(shape, kind)
-        item = np.dtype(kind).itemsize
+        item = kind.itemsize
         memory: Any = ctypes.c_char * ((sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) + 1) * item)
         return np.ndarray(shape, kind, memory.from_address(address), 0, tuple(s * item for s in strides))
 
@@ -165,15 +167,15 @@ def load(program: Program, dtype: str) -> Launch:
                 "reset": ((B, T), tuple(given)),
             }[s.kind]
             absent = not address and s.kind in ("edge", "reset")  # an empty sequence may have the address 0 too
-            array = None if absent else at(address, shape, strides, "uint8" if s.kind == "reset" else dtype)
+            array = None if absent else at(address, shape, strides, element(kinds[s.name]))
             if s.kind == "reset":
                 reset = array
             elif s.kind in OUTPUTS:
                 outs[s.name] = array
             else:
-                ins[s.name] = array
+                ins[s.name] = None if array is None else numbers(array, kinds[s.name])
         if B and C:
             for n, value in partial_run(program, ins, reset).items():
-                outs[n][...] = value
+                outs[n][...] = stored(value, kinds[n])
 
     return Launch(run, lambda *_: Extent(0))

@@ -25,8 +25,8 @@ class View:
     header: tuple[str, ...]
     args: tuple[tuple[str, str, str], ...]
     loads: tuple[Load, ...]
-    vectors: tuple[tuple[str, str], ...]
-    scalars: tuple[tuple[str, str], ...]
+    vectors: tuple[tuple[str, str, str], ...]
+    scalars: tuple[tuple[str, str, str], ...]
     registers: tuple[Register, ...]
     windows: tuple[Window, ...]
     lines: tuple[str, ...]
@@ -65,28 +65,32 @@ def emit_together(kernels: Sequence[Kernel], arch: str = "") -> str:
 
 def _file(kernels: Sequence[Kernel], views: Sequence[View], arch: str) -> str:
     first = kernels[0]
-    real = {"float32": "float", "float64": "double"}[first.dtype]
+    real = {"float32": "float", "float64": "double"}[first.compute]
+    narrow = {"bfloat16": "1", "float16": "0"}.get(first.dtype, "")
     prelude = text("cpu/vmath.h") if first.target == "cpu" else text("cuda/prelude.cuh")
+    if narrow and first.target == "cuda":
+        prelude += text("cuda/narrow.cuh")
     if any(k.chunks for k in kernels):
         prelude += text("cuda/chunks.cuh")
     template = environment().get_template("cpu/rows.cpp.j2" if first.target == "cpu" else "cuda/file.cu.j2")
-    return template.render(real=real, double=int(first.dtype == "float64"), arch=arch, prelude=prelude,
+    return template.render(real=real, double=int(first.dtype == "float64"), narrow=narrow, arch=arch, prelude=prelude,
                            kernels=views)
 
 
 def view(kernel: Kernel) -> View:
     """The Kernel as finished lines."""
     program, names = kernel.program, dict(kernel.names)
-    printer = Printer(names, kernel.dtype)
-    field = _fields(kernel)
+    printer = Printer(names, kernel.compute)
+    field, types = _fields(kernel), _types(kernel)
     columns = {b.name: len(b.columns) for b in program.buffers}
-    windows: dict[tuple[str | None, float], Window] = {}
+    windows: dict[tuple[str | None, float, bool], Window] = {}
 
-    def window(given: str | None, init: float) -> str:
-        key = (given, 0.0 if given and init == 0 else init)
+    def window(given: str | None, e: Edge, stored: bool = False) -> str:
+        key = (given, 0.0 if given and e.init == 0 else e.init, stored)
         if key not in windows:
-            name = f"{field[given]}_beyond" if given else "zeros" if init == 0 else f"constant_{len(windows)}"
-            windows[key] = Window(name, field[given] if given else "", number(init, kernel.dtype))
+            name = f"{field[given]}_beyond" if given else "zeros" if e.init == 0 else f"constant_{len(windows)}"
+            windows[key] = Window(f"{name}_stored" if stored else name, field[given] if given else "",
+                                  number(e.init, kernel.compute), stored, e.depth)
         return windows[key].name
 
     def base(tensor: str, column: int) -> str:
@@ -97,14 +101,15 @@ def view(kernel: Kernel) -> View:
         return f"a.{field[tensor]} + b * {f'{depth} * ' if depth > 1 else ''}a.C" if tensor else ""
 
     def load(value: str, buffer: str, column: int, lag: int, edge: Edge | None) -> Load:
-        start, cut = (window(edge.start, edge.init), window(edge.edge, edge.init)) if edge else ("", "")
+        stored = types[buffer] == STORED
+        start, cut = (window(edge.start, edge, stored), window(edge.edge, edge, stored)) if edge else ("", "")
         return Load(value, base(buffer, column), f"a.{field[buffer]}_time", (lag > 0) - (lag < 0), abs(lag), start, cut,
-                    lag == 0 and columns[buffer] > 1)
+                    lag == 0 and columns[buffer] > 1, types[buffer])
 
     def register(e: Edge) -> Register:
         return Register(f"{names[e.base]}_kept", names[e.base], e.depth,
                         tuple(names[lagged(e.base, e.side * k)] for k in range(1, e.depth + 1)),
-                        window(e.start, e.init), window(e.edge, e.init), beyond(e.final, e.depth), beyond(e.crossing, e.depth))
+                        window(e.start, e), window(e.edge, e), beyond(e.final, e.depth), beyond(e.crossing, e.depth))
 
     loads = tuple(load(names[lagged(r.sample.base, r.sample.lag)], r.buffer, r.column, r.sample.lag, r.edge)
                   for r in kernel.reads)
@@ -116,7 +121,7 @@ def view(kernel: Kernel) -> View:
         else:
             lines += scan_lines(step, names, printer)
     stores = [(s, Store(f"to_{field[k.name]}" + (f"_{column}" if len(k.samples) > 1 else ""), base(k.name, column),
-                        f"a.{field[k.name]}_time", names[s]))
+                        f"a.{field[k.name]}_time", names[s], types[k.name]))
               for k in program.keeps for column, s in enumerate(k.samples)]
     chunks = None
     if kernel.chunks:
@@ -126,14 +131,24 @@ def view(kernel: Kernel) -> View:
     reverse = program.reverse
     return View(
         kernel.entry, kernel.strategy, _header(kernel), _args(kernel, field), loads,
-        tuple((names[v.name], field[v.name]) for v in program.vectors if v.shape == "channel"),
-        tuple((names[v.name], field[v.name]) for v in program.vectors if v.shape == "one"),
+        tuple((names[v.name], field[v.name], types[v.name]) for v in program.vectors if v.shape == "channel"),
+        tuple((names[v.name], field[v.name], types[v.name]) for v in program.vectors if v.shape == "one"),
         registers, tuple(windows.values()), tuple(lines), tuple(store for _, store in stores),
         tuple((field[s.name], names[s.sample]) for s in program.sums),
-        sum(r.depth for r in registers) + len(windows) + 2 * len(program.sums), reverse,
+        sum(r.depth for r in registers) + sum(w.depth if w.stored else 1 for w in windows.values()) + 2 * len(program.sums),
+        reverse,
         "a.T - 1" if reverse else "0", "--t" if reverse else "++t", "a.T - 1 - s" if reverse else "s",
         "t + 1" if reverse else "t", "t" if reverse else "t + 1", "-" if reverse else "+", _inside(kernel),
         kernel.fold, kernel.ahead, kernel.block, chunks)
+
+
+STORED = "Stored"  # what the text calls a number of 16 bits
+
+
+def _types(kernel: Kernel) -> dict[str, str]:
+    """Tensor -> what its elements are called in the text."""
+    known = {"uint8": "unsigned char", kernel.compute: "real"}
+    return {s.name: known.get(s.dtype(kernel.dtype), STORED) for s in slots(kernel.program)}
 
 
 def _inside(kernel: Kernel) -> str:
@@ -167,12 +182,10 @@ def _args(kernel: Kernel, field: dict[str, str]) -> tuple[tuple[str, str, str], 
     shapes = {"sequence": "(B, T, {n}C)", "keep": "(B, T, {n}C)", "vector": "(C)", "edge": "(B, {d}, C), or none",
               "sum": f"({part}B, C), to be added up over {over}", "final": "(B, {d}, C)", "reset": "(B, T), or none",
               "crossing": f"({part}B, {{d}}, C)" + (", to be added up over chunks" if part else "")}
-    lines = []
+    lines, types = [], _types(kernel)
     for s in slots(kernel.program):
         shape = shapes[s.kind].format(n=f"{s.columns}*" if s.columns > 1 else "", d=s.depth)
-        pointer = "real *" if s.kind in OUTPUTS else \
-            "const unsigned char *" if s.kind == "reset" else "const real *"
-        lines.append((pointer, field[s.name], shape))
+        lines.append((f"{'' if s.kind in OUTPUTS else 'const '}{types[s.name]} *", field[s.name], shape))
         if len(s.fields) > 1:
             lines.append(("Index ", ", ".join(field[n] for n in s.fields[1:]), ""))
     lines.append(("Index ", ", ".join(SIZES), ""))

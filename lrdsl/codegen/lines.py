@@ -12,18 +12,22 @@ from .printers import PRODUCT, SUM, Printer
 
 @dataclass(frozen=True)
 class Window:
-    """`depth` values of a sequence beyond its segment. given: the field of Args that points to them, or "0"."""
+    """`depth` values of a sequence beyond its segment. given: the field of Args that points to them, or "". stored: they are
+    read as the sequence is stored, in 16 bits."""
 
     name: str
     given: str
     init: str
+    stored: bool
+    depth: int
 
 
 @dataclass(frozen=True)
 class Load:
     """`value` is read from the sequence whose row 0 is at `base`, `time` apart, at `lag` steps from t (`back` = |lag|).
 
-    apart: the row of the next step does not follow in memory, so that no processor fetches it ahead of its own.
+    type: of its elements. apart: the row of the next step does not follow in memory, so that no processor fetches it ahead of
+    its own.
     """
 
     value: str
@@ -34,16 +38,18 @@ class Load:
     start: str
     edge: str
     apart: bool
+    type: str
 
 
 @dataclass(frozen=True)
 class Store:
-    """`value` is written to the sequence whose row 0 is at `base`, `time` apart; `pointer` names its row."""
+    """`value` is written to the sequence of `type` whose row 0 is at `base`, `time` apart; `pointer` names its row."""
 
     pointer: str
     base: str
     time: str
     value: str
+    type: str
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from . import dtypes
 from .program import Edge, Program, Scan, Step
 from .symbols import At
 
@@ -91,8 +92,9 @@ class Chunks:
 class Kernel:
     """`strategy` is the name of the template; `reason` says in a sentence when it is the one to run.
 
-    names: (name in the Program, name in the text). ahead: steps that are loaded before they are needed (CUDA). block: threads a
-    block. fold: steps after which a running sum is added to its total, so that its error grows with T/fold + fold, not T.
+    dtype: what sequences are stored as. names: (name in the Program, name in the text). ahead: steps that are loaded before
+    they are needed (CUDA). block: threads a block. fold: steps after which a running sum is added to its total, so that its
+    error grows with T/fold + fold, not T.
     """
 
     target: Target
@@ -109,16 +111,30 @@ class Kernel:
     chunks: Chunks | None = None
 
     @property
+    def compute(self) -> str:
+        """The dtype of the arithmetic."""
+        return dtypes.compute(self.dtype)
+
+    @property
     def words(self) -> tuple[int, int]:
         """Numbers read from and written to memory, a step and channel."""
         distinct = {(r.buffer, r.column) for r in self.reads}
         return len(distinct), sum(len(k.samples) for k in self.program.keeps)
 
+    @property
+    def bytes(self) -> tuple[int, int]:
+        """The same in bytes."""
+        full = self.program.full_names
+
+        def size(tensor: str) -> int:
+            return dtypes.size(self.compute if tensor in full else self.dtype)
+        return (sum(size(buffer) for buffer, _ in {(r.buffer, r.column) for r in self.reads}),
+                sum(size(k.name) * len(k.samples) for k in self.program.keeps))
+
     def __str__(self) -> str:
-        read, written = self.words
-        size = 8 if self.dtype == "float64" else 4
+        read, written = self.bytes
         lines = [f"kernel {self.entry} ({self.target}, {self.strategy}, {self.dtype})", f"  because {self.reason}",
-                 f"  a step and channel: reads {read * size} B, writes {written * size} B"]
+                 f"  a step and channel: reads {read} B, writes {written} B"]
         lines += [f"  read {r.sample} from {r.buffer}#{r.column}" + (f", beyond its segment {r.edge}" if r.edge else "")
                   for r in self.reads]
         if self.chunks:

@@ -203,7 +203,8 @@ class Sum:
 
 @dataclass(frozen=True)
 class Program:
-    """One fused pass over time."""
+    """One fused pass over time. full: names of tensors that stay in the precision of the arithmetic where a kernel stores
+    sequences in 16 bits (see `ir.dtypes`)."""
 
     name: str
     reverse: bool
@@ -213,6 +214,13 @@ class Program:
     steps: tuple[Step, ...]
     keeps: tuple[Keep, ...]
     sums: tuple[Sum, ...] = ()
+    full: tuple[str, ...] = ()
+
+    @property
+    def full_names(self) -> frozenset[str]:
+        """The tensors that are never stored in fewer bits than are computed with: those of `full`, and what only the backward
+        pass reads."""
+        return frozenset((*self.full, *(k.name for k in self.keeps if k.inner)))
 
     @property
     def direction(self) -> int:
@@ -323,4 +331,5 @@ class Program:
         lines += [f"  keep {', '.join(k.samples)}" + (f"   (columns of {k.name})" if k.samples != (k.name,) else "")
                   + ("   (for the backward pass)" if k.inner else "") for k in self.keeps]
         lines += [f"  sum {s.sample} over {s.over} -> {s.name}" for s in self.sums]
+        lines += [f"  in full precision {', '.join(self.full)}"] if self.full else []
         return "\n".join(lines)

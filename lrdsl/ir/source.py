@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import ShapeMismatch
+from . import dtypes
 from .program import Program
 
 SlotKind = Literal["sequence", "vector", "edge", "keep", "sum", "final", "crossing", "reset"]
@@ -25,12 +26,23 @@ class Slot:
     depth; address 0 stands for the constant. sum: (parts, B, C), contiguous, to be added up over parts and B by the caller.
     final: (B, depth, C), crossing: (parts, B, depth, C), contiguous, to be added up over parts (see `Extent`). reset: (B, T)
     bytes, strides batch and time; address 0 stands for no boundary.
+
+    full: never stored in fewer bits than are computed with. Where a sequence has 16 bits, so have the values that it is read
+    as beyond its segment: a run that ends and goes on reads what one run would have.
     """
 
     kind: SlotKind
     name: str
     columns: int = 1
     depth: int = 1
+    full: bool = False
+
+    def dtype(self, dtype: str) -> str:
+        """What its elements are in memory, in a kernel of `dtype`."""
+        if self.kind == "reset":
+            return "uint8"
+        narrow = self.kind in ("sequence", "keep", "vector") and not self.full
+        return dtype if narrow else dtypes.compute(dtype)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -50,11 +62,12 @@ TICKET = 16  # bytes at the start of scratch memory: how many blocks have begun
 def slots(program: Program) -> tuple[Slot, ...]:
     """The tensors of a call in order: inputs, outputs, `reset`; the sizes B, T, C follow."""
     depth = {n: e.depth for e in program.edges for n in (e.start, e.edge, e.final, e.crossing) if n}
-    inputs = [Slot("sequence", b.name, len(b.columns)) for b in program.buffers]
-    inputs += [Slot("vector", v.name) for v in program.vectors]
+    full = program.full_names
+    inputs = [Slot("sequence", b.name, len(b.columns), full=b.name in full) for b in program.buffers]
+    inputs += [Slot("vector", v.name, full=v.name in full) for v in program.vectors]
     inputs += [Slot("edge", n, depth=depth[n]) for n in program.inputs if n in depth]
-    outputs = [Slot("keep", k.name, len(k.samples)) for k in program.keeps]
-    outputs += [Slot("sum", s.name) for s in program.sums]
+    outputs = [Slot("keep", k.name, len(k.samples), full=k.name in full) for k in program.keeps]
+    outputs += [Slot("sum", s.name, full=s.name in full) for s in program.sums]
     crossings = {e.crossing for e in program.edges}
     outputs += [Slot("crossing" if n in crossings else "final", n, depth=depth[n]) for n in program.outputs if n in depth]
     return (*inputs, *outputs, Slot("reset", RESET))
@@ -77,7 +90,7 @@ class Extent:
 
 @dataclass(frozen=True)
 class Source:
-    """Text for one target, whose `entry` runs `program`. What follows is CUDA's alone.
+    """Text for one target, whose `entry` runs `program` on tensors of `dtype` (see `Slot.dtype`). What follows is CUDA's alone.
 
     block: threads a block. chunk: steps of a chunk, each the work of one block for CHANNELS channels at a time; 0 where one
     thread walks the whole sequence of one channel. messages: 16-byte words that a chunk leaves for others, a channel.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import DtypeMismatch, ShapeMismatch
 from ..ir.spec import Declared
-from .launch import autocasts, check_dtype
+from .dtypes import autocasts, check_dtype, compute, fits, widened
 from .layout import Layout
 
 
@@ -29,20 +29,18 @@ def tensor_of(declared: Declared, value: Any) -> Tensor:
     """An Input."""
     if not isinstance(value, Tensor):
         raise DtypeMismatch(f"the input {declared.name} is a {type(value).__name__}, not a tensor", declared.where)
-    if autocasts(value) and value.dtype in (torch.bfloat16, torch.float16):
-        return value.float()
     check_dtype(declared.name, value)
     return value
 
 
 def numbers_of(declared: Declared, value: Tensor | float, like: Tensor, channels: int) -> Tensor:
-    """A Vector (channels,) or a Scalar () from a tensor or a number."""
+    """A Vector (channels,) or a Scalar () from a tensor or a number, which is not rounded to 16 bits."""
     shape = (channels,) if declared.kind == "vector" else ()
     if not isinstance(value, Tensor):
-        return like.new_full(shape, value)
-    if autocasts(value):
-        value = value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
-    if value.dtype != like.dtype or value.device != like.device:
+        return like.new_full(shape, value, dtype=compute(like.dtype))
+    if not fits(value, like) and autocasts(value):
+        value = widened(value)
+    if not fits(value, like):
         raise DtypeMismatch(f"{declared.name} is {value.dtype} on {value.device}, the inputs {like.dtype} on {like.device}",
                             declared.where, f"give {declared.name}.to({like.dtype})")
     if value.shape != shape and value.numel() != 1:
@@ -51,13 +49,13 @@ def numbers_of(declared: Declared, value: Tensor | float, like: Tensor, channels
 
 
 def edge_of(what: str, value: Tensor | float, layout: Layout, like: Tensor, channels: int, depth: int) -> Tensor:
-    """(B, k, channels) of an initial value."""
+    """(B, k, channels) of an initial value, which may be more precise than the inputs: a number, or what a 16-bit run left."""
     shape = (*layout.batch, channels, *([depth] if depth > 1 else []))
     if not isinstance(value, Tensor):
-        return like.new_full((1, 1, 1), value).expand(layout.B, depth, channels)
+        return like.new_full((1, 1, 1), value, dtype=compute(like.dtype)).expand(layout.B, depth, channels)
     if autocasts(value):
-        value = value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
-    if value.dtype != like.dtype or value.device != like.device:
+        value = widened(value)
+    if not fits(value, like):
         raise DtypeMismatch(f"{what} is {value.dtype} on {value.device}, the inputs {like.dtype} on {like.device}", None,
                             f"give it .to({like.dtype})")
     try:

@@ -14,7 +14,7 @@ from ..errors import CellError, DtypeMismatch, NotBuilt, ShapeMismatch, UnknownN
 from ..ir.plan import Sequence as Lagged
 from .arguments import reset_of
 from .carry import Carry, Window
-from .launch import autocasts, check_dtype
+from .dtypes import autocasts, check_dtype, fits, lowered
 
 if TYPE_CHECKING:
     from .module import RNN
@@ -89,6 +89,7 @@ def _input(name: str, value: Any, x: Tensor, size: int, like: Tensor | None, whe
     if value.shape[:-1] != x.shape[:-1]:
         raise ShapeMismatch(f"the input {name} has shape {tuple(value.shape)}, the first input {tuple(x.shape)}", where,
                             "batch and time must agree")
+    value = lowered(value)
     if not autocasts(value):
         check_dtype(f"the input {name}", value)
         wanted = like if like is not None else x
@@ -135,7 +136,7 @@ def _state(module: RNN, state: Lagged, value: Any, x: Tensor, batched: bool) -> 
         said = "layers" + (" × directions" if module.bidirectional else "") + (", batch" if batched else "") + ", hidden"
         raise ShapeMismatch(f"{what} has shape {tuple(value.shape)}, not {shape}", None,
                             f"it is ({said})" + (f", then the {state.depth} values, nearest first" if more else ""))
-    if not autocasts(x) and (value.dtype != x.dtype or value.device != x.device):
+    if not autocasts(x) and not fits(value, x):
         raise DtypeMismatch(f"{what} is {value.dtype} on {value.device}, the input {x.dtype} on {x.device}", None,
                             "give h_0.to(x)")
     value = value if batched else value.unsqueeze(1)
@@ -143,12 +144,13 @@ def _state(module: RNN, state: Lagged, value: Any, x: Tensor, batched: bool) -> 
     return value.unbind(0)
 
 
-def stacked(module: RNN, after: Sequence[Mapping[str, Window]], batched: bool) -> Any:
-    """h_n: (layers × directions, B, hidden) of each carried state, then k when the order is above 1."""
+def stacked(module: RNN, after: Sequence[Mapping[str, Window]], batched: bool, dtype: torch.dtype) -> Any:
+    """h_n: (layers × directions, B, hidden) of each carried state, then k when the order is above 1; in the dtype of x, as
+    torch.nn.LSTM has it. A Carry keeps the states as they are."""
     found = []
     for state in module.carried:
         finals: list[Any] = [left[state.name][0] for left in after]
-        whole = torch.stack(finals)
+        whole = torch.stack(finals).to(dtype)
         whole = whole.squeeze(2) if state.depth == 1 else whole.transpose(2, 3)
         found.append(whole if batched else whole.squeeze(1))
     return found[0] if len(found) == 1 else tuple(found)

@@ -37,14 +37,15 @@ class Backward:
         self.columns = {k.name: len(k.samples) for k in adjoint.program.keeps}
 
     def __call__(self, values: Mapping[tuple[str, int], Maybe], gradients: Sequence[Maybe], reset: Maybe,
-                 wanted: Sequence[bool], sizes: tuple[int, int, int]) -> list[Maybe]:
-        """The gradient of each input, None where it is zero or not wanted. values: what `needs` names; sizes: B, T, C."""
+                 wanted: Sequence[bool], sizes: tuple[int, int, int], dtypes: Sequence[torch.dtype]) -> list[Maybe]:
+        """The gradient of each input, None where it is zero or not wanted. values: what `needs` names; sizes: B, T, C; dtypes:
+        of the outputs."""
         known = next(t for t in (*gradients, *values.values()) if t is not None)
         args: list[Maybe] = []
         for what, i, flip, nearest in self.takes:
             tensor = gradients[i] if what == "gradient" else values[what, i]
             if tensor is None and what == "gradient":
-                tensor = self._zeros(known, i, sizes)
+                tensor = self._zeros(known, i, sizes, dtypes)
             if tensor is not None:
                 tensor = tensor.flip(1) if flip else tensor[:, nearest - 1:nearest] if nearest else tensor
             args.append(tensor)
@@ -52,15 +53,15 @@ class Backward:
         return [assemble(pieces, got, self.columns, reset, depth) if want and pieces else None
                 for want, (pieces, depth) in zip(wanted, self.gives, strict=True)]
 
-    def _zeros(self, like: Tensor, i: int, sizes: tuple[int, int, int]) -> Maybe:
+    def _zeros(self, like: Tensor, i: int, sizes: tuple[int, int, int], dtypes: Sequence[torch.dtype]) -> Maybe:
         """The gradient of output `i` where it is zero: None for a window."""
         keeps, sums = self.program.keeps, self.program.sums
         B, T, C = sizes
         if i < len(keeps):
             width = len(keeps[i].samples) * C
-            return like.new_zeros((width,)).expand(B, T, width)
+            return like.new_zeros((width,), dtype=dtypes[i]).expand(B, T, width)
         if i < len(keeps) + len(sums):
-            return like.new_zeros((C,) if sums[i - len(keeps)].over == "time" else ())
+            return like.new_zeros((C,) if sums[i - len(keeps)].over == "time" else (), dtype=dtypes[i])
         return None
 
 
@@ -82,4 +83,4 @@ class Forward:
         got: dict[str, Tensor] = {}
         if self.op is not None:
             got = dict(zip(self.tangent.program.outputs, self.op(*args, reset), strict=True))
-        return tuple(got[n] if n else torch.zeros_like(o) for n, o in zip(self.tangent.gives, outputs, strict=True))
+        return tuple(got[n].to(o.dtype) if n else torch.zeros_like(o) for n, o in zip(self.tangent.gives, outputs, strict=True))

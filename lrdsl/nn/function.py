@@ -14,6 +14,7 @@ from ..errors import CellError, DtypeMismatch, NotBuilt, ShapeMismatch, UnknownN
 from ..frontend.cell import Cell
 from .arguments import edge_of, numbers_of, reset_of, tensor_of
 from .carry import Carry, Window
+from .dtypes import autocasts, widened
 from .layout import Layout
 from .pipeline import pipeline_of
 
@@ -32,6 +33,10 @@ class CellFunction:
     edge on the side that its run comes from (an input has the run of the first state), and `h.ahead` that on the other. Or a
     Carry. reset: bool, the inputs' shape without features: a boundary between t-1 and t. return_state: also give a Carry,
     (outputs, carry); a cell whose states run both ways has none.
+
+    dtypes: float32, float64, bfloat16 or float16, one for all inputs and outputs. With 16 bits the states are float32, in the
+    Carry too; initial values and learned numbers may be. An autocast region rounds nothing: inputs of several dtypes become
+    float32.
     Raises ShapeMismatch, DtypeMismatch, UnknownName, NotBuilt, CellError.
     """
 
@@ -85,6 +90,8 @@ class CellFunction:
     def _inputs(self, given: Mapping[str, Any], dim: int) -> tuple[dict[str, Tensor], Layout, int]:
         """(B, T, channels) of each Input, the layout they share, and the number of channels."""
         found = {d.name: tensor_of(d, given[d.name]) for d in self.arguments if d.kind == "input"}
+        if len({x.dtype for x in found.values()}) > 1 and autocasts(next(iter(found.values()))):
+            found = {n: widened(x) for n, x in found.items()}
         shape = self._common(found, dim)
         layout = Layout.of(shape, dim % len(shape))
         found = {n: x if x.shape == shape else x.expand(shape) for n, x in found.items()}
@@ -146,7 +153,7 @@ _SCANS = CellFunction(_linear_scan), CellFunction(_linear_scan_reverse)  # now, 
 def linear_scan(a: Tensor, b: Tensor, h0: Tensor | float | None = None, *, reverse: bool = False, dim: int = 1) -> Tensor:
     """h[t] = a[t] h[t-1] + b[t], in parallel over time (Martin & Cundy 2018, section 2); in reverse a[t] h[t+1] + b[t].
 
-    a, b: time at `dim`, features last; h0: without time, zero where None; gives h, shaped as b. Differentiable any number of
-    times. Raises ShapeMismatch, DtypeMismatch.
+    a, b: time at `dim`, features last; h0: without time, zero where None; gives h, shaped as b, in their dtype. Where that has
+    16 bits, the state is float32, and h0 may be. Differentiable any number of times. Raises ShapeMismatch, DtypeMismatch.
     """
     return _SCANS[bool(reverse)].at(dim, {"a": a, "b": b}, None if h0 is None else {"h": h0})

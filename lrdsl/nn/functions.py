@@ -64,7 +64,7 @@ class Transformed(torch.autograd.Function):
 
 def save(ctx: Any, op: Op, args: Sequence[Maybe], outputs: Sequence[Tensor]) -> None:
     """Keep what the backward pass may read, and nothing else."""
-    ctx.op, ctx.sizes = op, op.launcher.sizes(args)
+    ctx.op, ctx.sizes, ctx.dtypes = op, op.launcher.sizes(args), op.launcher.gives(op.launcher.dtype(args))
     needs = op.backward().needs
     ctx.save_for_backward(*(args[i] if what == "input" else outputs[i] for what, i in needs), args[-1])
     ctx.set_materialize_grads(False)
@@ -75,15 +75,15 @@ def pull(ctx: Any, gradients: Sequence[Maybe], wanted: Sequence[bool]) -> list[M
     op: Op = ctx.op
     *values, reset = ctx.saved_tensors
     known = dict(zip(op.backward().needs, values, strict=True))
-    return _pull(op, known, gradients, reset, wanted, ctx.sizes)
+    return _pull(op, known, gradients, reset, wanted, ctx.sizes, ctx.dtypes)
 
 
 def _pull(op: Op, known: Mapping[tuple[str, int], Maybe], gradients: Sequence[Maybe], reset: Maybe, wanted: Sequence[bool],
-          sizes: tuple[int, int, int]) -> list[Maybe]:
+          sizes: tuple[int, int, int], dtypes: Sequence[torch.dtype]) -> list[Maybe]:
     if all(g is None for g in gradients):
         return [None] * len(op.arguments)
     absent = frozenset(k.name for k, g in zip(op.program.keeps, gradients, strict=False) if g is None)
-    return [*op.backward(absent)(known, gradients, reset, wanted[:-1], sizes), None]
+    return [*op.backward(absent)(known, gradients, reset, wanted[:-1], sizes, dtypes), None]
 
 
 def save_registered(op: Op, ctx: Any, inputs: Sequence[Maybe], output: Any) -> None:
@@ -106,7 +106,8 @@ def pull_registered(ctx: Any, *gradients: Maybe) -> tuple[Maybe, ...]:
     every: list[Maybe] = [None] * kept.size
     for i, g in zip(op.picks, gradients, strict=True):
         every[i] = g
-    return tuple(_pull(kept, known, every, args[-1], ctx.needs_input_grad, op.launcher.sizes(args)))
+    dtypes = kept.launcher.gives(kept.launcher.dtype(args))
+    return tuple(_pull(kept, known, every, args[-1], ctx.needs_input_grad, op.launcher.sizes(args), dtypes))
 
 
 def fold_registered(op: Op, info: Any, in_dims: Sequence[Any], *args: Maybe) -> Any:

@@ -14,38 +14,19 @@ from ..compiler import backend_for, launch_of
 from ..errors import BackendUnavailable, DtypeMismatch, ShapeMismatch
 from ..ir.program import Program
 from ..ir.source import OUTPUTS, Launch, Slot, slots
+from .dtypes import NAMES, check_dtype, compute, dtype_of, short
 from .threads import share_threads
 from .windows import time_first
 
-DTYPES = {torch.float32: "float32", torch.float64: "float64"}
-NARROW = (torch.bfloat16, torch.float16)
-
 Tensors = tuple[Tensor, ...]
-
-
-def check_dtype(name: str, tensor: Tensor) -> None:
-    """Raise DtypeMismatch unless the kernels know the dtype."""
-    if tensor.dtype in NARROW:
-        raise DtypeMismatch(f"{name} is {_short(tensor.dtype)}: kernels for 16-bit floats are part of the language but not "
-                            "built yet", None, f"give {name}.float(), or run inside torch.autocast, which casts to float32")
-    if tensor.dtype not in DTYPES:
-        raise DtypeMismatch(f"{name} is {_short(tensor.dtype)}, not float32 or float64", None, f"give {name}.float()")
-
-
-def autocasts(tensor: Tensor) -> bool:
-    """Whether an autocast region wants the tensor in another dtype: float32, for our kernels."""
-    return tensor.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(tensor.device.type)
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 class Launcher:
     """Runs a Program: tensors in the order of its inputs, then `reset`; gives its outputs in order.
 
     sequences (B, T, columns * C), vectors (C,) or (), edges (B, depth, C) or None, reset (B, T) bool or None. Outputs: keeps
-    (B, T, columns * C) in the memory order of the first sequence, sums (C,) or (), windows (B, depth, C).
+    (B, T, columns * C) in the memory order of the first sequence, sums (C,) or (), windows (B, depth, C). dtypes: sequences and
+    learned numbers share one; where it has 16 bits, windows and what is `full` are float32.
     Raises ShapeMismatch and DtypeMismatch in the Program's names.
     """
 
@@ -57,35 +38,37 @@ class Launcher:
         self.lone = frozenset(v.name for v in program.vectors if v.shape == "one")
         self.summed = frozenset(s.name for s in program.sums if s.over != "time")
         self.columns = self.ins[0].columns
+        self.shared = tuple(k for k, s in enumerate(self.ins) if s.kind in ("sequence", "vector") and not s.full)
+        self._dtypes: dict[torch.dtype, tuple[tuple[torch.dtype, ...], tuple[torch.dtype, ...]]] = {}
         self._launches: dict[tuple[torch.dtype, str], Launch] = {}
 
     def run(self, *args: Tensor | None) -> Tensors:
         """Compute: the op's kernel on every device."""
         B, T, C = self.sizes(args)
-        tensors = self._checked(args, B, T, C)
+        tensors, dtype = self._checked(args, B, T, C), self.dtype(args)
         first = tensors[0]
         assert first is not None
         if not (B and T and C):
-            outs = self._allocate(first, B, T, C)
+            outs = self._allocate(first, dtype, B, T, C)
             self._fill(tensors, outs)
-            return self._finish(outs, B)
-        launch = self._compiled(first.dtype, first.device.type)
+            return self._finish(outs, dtype, B)
+        launch = self._compiled(dtype, first.device.type)
         extent = launch.extent(B, T, C)
-        outs = self._allocate(first, B, T, C, extent.parts)
+        outs = self._allocate(first, dtype, B, T, C, extent.parts)
         values = self._values(tensors, outs, (B, T, C))
         if first.is_cuda:
             self._on_device(launch, values, first, extent.scratch)
         else:
             scratch = first.new_zeros((extent.scratch // 8,), dtype=torch.int64) if extent.scratch else None
             launch(values, torch.get_num_threads(), scratch=0 if scratch is None else scratch.data_ptr())
-        return self._finish(outs, B)
+        return self._finish(outs, dtype, B)
 
     def fake(self, *args: Tensor | None) -> Tensors:
         """Allocate only: what a compiler needs to know of `run`."""
         B, T, C = self.sizes(args)
-        first = self._checked(args, B, T, C)[0]
+        first, dtype = self._checked(args, B, T, C)[0], self.dtype(args)
         assert first is not None
-        return self._finish(self._allocate(first, B, T, C), B)
+        return self._finish(self._allocate(first, dtype, B, T, C), dtype, B)
 
     def sizes(self, args: Sequence[Tensor | None]) -> tuple[int, int, int]:
         """B, T, C of a call."""
@@ -97,13 +80,27 @@ class Launcher:
         B, T, width = first.shape
         return B, T, width // self.columns
 
+    def dtype(self, args: Sequence[Tensor | None]) -> torch.dtype:
+        """The dtype of a call: what its sequences and learned numbers share."""
+        return args[self.shared[0] if self.shared else 0].dtype  # type: ignore[union-attr]
+
+    def gives(self, dtype: torch.dtype) -> tuple[torch.dtype, ...]:
+        """The dtypes of the outputs of a call."""
+        return self._both(dtype)[1]
+
+    def _both(self, dtype: torch.dtype) -> tuple[tuple[torch.dtype, ...], tuple[torch.dtype, ...]]:
+        """Those of its inputs and of its outputs."""
+        if dtype not in self._dtypes:
+            ins, outs = (tuple(dtype_of(s, dtype) for s in side) for side in (self.ins, self.outs))
+            self._dtypes[dtype] = ins, outs
+        return self._dtypes[dtype]
+
     def _checked(self, args: Sequence[Tensor | None], B: int, T: int, C: int) -> tuple[Tensor | None, ...]:
         """The inputs, channels contiguous; the kernel trusts what passes here."""
-        dtype, device = args[0].dtype, args[0].device  # type: ignore[union-attr]
-        if dtype not in DTYPES:
-            check_dtype(self.ins[0].name, args[0])  # type: ignore[arg-type]
-        tensors = list(args)
-        for k, (slot, tensor) in enumerate(zip(self.ins, args, strict=True)):
+        first, device = self.shared[0] if self.shared else 0, args[0].device  # type: ignore[union-attr]
+        check_dtype(self.ins[first].name, args[first])  # type: ignore[arg-type]
+        dtype, tensors = self.dtype(args), list(args)
+        for k, (slot, tensor, wanted) in enumerate(zip(self.ins, args, self._both(dtype)[0], strict=True)):
             if tensor is None:
                 if slot.kind in ("sequence", "vector"):
                     raise ShapeMismatch(f"{slot.name} is missing")
@@ -111,9 +108,8 @@ class Launcher:
             shape = self._shape(slot, B, T, C)
             if tensor.shape != shape:
                 raise ShapeMismatch(f"{slot.name} has shape {tuple(tensor.shape)}, not {shape}")
-            if tensor.dtype is not dtype and not (slot.kind == "reset" and tensor.dtype is torch.bool):
-                wanted = torch.bool if slot.kind == "reset" else dtype
-                raise DtypeMismatch(f"{slot.name} is {_short(tensor.dtype)}, not {_short(wanted)}")
+            if tensor.dtype is not wanted:
+                raise DtypeMismatch(f"{slot.name} is {short(tensor.dtype)}, not {short(wanted)}")
             if tensor.device != device:
                 raise DtypeMismatch(f"{slot.name} is on {tensor.device}, {self.ins[0].name} on {device}")
             if slot.kind != "reset" and shape and tensor.stride(-1) != 1 and shape[-1] > 1:
@@ -134,15 +130,16 @@ class Launcher:
                 return (parts * B, slot.depth, C)
         return (B, slot.depth, C)
 
-    def _allocate(self, first: Tensor, B: int, T: int, C: int, parts: int = 1) -> list[Tensor]:
+    def _allocate(self, first: Tensor, dtype: torch.dtype, B: int, T: int, C: int, parts: int = 1) -> list[Tensor]:
         """new_empty, never empty_like: a permuted dense input would hand on strides that the fake cannot know."""
         in_time = time_first(first)
         outs = []
-        for slot in self.outs:
+        for slot, kind in zip(self.outs, self.gives(dtype), strict=True):
             if slot.kind == "keep" and in_time:
-                outs.append(first.new_empty((T, B, slot.columns * C)).transpose(0, 1))
+                outs.append(first.new_empty((T, B, slot.columns * C), dtype=kind).transpose(0, 1))
             else:
-                outs.append(first.new_empty(self._shape(slot, B, T, C, parts)))
+                kind = compute(dtype) if slot.kind == "sum" else kind
+                outs.append(first.new_empty(self._shape(slot, B, T, C, parts), dtype=kind))
         return outs
 
     def _values(self, tensors: Sequence[Tensor | None], outs: Sequence[Tensor], sizes: tuple[int, int, int]) -> list[int]:
@@ -189,15 +186,15 @@ class Launcher:
                 raise BackendUnavailable(f"the backend {key[1]!r} runs on {place}, the tensors are on {device!r}\n"
                                          f"  way out: move them there with {move}, or unset LRDSL_BACKEND")
             share_threads()
-            launch = self._launches[key] = launch_of(self.program, DTYPES[dtype], key[1])
+            launch = self._launches[key] = launch_of(self.program, NAMES[dtype], key[1])
         return launch
 
-    def _finish(self, outs: list[Tensor], B: int) -> Tensors:
+    def _finish(self, outs: list[Tensor], dtype: torch.dtype, B: int) -> Tensors:
         """Partial sums, (parts * B, C) and (parts * B, depth, C), added up in a fixed order."""
         found = []
-        for slot, o in zip(self.outs, outs, strict=True):
+        for slot, o, kind in zip(self.outs, outs, self.gives(dtype), strict=True):
             if slot.kind == "sum":
-                o = o.sum() if slot.name in self.summed else o.sum(0)
+                o = (o.sum() if slot.name in self.summed else o.sum(0)).to(kind)
             elif slot.kind == "crossing" and o.shape[0] != B:
                 o = o.unflatten(0, (o.shape[0] // B, B)).sum(0)
             found.append(o)

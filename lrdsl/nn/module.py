@@ -30,6 +30,9 @@ class RNN(nn.Module):
     Parameters: `layers.0.forget.weight` (hidden, sum of the operands' sizes in the order of the call), `layers.0.forget.bias`,
     `layers.0.v` of a Vector v, `layers.0.h_init` of a learned initial state h; those of the other direction stand under
     `layers.0.reverse`.
+    dtype, or `.to(dtype)`: float32, float64, bfloat16 or float16. With 16 bits, outputs and h_n have them, states are float32
+    inside and in a Carry, and Vectors and Scalars may be. In an autocast region x, weights and outputs have the region's dtype,
+    as those of torch.nn.LSTM.
     Raises NotLinear for a cell that is no linear recurrence, ShapeMismatch for sizes that do not fit, NotBuilt.
     """
 
@@ -104,7 +107,7 @@ class RNN(nn.Module):
         result = self.parts[0].pipeline.returned([call.outward(o) for o in outputs])
         if return_state:
             return result, call.carry(after)
-        return result, stacked(self, after, call.batched)
+        return result, stacked(self, after, call.batched, call.inputs[0][1].dtype)
 
     def step(self, x_t: Tensor, carry: States | Carry | None = None, *, reset: Tensor | None = None,
              **inputs: Tensor) -> tuple[Any, Carry]:

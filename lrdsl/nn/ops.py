@@ -23,8 +23,10 @@ from .. import __version__
 from ..compiler import adjoint_of, tangent_of
 from ..errors import NotBuilt
 from ..ir.program import Program
+from ..passes.precision import with_full
 from . import derive, functions
-from .launch import Launcher, Tensors, autocasts
+from .dtypes import NARROW, autocasts, settled
+from .launch import Launcher, Tensors
 
 SCHEMA = 1  # of names, of the order of arguments and of the slots
 LARGEST = 64  # arguments of an op: torch keeps a set of them in one word
@@ -59,7 +61,8 @@ class Op:
 
     def ready(self) -> Op:
         """This op, with `kept` and its gradient made: while torch.compile traces a call, nothing can be."""
-        self.kept.backward()
+        for op in (self, self.precise):
+            op.kept.backward()
         return self
 
     @functools.cached_property
@@ -80,6 +83,12 @@ class Op:
         sums = tuple(replace(s, over="time") for s in self.program.sums)
         return op_of(replace(self.program, vectors=vectors, sums=sums))
 
+    @functools.cached_property
+    def precise(self) -> Op:
+        """The same Program whose learned numbers are in the precision of the arithmetic, where its sequences have 16 bits."""
+        names = {v.name for v in self.program.vectors}
+        return op_of(with_full(self.program, names)) if names - self.program.full_names else self
+
     def backward(self, absent: frozenset[str] = frozenset()) -> derive.Backward:
         """How gradients are pulled back when those of the Keeps in `absent` are zero."""
         if absent not in self._backwards:
@@ -91,7 +100,11 @@ class Op:
 
     def __call__(self, *args: Tensor | None) -> Tensors:
         """Compute, by the one of four ways that the moment asks for."""
-        args = _autocast(args)
+        first = args[0]
+        if first is not None and (first.dtype in NARROW or autocasts(first)):
+            args, precise = settled(self.launcher.ins, args)
+            if precise:
+                return self.precise(*args)
         differentiable = torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in args)
         if torch.compiler.is_compiling() or torch._C._is_tracing():
             return self._own(self.kept.raw(*args)) if differentiable else self.raw(*args)
@@ -131,8 +144,6 @@ class Op:
             functions.save_registered, self), lib=_library)
         torch.library.register_vmap(path, functools.partial(
             functions.fold_registered, self), lib=_library)
-        for device in ("cpu", "cuda"):
-            torch.library.register_autocast(path, device, torch.float32, lib=_library)
         return getattr(torch.ops.lrdsl, self.name).default
 
     def __reduce__(self) -> Any:
@@ -186,11 +197,3 @@ def _dual(args: Iterable[Tensor | None]) -> bool:
         return any(a is not None and forward_ad.unpack_dual(a).tangent is not None for a in args)
     except RuntimeError:  # torch.autograd's own old vmap has no rule for unpack_dual
         return True
-
-
-def _autocast(args: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-    """In an autocast region floats become float32 here, so that what is saved for backward is what was computed with."""
-    first = args[0]
-    if first is None or not autocasts(first):
-        return args
-    return tuple(a.float() if a is not None and a.is_floating_point() and a.dtype is not torch.float64 else a for a in args)

@@ -98,8 +98,9 @@ class Layer:
                 tensor.fill_(e.init)
 
     def some(self, tree: nn.Module) -> Tensor | None:
-        """A parameter, for its dtype and device."""
-        return get(tree, self.entries[0].path) if self.entries else None
+        """A parameter, for its dtype and device: a weight if there is one, because numbers may be more precise."""
+        found = sorted(self.entries, key=lambda e: e.kind != "weight")
+        return get(tree, found[0].path) if found else None
 
     def numbers(self, tree: nn.Module) -> dict[str, Tensor]:
         """Biases, Vectors and Scalars by name."""

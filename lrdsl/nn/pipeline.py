@@ -16,6 +16,7 @@ from ..ir.plan import Block, Dense, Plan
 from ..ir.plan import Sequence as Lagged
 from ..ir.spec import Spec
 from .carry import NONE, Window, last_window
+from .dtypes import NARROW
 from .ops import Op, op_of
 from .windows import time_first, windowed
 
@@ -97,10 +98,10 @@ class Pipeline:
         return {side: (ends[key][0], ends[key][1]) for side, key in keys.items()}
 
     def _window(self, key: str, given: Tensor | None, source: Tensor) -> Tensor | None:
-        """An edge as a tensor; None where it is zero."""
+        """An edge as a tensor, in the dtype of the sequence that a dense map reads; None where it is zero."""
         sequence = self.sequences.get(key)
         if given is not None or sequence is None or sequence.init == 0:
-            return given
+            return given if given is None or source.dtype not in NARROW else given.to(source.dtype)
         return _constant(source, sequence)
 
     def returned(self, outputs: Sequence[Tensor]) -> Any:

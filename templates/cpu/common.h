@@ -34,9 +34,14 @@ template <bool WHOLE> LR_INLINE void write(real *p, V v, long n, bool past) {
   if (WHOLE && past) store_past(p, v);
   else put<WHOLE>(p, v, n);
 }
-static inline bool large(long count) { return count > CACHE / (long)sizeof(real); }
-static inline bool whole_lines(const real *row, long time) {
-  return (unsigned long)row % LR_BYTES == 0 && time * sizeof(real) % LR_BYTES == 0;
+#ifdef LR_BFLOAT
+enum { ITEM = 2 };  // bytes of a number in memory, of the smallest kind
+#else
+enum { ITEM = sizeof(real) };
+#endif
+static inline bool large(long count) { return count > CACHE / ITEM; }
+template <class T> static inline bool whole_lines(const T *row, long time) {
+  return (unsigned long)row % LR_BYTES == 0 && time * sizeof(T) % LR_BYTES == 0;
 }
 
 LR_INLINE V lr_signum(V x) { return select(x > 0, splat(1), select(x < 0, splat(-1), x)); }
@@ -65,11 +70,12 @@ struct Scratch {
 };
 
 // Values beyond a segment, nearest first: rows that lie `depth` apart.
-struct Window {
-  const real *nearest;
+template <class T> struct Rows {
+  const T *nearest;
   long depth;
-  const real *row(long k) const { return nearest + k * depth; }
+  const T *row(long k) const { return nearest + k * depth; }
 };
+typedef Rows<real> Window;
 
 static inline Window window(const real *given, long offset, long depth, Scratch &scratch, real init) {
   if (given) return {given + offset, depth};
@@ -86,16 +92,16 @@ struct Boundaries {
 };
 
 // The row that step t reads k steps earlier (later): beyond a boundary the edge's, beyond the sequence the start's.
-static inline const real *earlier(const real *rows, long time, long t, long k, Window start, Window edge,
-                                  const Boundaries &reset) {
+template <class T>
+static inline const T *earlier(const T *rows, long time, long t, long k, Rows<T> start, Rows<T> edge, const Boundaries &reset) {
   for (long j = 1; j <= k; ++j) {
     if (reset.at(t - j + 1)) return edge.row(k - j);
     if (t - j + 1 == 0) return start.row(k - j);
   }
   return rows + (t - k) * time;
 }
-static inline const real *later(const real *rows, long time, long t, long k, Window start, Window edge,
-                                const Boundaries &reset) {
+template <class T>
+static inline const T *later(const T *rows, long time, long t, long k, Rows<T> start, Rows<T> edge, const Boundaries &reset) {
   for (long j = 1; j <= k; ++j) {
     if (t + j == reset.T) return start.row(k - j);
     if (reset.at(t + j)) return edge.row(k - j);
@@ -141,7 +147,7 @@ template <class Args, void (*SWEEP)(const Args &, long, long, long)> static void
     }
   };
   if (args->B == 0 || args->C == 0) return;
-  const long line = 128 / sizeof(real);  // blocks of two cache lines at least
+  const long line = 128 / ITEM;  // blocks of two cache lines at least
   const long wanted = threads > args->B ? (threads + args->B - 1) / args->B : 1;
   const long width = ((args->C + wanted - 1) / wanted + line - 1) / line * line;
   Work work = {*args, (args->C + width - 1) / width, width, 0};

@@ -184,6 +184,20 @@ EMU_INLINE int __double2hiint(double x) { return int(__double_as_longlong(x) >> 
 EMU_INLINE double __hiloint2double(int high, int low) {
   return __longlong_as_double((long long)((unsigned long long)unsigned(high) << 32 | unsigned(low)));
 }
+// The twins of cvt.f32.f16 and cvt.rn.f16.f32. Added to 1/2, what becomes denormal is rounded where its last bit is.
+EMU_INLINE float emu_half2float(unsigned short h) {
+  unsigned u = (h & 0x7fffu) << 13, sign = (h & 0x8000u) << 16;
+  if (u < 1u << 23) return __uint_as_float(__float_as_uint(__uint_as_float(u + (113u << 23)) - 0x1p-14f) | sign);
+  return __uint_as_float((u + (u < 0x7c00u << 13 ? 112u << 23 : 224u << 23)) | sign);
+}
+EMU_INLINE unsigned short emu_float2half(float x) {
+  unsigned u = __float_as_uint(x) & 0x7fffffffu, sign = (__float_as_uint(x) ^ u) >> 16, h;
+  if (u > 0x7f800000u) h = 0x7e00;
+  else if (u >= 0x477ff000u) h = 0x7c00;  // 65520, halfway beyond the largest
+  else if (u < 113u << 23) h = __float_as_uint(__uint_as_float(u) + 0.5f) - 0x3f000000u;
+  else h = (u - (112u << 23) + 0xfffu + (u >> 13 & 1u)) >> 13;
+  return (unsigned short)(h | sign);
+}
 EMU_INLINE int __popc(unsigned x) { return __builtin_popcount(x); }
 EMU_INLINE int __ffs(int x) { return __builtin_ffs(x); }
 EMU_INLINE int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }

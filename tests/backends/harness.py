@@ -17,8 +17,10 @@ import numpy as np
 
 import lrdsl as lr
 from lrdsl.backends import native
+from lrdsl.backends.memory import numbers, stored
 from lrdsl.backends.reference import partial_run
 from lrdsl.compiler import adjoint_of, inner_keeps, plan_of, source_of, tangent_of
+from lrdsl.ir.dtypes import NARROW
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import OUTPUTS, RESET, Launch, Slot, slots
 
@@ -26,6 +28,7 @@ Array = Any
 KINDS = ("forward", "backward", "second", "tangent")
 LAYOUTS = ("plain", "time major", "columns")
 GUARD = 40  # numbers before and after each tensor
+NAN_OF_BFLOAT16 = 0x7FC0  # in the integers that stand for it in numpy
 
 
 def programs(cell: lr.Cell, kinds: Sequence[str] = KINDS) -> list[Program]:
@@ -70,7 +73,7 @@ class Call:
     def disturbed(self) -> bool:
         """Whether anything but the outputs changed; empties these."""
         for out in self.outputs.values():
-            out[...] = np.nan
+            out[...] = NAN_OF_BFLOAT16 if out.dtype == np.uint16 else np.nan
         return any(now.tobytes() != before.tobytes() for now, before in self.memory)
 
 
@@ -78,12 +81,13 @@ class Problem:
     """A Program with numbers for all its inputs, and its solution by the reference, in float64.
 
     reset: "none", "some" or "every" step is a boundary. edges: "given", "constant" or "mixed". same: "time" or "batch" repeats
-    one step (one batch element) through a stride of 0. Numbers are float32 numbers in (-size, size); in every other channel
-    they are multiples of 1/4, so that ties occur. `given` replaces inputs.
+    one step (one batch element) through a stride of 0. Numbers are those of `dtype` in (-size, size), float32 numbers where a
+    tensor is `full`; in every other channel they are multiples of 1/4, so that ties occur. `given` replaces inputs.
     """
 
     def __init__(self, program: Program, T: int, *, reset: str = "some", edges: str = "mixed", same: str = "",
-                 size: float = 0.5, given: Mapping[str, Array] | None = None, B: int = 3, C: int = 100) -> None:
+                 size: float = 0.5, given: Mapping[str, Array] | None = None, B: int = 3, C: int = 100,
+                 dtype: str = "float32") -> None:
         self.program, self.B, self.T, self.C, self.same = program, B, T, C, same
         self.slots = {s.name: s for s in slots(program)}
         self.lone = frozenset(v.name for v in program.vectors if v.shape == "one")
@@ -95,7 +99,8 @@ class Problem:
                 if s.name not in self.lone:
                     values[..., ::2] = np.round(values[..., ::2] * 4) / 4
                 present = s.kind != "edge" or edges == "given" or (edges == "mixed" and rng.random() < 0.5)
-                self.inputs[s.name] = self._repeated(s, values.astype(np.float32).astype(np.float64)) if present else None
+                kind = "float32" if s.full else dtype
+                self.inputs[s.name] = self._repeated(s, numbers(stored(values, kind), kind)) if present else None
         dice = rng.random((B, T))
         self.inputs[RESET] = {"none": None, "some": dice < 0.15, "every": dice < 2}[reset]
         if self.inputs[RESET] is not None:
@@ -132,11 +137,11 @@ class Problem:
                 continue
             part = shape(s, B, self.T, C, s.name in self.lone, parts)
             if written:
-                whole, view = _placed(np.full(part, np.nan, dtype), layout if s.kind == "keep" else "")
+                whole, view = _placed(stored(np.full(part, np.nan), s.dtype(dtype)), layout if s.kind == "keep" else "")
                 outputs[s.name] = view
             else:
                 batch, time = self._repeats(s)
-                inside = full[tuple(slice(n) for n in part)].astype("uint8" if s.kind == "reset" else dtype)
+                inside = stored(full[tuple(slice(n) for n in part)], s.dtype(dtype))
                 whole, view = _placed(inside[:1] if batch else inside[:, :1] if time else inside,
                                       layout if s.kind in ("sequence", "edge", "reset") else "")
                 view = np.broadcast_to(view, part)
@@ -157,7 +162,8 @@ class Problem:
         address = scratch.ctypes.data + 15 & ~15
         if B * self.T * C or extent.parts == 1:
             launch(call.values, threads, scratch=address)
-        outputs = {name: out.sum(0) if self.slots[name].kind in ("sum", "crossing") else out.copy()
+        outputs = {name: out.sum(0) if self.slots[name].kind in ("sum", "crossing") else
+                   numbers(out, kind) if (kind := self.slots[name].dtype(dtype)) in NARROW else out.copy()
                    for name, out in call.outputs.items()}
         assert not call.disturbed(), f"{self.program.name} wrote outside its outputs"
         return outputs
@@ -181,7 +187,8 @@ def _placed(values: Array, layout: str) -> tuple[Array, Array]:
     width = int(np.prod(stored.shape[len(rows):], dtype=int))
     pad = 7 if layout == "columns" else 0
     count = int(np.prod(rows, dtype=int)) * (width + pad)
-    whole = np.full(count + 2 * GUARD, 255 if values.dtype == np.uint8 else np.nan, values.dtype)
+    fill = {"uint8": 255, "uint16": NAN_OF_BFLOAT16}.get(values.dtype.name, np.nan)
+    whole = np.full(count + 2 * GUARD, fill, values.dtype)
     inside = whole[GUARD:GUARD + count].reshape(*rows, width + pad)[..., pad // 2:pad // 2 + width].reshape(stored.shape)
     assert not inside.size or np.shares_memory(inside, whole)
     inside[...] = stored

@@ -277,10 +277,12 @@ def traffic(name: str, kind: str, strategy: Any, T: int, C: int, dtype: str = "f
 @pytest.mark.parametrize("strategy", ["serial", "chunked"])
 @pytest.mark.parametrize(("name", "kind", "words"), [("linear_scan", "forward", 3), ("linear_scan", "backward", 5),
                                                      ("gilr", "forward", 3), ("gilr", "backward", 6)])
-def test_each_number_crosses_the_bus_once(name: str, kind: str, words: int, strategy: str) -> None:
-    """Sequences: the floor, exactly; of the state before, which backward reads, there is one step less. All else is small."""
-    counts, size = traffic(name, kind, strategy, 2304, 64)
-    assert counts.loaded("sequence") + counts.stored("keep") == 4 * words * size - (4 * 64 if kind == "backward" else 0)
+@pytest.mark.parametrize(("dtype", "item"), [("float32", 4), ("bfloat16", 2), ("float16", 2)])
+def test_each_number_crosses_the_bus_once(name: str, kind: str, words: int, strategy: str, dtype: str, item: int) -> None:
+    """Sequences: the floor, exactly; of the state before, which backward reads, there is one step less. All else is small, and
+    float32 where sequences have 16 bits."""
+    counts, size = traffic(name, kind, strategy, 2304, 64, dtype)
+    assert counts.loaded("sequence") + counts.stored("keep") == item * (words * size - (64 if kind == "backward" else 0))
     others = counts.loaded("vector", "edge") + counts.stored("sum", "final", "crossing")
     assert others <= (0.001 if strategy == "serial" else 0.05) * 4 * words * size
     assert sum(counts.messages) == 0 if strategy == "serial" else 0 < counts.messages[1] <= 0.04 * 4 * words * size

@@ -1,4 +1,4 @@
-"""The registered ops: torch's opcheck on every layout, names, threads, autocast."""
+"""The registered ops: torch's opcheck on every layout, names, threads."""
 
 from __future__ import annotations
 
@@ -148,18 +148,6 @@ def _numbered(k: int) -> object:
         h[lr.t] = (k + 2) * x[lr.t] * h[lr.t - 1] + x[lr.t]
         return h[lr.t]
     return numbered
-
-
-def test_autocast_computes_in_float32(quick: None) -> None:
-    layer = lr.RNN(lr.cells.gilr, 3, 4).float()
-    x = torch.randn(5, 2, 3, dtype=torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        y, h = layer(x)
-        z = lr.linear_scan(x.bfloat16(), x.bfloat16())
-    assert y.dtype == h.dtype == z.dtype == torch.float32
-    (y.sum() + z.sum()).backward()
-    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in layer.parameters())
-    assert (y - layer(x)[0]).abs().max() < 0.1
 
 
 def test_an_op_refuses_what_its_kernel_cannot_read() -> None:
