@@ -31,6 +31,7 @@ from .ir.spec import Spec
 from .passes import adjoint as _adjoint
 from .passes import tangent as _tangent
 from .passes.partition import partition
+from .passes.ragged import ragged
 from .passes.schedule import chosen, schedule, schedules, strategies
 from .passes.simplify import simplify
 from .passes.stratify import stratify
@@ -124,6 +125,11 @@ def plan_of(spec: Spec) -> Plan:
     if options.dump_dir():
         compile(Cell(spec), "cpu")
     return plan
+
+
+def ragged_of(program: Program, given: frozenset[str]) -> Program:
+    """The Program of a plan for packed segments, whose edges in `given` come as sequences."""
+    return _adjoint.adjoint(simplify(ragged(program, given))).forward
 
 
 adjoint_of = functools.cache(_adjoint.adjoint)

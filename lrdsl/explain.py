@@ -9,8 +9,9 @@ from typing import Any
 import sympy as sp
 
 from .errors import CellError
+from .ir import functions as f
 from .ir.kernel import Kernel
-from .ir.plan import Dense, Plan, Stage
+from .ir.plan import Dense, Plan, Sized, Stage
 from .ir.program import Program, Scan
 from .ir.spec import MapCall, Spec
 from .ir.symbols import At, samples
@@ -43,7 +44,8 @@ def _written(spec: Spec) -> list[str]:
     """The user's own lines; what was understood of them where there is no source."""
     if spec.source:
         return textwrap.indent(spec.source.rstrip(), "  ").splitlines()
-    lines = [f"  {_statement(spec, s):<64} {s.where.short}" for s in spec.statements if not isinstance(s, MapCall)]
+    lines = [f"  {_statement(spec, s):<64} {s.where.short}" for s in spec.statements
+             if not isinstance(s, MapCall) and s.target not in spec.names("first")]
     returned = [_read(spec, e) if n == e.base else f"{n} = {_read(spec, e)}" for n, e in spec.outputs]
     return [*lines, f"  return {', '.join(returned)}"]
 
@@ -52,8 +54,11 @@ def _read(spec: Spec, expr: Any) -> str:
     """An expression in the user's words: maps as calls, lines of the body by their names."""
     calls = {s.target: s for s in spec.statements if isinstance(s, MapCall)}
     sequences = {*spec.names("input"), *spec.names("state")}
+    expr = expr.xreplace({f.detach(At(m)): sp.Symbol(f"{m}[t]") for m in spec.names("mask")})
 
     def word(s: At) -> Any:
+        if s.base in spec.names("first"):
+            return sp.Symbol("first[t]")
         if s.base in calls and s.lag == 0:
             call = calls[s.base]
             return sp.Symbol(f"{call.affine}({', '.join(_read(spec, o) for o in call.operands)})")
@@ -103,6 +108,8 @@ def _runs(plan: Plan) -> list[str]:
             maps = ", ".join(dict.fromkeys(b.affine for b in step.blocks))
             lines += textwrap.wrap(f"{number}. one matrix product with {step.multiplied}: {maps}", WIDTH,
                                    initial_indent="  ", subsequent_indent="     ")
+        elif isinstance(step, Sized):
+            lines.append(f"  {number}. {step}")
         elif isinstance(step, Stage):
             scans = [f"{s}[t]" for x in step.program.steps if isinstance(x, Scan) for s in x.targets]
             writes = ", ".join(n for k in step.program.keeps for n in k.samples)

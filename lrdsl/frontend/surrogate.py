@@ -16,7 +16,7 @@ from ..ir.spec import Equation, MapCall, Spec, Statement
 from ..ir.symbols import At, Param, params, samples
 from ..location import Location, caller
 from .cell import Cell
-from .review import directions
+from .review import directions, sizes
 
 
 def surrogate(cell: Cell, *, delay: int = 1, **surrogates: Cell) -> Cell:
@@ -55,6 +55,7 @@ def surrogate(cell: Cell, *, delay: int = 1, **surrogates: Cell) -> Cell:
     raise_all(errors)
     for state, other in surrogates.items():
         spec = _replace(spec, state, other.spec, delay)
+    raise_all(sizes(spec))
     if directions(spec):
         raise BothDirections(f"{', '.join(c.name for c in surrogates.values())} and {cell.name} run in opposite directions",
                              where, "write both for the same direction; lr.RNN(…, bidirectional=True) mirrors the whole")

@@ -25,6 +25,12 @@ def reset_of(reset: Any, shape: tuple[int, ...], device: torch.device) -> Tensor
     return reset
 
 
+def concrete(tensor: Tensor) -> bool:
+    """Whether the numbers can be looked at without waiting: not on a GPU, and not while torch traces or transforms."""
+    return (type(tensor) is Tensor and tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+            and not torch._C._are_functorch_transforms_active() and not torch._C._is_tracing())
+
+
 def tensor_of(declared: Declared, value: Any) -> Tensor:
     """An Input."""
     if not isinstance(value, Tensor):
@@ -51,7 +57,7 @@ def numbers_of(declared: Declared, value: Tensor | float, like: Tensor, channels
 
 
 def edge_of(what: str, value: Tensor | float, layout: Layout, like: Tensor, channels: int, depth: int) -> Tensor:
-    """(B, k, channels) of an initial value."""
+    """(B, k, channels) of an initial value; a layout of segments has them as its batch."""
     shape = (*layout.batch, channels, *([depth] if depth > 1 else []))
     if not isinstance(value, Tensor):
         return like.new_full((1, 1, 1), value).expand(layout.B, depth, channels)

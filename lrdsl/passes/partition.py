@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import sympy as sp
 
-from ..ir.plan import Affine, Block, Dense, Plan, Sequence, Stage
+from ..ir.plan import Affine, Block, Dense, Plan, Sequence, Sized, Stage
 from ..ir.program import Buffer, Edge, Keep, Let, Program, Scan, Step, Vector
 from ..ir.spec import MapCall, Spec
 from ..ir.symbols import At, Param, params, samples
@@ -43,6 +43,7 @@ class _Work:
     ready: dict[str, int] = field(default_factory=dict)
     products: dict[str, _Product] = field(default_factory=dict)
     affines: dict[str, Affine] = field(default_factory=dict)
+    sized: dict[str, Sized] = field(default_factory=dict)
 
 
 def partition(strata: Strata) -> Plan:
@@ -50,7 +51,7 @@ def partition(strata: Strata) -> Plan:
     spec = strata.spec
     lags = [r.lag for s in spec.statements for r in s.reads() if r.lag and r.base in spec.names("state")]
     work = _Work(spec, reverse=any(lag > 0 for lag in lags))
-    work.ready = dict.fromkeys(spec.names("input"), 0)
+    work.ready = dict.fromkeys(spec.names("input") + spec.names("mask"), 0)
     for group in strata.groups:
         if group.recurrent:
             scan, lets = extract(group, work.reverse)
@@ -62,6 +63,9 @@ def partition(strata: Strata) -> Plan:
                 _add(work, let)
         else:
             statement = group.statements[0]
+            if isinstance(statement, MapCall) and spec[statement.affine].option("size"):
+                _size(work, statement)
+                continue
             _add(work, _map(work, statement) if isinstance(statement, MapCall)
                  else Let(statement.target, statement.expr, statement.where))
     return _assemble(work)
@@ -75,13 +79,7 @@ def _add(work: _Work, let: Let) -> None:
 
 def _map(work: _Work, call: MapCall) -> Let:
     """The line `target = sum of products + bias`; compound operands become lines before it."""
-    operands: list[At] = []
-    for k, operand in enumerate(call.operands):
-        if not isinstance(operand, At):
-            line = f"{call.target}.in{k}"
-            _add(work, Let(line, operand, call.where))
-            operand = At(line)
-        operands.append(operand)
+    operands = _operands(work, call)
     terms: list[Any] = []
     for source in dict.fromkeys(o.base for o in operands):
         reads = [(k, o.lag) for k, o in enumerate(operands) if o.base == source]
@@ -101,6 +99,32 @@ def _map(work: _Work, call: MapCall) -> Let:
     return Let(call.target, sp.Add(*terms), call.where)
 
 
+def _operands(work: _Work, call: MapCall) -> list[At]:
+    """What a map reads; compound operands become lines before it."""
+    operands: list[At] = []
+    for k, operand in enumerate(call.operands):
+        if not isinstance(operand, At):
+            line = f"{call.target}.in{k}"
+            _add(work, Let(line, operand, call.where))
+            operand = At(line)
+        operands.append(operand)
+    return operands
+
+
+def _size(work: _Work, call: MapCall) -> None:
+    """A map with a size of its own: its value is there as soon as what it reads."""
+    operands, d = _operands(work, call), work.spec[call.affine]
+    reads: dict[str, list[tuple[int, int]]] = {}
+    for k, o in enumerate(operands):
+        reads.setdefault(o.base, []).append((o.lag, k))
+    terms = tuple((source, *zip(*found, strict=True)) for source, found in reads.items())
+    work.sized[call.target] = Sized(call.target, call.affine, terms)  # type: ignore[arg-type]
+    work.affines.setdefault(call.affine, Affine(call.affine, tuple(o.base for o in operands), d.option("bias", True),
+                                                d.option("size")))
+    work.ready[call.target] = max(work.ready[source] for source in reads)
+    work.stage[call.target] = work.ready[call.target] + 1  # a map that skips may be the identity of it
+
+
 def _product(work: _Work, name: str, source: str, lags: tuple[int, ...], affine: str, operands: tuple[int, ...]) -> str:
     """The name of a product: `name`, or that of the same slice of a weight times the same samples."""
     wanted = source, lags, affine, operands
@@ -117,7 +141,8 @@ def _assemble(work: _Work) -> Plan:
     states = set(spec.names("state"))
     lasting = {t for s in work.steps if isinstance(s, Scan) for t in s.targets} | {b for b, _ in depth if b in states}
     outputs = {sample.base for _, sample in spec.outputs}
-    written = outputs | {p.source for p in work.products.values() if p.source not in spec.names("input")}
+    sources = {p.source for p in work.products.values()} | {s for m in work.sized.values() for s, _, _ in m.terms}
+    written = (outputs | sources) - {*spec.names("input"), *spec.names("mask"), *work.sized}
     lasting |= written
     last = max([1, *(work.stage[n] for n in lasting)])
     needed = {k: _needed(work, k, lasting, {n for n in lasting if work.stage[n] == k}) for k in range(1, last + 1)}
@@ -127,7 +152,7 @@ def _assemble(work: _Work) -> Plan:
                      for e in step.exprs for s in samples(e)}
             written |= {n for n in names & lasting if n in reads and work.stage[n] == k and n not in needed[later]}
     users = {p: tuple(k for k, names in needed.items() if p in _reads(work, names)) for p in work.products}
-    steps: list[Dense | Stage] = []
+    steps: list[Dense | Sized | Stage] = [m for n, m in work.sized.items() if work.ready[n] == 0]
     for k in range(1, last + 1):
         dense = _dense(work, k, users)
         steps += dense
@@ -137,13 +162,15 @@ def _assemble(work: _Work) -> Plan:
         program = _program(work, name, needed[k], k, depth, pieces, [n for n in _order(work) if n in written])
         if program.keeps:
             steps.append(Stage(program))
+        steps += [m for n, m in work.sized.items() if work.ready[n] == k]
     sequences = [Sequence(d.name, side, n, d.option("init", 0.0), bool(d.option("learned")), d.kind == "state")
                  for kind in ("state", "input") for d in spec.of(kind)
                  for (base, side), n in depth.items() if base == d.name]
     # Lines that a surrogate reads at a lag: a Carry must hold them too.
-    sequences += [Sequence(base, side, n, 0.0, False, False) for (base, side), n in depth.items()
-                  if base not in work.products and base not in {d.name for d in spec.declared}]
-    return Plan(spec.name, work.reverse, spec.names("input"), tuple(work.affines.values()), tuple(steps),
+    named = {*spec.names("state"), *spec.names("input")}
+    sequences += [Sequence(base, side, n, _init(work, base), False, False) for (base, side), n in depth.items()
+                  if base not in work.products and base not in named]
+    return Plan(spec.name, work.reverse, spec.names("input") + spec.names("mask"), tuple(work.affines.values()), tuple(steps),
                 tuple(sequences), tuple((n, s.base) for n, s in spec.outputs)).check()
 
 
@@ -154,17 +181,15 @@ def _order(work: _Work) -> list[str]:
 def _depths(work: _Work) -> dict[tuple[str, int], int]:
     """(sequence, side) -> deepest lag at which the cell reads it, itself or through a dense map."""
     depth: dict[tuple[str, int], int] = {}
+    reads = [At(source, lag) for m in work.sized.values() for source, lags, _ in m.terms for lag in lags]
     for step in work.steps:
-        reads = [s for e in step.exprs for s in samples(e)]
-        if isinstance(step, Scan):
-            reads += step.past
-        for s in reads:
+        for s in (*(s for e in step.exprs for s in samples(e)), *(step.past if isinstance(step, Scan) else ())):
             product = work.products.get(s.base)
-            through = [At(product.source, s.lag + lag) for lag in product.lags] if product else []
-            for read in (s, *through):
-                if read.lag:
-                    key = (read.base, 1 if read.lag > 0 else -1)
-                    depth[key] = max(depth.get(key, 0), abs(read.lag))
+            reads += [s] if product is None else [s, *(At(product.source, s.lag + lag) for lag in product.lags)]
+    for read in reads:
+        if read.lag:
+            key = (read.base, 1 if read.lag > 0 else -1)
+            depth[key] = max(depth.get(key, 0), abs(read.lag))
     return depth
 
 
@@ -228,7 +253,11 @@ def _program(work: _Work, name: str, names: set[str], k: int, depth: dict[tuple[
 
 def _edge(work: _Work, base: str, side: int, depth: int, computed: bool) -> Edge:
     ahead = ".ahead" if (side > 0) != work.reverse else ""
-    declared = {d.name: d for d in work.spec.declared}
-    init = declared[base].option("init", 0.0) if base in declared and declared[base].kind == "state" else 0.0
-    return Edge(base, side, depth, init, f"{base}{ahead}.start", f"{base}{ahead}.edge",
+    return Edge(base, side, depth, _init(work, base), f"{base}{ahead}.start", f"{base}{ahead}.edge",
                 f"{base}.final" if computed else None)
+
+
+def _init(work: _Work, base: str) -> float:
+    """The edge of a sequence that is not given."""
+    d = next((d for d in work.spec.of("state") + work.spec.of("first") if d.name == base), None)
+    return float(d.option("init", 0.0)) if d else 0.0

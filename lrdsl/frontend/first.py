@@ -1,0 +1,39 @@
+"""`lr.first[t]` as equations: the previous value of a hidden sequence that is 0 at every step and whose edge is 1.
+
+So every kernel has it already: at a boundary the register is refilled with 1, a given edge is 0 (`nn` gives it beside the
+user's), and a Carry tells the next chunk that it does not begin afresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import sympy as sp
+
+from ..ir.spec import Declared, Equation, Statement
+from ..ir.symbols import At
+from .recording import Recording
+
+FIRST = "lr.first"
+
+
+def with_first(recording: Recording, states: Sequence[str]) -> tuple[tuple[Declared, ...], tuple[Statement, ...]]:
+    """What is declared for it, and the statements with it written out; the run's direction says which way is before."""
+    reads = [(r, s.where) for s in recording.statements for r in s.reads()]
+    where = next((where for r, where in reads if r.base == FIRST), None)
+    if where is None:
+        return (), tuple(recording.statements)
+    name = recording.fresh("first")
+    ahead = any(r.lag > 0 for r, _ in reads if r.base in states)
+    turn = {At(FIRST): At(name, 1 if ahead else -1)}
+    return (Declared("first", name, where, (("init", 1.0),)),), (
+        Equation(name, sp.S.Zero, where), *(_turned(s, turn) for s in recording.statements))
+
+
+def _turned(s: Statement, turn: dict[Any, Any]) -> Statement:
+    if isinstance(s, Equation):
+        return replace(s, expr=s.expr.xreplace(turn))
+    return replace(s, operands=tuple(o.xreplace(turn) for o in s.operands))
+

@@ -1,0 +1,71 @@
+"""torch's PackedSequence: its samples lie step by step, ours segment by segment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from ..errors import CellError, DtypeMismatch, ShapeMismatch
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How a PackedSequence of n sequences is laid out.
+
+    order (T,): where each sample of the sequences, one after another in the user's order, lies in the packed data; back (T,):
+    the inverse; borders (n+1,).
+    """
+
+    like: PackedSequence
+    order: Tensor
+    back: Tensor
+    borders: Tensor
+
+    @classmethod
+    def of(cls, packed: PackedSequence) -> Packing:
+        """The layout of `packed`; computed on the CPU, where torch keeps the sizes."""
+        sizes = packed.batch_sizes
+        n = int(sizes[0])
+        lengths = (sizes.unsqueeze(0) > torch.arange(n).unsqueeze(1)).sum(1)  # of the sorted sequences
+        place = torch.arange(n) if packed.unsorted_indices is None else packed.unsorted_indices.cpu()
+        lengths = lengths[place]
+        borders = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        owner = torch.arange(n).repeat_interleave(lengths)
+        steps = torch.arange(int(borders[-1])) - borders[owner]
+        order = (sizes.cumsum(0) - sizes)[steps] + place[owner]
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+        device = packed.data.device
+        return cls(packed, order.to(device), back.to(device), borders.to(device))
+
+    def inward(self, name: str, value: Any, where: Any) -> Tensor:
+        """(T, …) of an input, the sequences one after another."""
+        if not isinstance(value, PackedSequence):
+            raise DtypeMismatch(f"the input {name} is a {type(value).__name__}, the first input a PackedSequence", where,
+                                f"pack {name} as the first input is packed")
+        if not torch.equal(value.batch_sizes, self.like.batch_sizes) or not _same(value.unsorted_indices,
+                                                                                  self.like.unsorted_indices):
+            raise ShapeMismatch(f"the input {name} is packed for other lengths, or in another order, than the first input",
+                                where, "pack both with the same lengths")
+        return value.data.index_select(0, self.order)
+
+    def outward(self, sequence: Tensor) -> PackedSequence:
+        """An output (1, T, features), packed as the input was."""
+        like = self.like
+        return PackedSequence(sequence.squeeze(0).index_select(0, self.back), like.batch_sizes, like.sorted_indices,
+                              like.unsorted_indices)
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b or (a is not None and b is not None and torch.equal(a, b))
+
+
+def refuse_others(reset: Any, cu_seqlens: Any) -> None:
+    """Raise CellError for boundaries beside those of a PackedSequence."""
+    name = "reset" if reset is not None else "cu_seqlens" if cu_seqlens is not None else ""
+    if name:
+        raise CellError(f"x is a PackedSequence, which says where its sequences end, and {name}= was given", None,
+                        f"leave {name} out, or give x and {name} as tensors")
