@@ -182,17 +182,30 @@ def _windows(module: RNN, h_0: Any, like: Tensor, call: Call) -> tuple[dict[str,
         for name, window in h_0.now.items():
             if window.shape[0] != call.rows:
                 raise ShapeMismatch(f"the Carry holds {window.shape[0]} sequences ({name}), the input {call.rows}")
+        for part, windows in zip(module.parts, found, strict=True):
+            for n in (n for n in part.pipeline.spec.names("input")[1:] if n in windows):
+                _check_alike(n, windows[n], call.inputs[n])
+        if module.first in found[0]:
+            _check_alike(module.first, found[0][module.first], call.x)
         return found
     if module.alike:
         return _given(module, module.cells[0].name, range(len(names)), h_0, like, call)
     if not isinstance(h_0, tuple | list) or len(h_0) != module.num_layers:
         raise ShapeMismatch(f"the layers of {module.name} carry different states, so that h_0 holds one entry a layer", None,
                             f"give a tuple of {module.num_layers}, each what a module of that layer alone takes, or None")
-    windows: list[dict[str, Window]] = []
+    given: list[dict[str, Window]] = []
     for k, (cell, value) in enumerate(zip(module.cells, h_0, strict=True)):
         at = range(k * module.directions, (k + 1) * module.directions)
-        windows += [{} for _ in at] if value is None else _given(module, cell.name, at, value, like, call, f" of layer {k}")
-    return tuple(windows)
+        given += [{} for _ in at] if value is None else _given(module, cell.name, at, value, like, call, f" of layer {k}")
+    return tuple(given)
+
+
+def _check_alike(name: str, window: Window, value: Tensor) -> None:
+    """Earlier inputs of a Carry are integers where the input is."""
+    start = window[0]
+    if start is not None and start.is_floating_point() != value.is_floating_point():
+        raise DtypeMismatch(f"the Carry holds {name} as {start.dtype}, and the input is {value.dtype}", None,
+                            "give all chunks as integers, or all as floats")
 
 
 def _given(module: RNN, who: str, at: range, h_0: Any, like: Tensor, call: Call, of: str = "") -> tuple[dict[str, Window], ...]:

@@ -59,7 +59,8 @@ def run(spec: Spec, inputs: Mapping[str, Tensor], params: Mapping[str, Tensor], 
     B, T = next(iter(inputs.values())).shape[:2]
     reverse = any(r.lag > 0 for s in spec.statements for r in s.reads() if r.lag and r.base in spec.names("state"))
     done: dict[str, dict[int, Tensor]] = {n: {t: x[:, t] for t in range(T)} for n, x in inputs.items()}
-    constants = {d.name: d.option("init", 0.0) for d in spec.of("state")}
+    mapped = {s.target: params[f"{s.affine}.weight"].shape[0] for s in spec.statements if not isinstance(s, Equation)}
+    constants = {d.name: d.option("init", 0.0) for d in (*spec.of("state"), *spec.of("first"))}
 
     def edge(base: str, way: int, k: int, width: int) -> Tensor:
         base += ".ahead" if (way > 0) != reverse and init and f"{base}.ahead" in init else ""
@@ -70,7 +71,7 @@ def run(spec: Spec, inputs: Mapping[str, Tensor], params: Mapping[str, Tensor], 
 
     def read(s: At, t: int) -> Tensor:
         way = 1 if s.lag > 0 else -1
-        width = inputs[s.base].shape[2] if s.base in inputs else channels
+        width = inputs[s.base].shape[2] if s.base in inputs else mapped.get(s.base, channels)
         out: Tensor | None = done.get(s.base, {}).get(t + s.lag)
         for j in range(abs(s.lag), 0, -1):  # from the far end: the boundary nearest to the reader wins
             boundary = t + way * j if way > 0 else t - j + 1
@@ -90,7 +91,7 @@ def run(spec: Spec, inputs: Mapping[str, Tensor], params: Mapping[str, Tensor], 
             else:
                 operands = [evaluate(o, lambda a, t=t: read(a, t), params) for o in s.operands]
                 value = F.linear(torch.cat(operands, -1), params[f"{s.affine}.weight"], params.get(f"{s.affine}.bias"))
-            done.setdefault(s.target, {})[t] = _t(value).expand(B, channels)
+            done.setdefault(s.target, {})[t] = _t(value).expand(B, mapped.get(s.target, channels))
     return {n: torch.stack([values[t] for t in range(T)], 1) for n, values in done.items() if n not in inputs}
 
 

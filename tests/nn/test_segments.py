@@ -106,7 +106,7 @@ def test_every_layout_of_a_batch_of_one(layout: str, quick: None) -> None:
 
 
 @pytest.mark.parametrize("cell", [lr.cells.gilr_lstm, window], ids=lambda c: c.name)
-def test_chunks_of_segments(cell: lr.Cell, backend: str) -> None:
+def test_chunks_of_segments(cell: lr.Cell, every_backend: str) -> None:
     """Whole = chunked = step by step: the first half of every segment, then the rest, then a step of each as a batch."""
     layer = lr.RNN(cell, C, C, num_layers=2)
     x, more = torch.randn(T, C), {n: torch.randn(T, C) for n in cell.spec.names("input")[1:]}
@@ -130,6 +130,26 @@ def test_chunks_of_segments(cell: lr.Cell, backend: str) -> None:
         alone = lr.Carry({n: w[k:k + 1] for n, w in after.now.items()}, {n: w[k:k + 1] for n, w in after.edge.items()})
         close([o[k:k + 1] for o in as_tuple(y_t)],
               as_tuple(layer.step(x_t[k:k + 1], alone, **{n: v[k:k + 1] for n, v in more_t.items()})[0]))
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_long_segments_in_chunks_of_time(mirrored: bool, every_backend: str) -> None:
+    """More steps than a chunk has, borders in chunks and between them, and an edge for each segment."""
+    lengths = [100, 28, 0, 1, 300, 171]
+    cell = lr.Cell(lr.cells.gilr.spec.mirrored()) if mirrored else lr.cells.gilr
+    layer, borders = lr.RNN(cell, I, C), torch.tensor([0, *lengths]).cumsum(0)
+    x, h_0 = leaf(sum(lengths), I), leaf(1, len(lengths), C)
+    y, h_n = layer(x, h_0, cu_seqlens=borders)
+    params, parts = parameters(layer), []
+    for k, (a, b) in enumerate(pairwise(borders.tolist())):
+        if a < b:
+            values = loop.run(cell.spec, {"x": x[None, a:b]}, params, C, {"h": h_0[0, k:k + 1]})["h"][0]
+            parts.append(values)
+            close([h_n[0, k]], [values[0 if mirrored else -1]])
+    want = torch.cat(parts)
+    close([y], [want], 10)
+    leaves = [x, h_0, *params.values()]
+    close(gradients([y], leaves), gradients([want], leaves), 1000)
 
 
 @pytest.mark.parametrize("cell", [order2, lr.cells.linear_scan_reverse], ids=lambda c: c.name)
