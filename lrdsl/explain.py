@@ -44,8 +44,7 @@ def _written(spec: Spec) -> list[str]:
     """The user's own lines; what was understood of them where there is no source."""
     if spec.source:
         return textwrap.indent(spec.source.rstrip(), "  ").splitlines()
-    lines = [f"  {_statement(spec, s):<64} {s.where.short}" for s in spec.statements
-             if not isinstance(s, MapCall) and s.target not in spec.names("first")]
+    lines = [f"  {_statement(spec, s):<64} {s.where.short}" for s in spec.statements if not isinstance(s, MapCall)]
     returned = [_read(spec, e) if n == e.base else f"{n} = {_read(spec, e)}" for n, e in spec.outputs]
     return [*lines, f"  return {', '.join(returned)}"]
 
@@ -54,11 +53,10 @@ def _read(spec: Spec, expr: Any) -> str:
     """An expression in the user's words: maps as calls, lines of the body by their names."""
     calls = {s.target: s for s in spec.statements if isinstance(s, MapCall)}
     sequences = {*spec.names("input"), *spec.names("state")}
-    expr = expr.xreplace({f.detach(At(m)): sp.Symbol(f"{m}[t]") for m in spec.names("mask")})
+    drawn = {f.detach(At(m)): sp.Symbol(f"{m}[t]") for m in spec.names("mask")}
+    expr = expr.xreplace(drawn | {f.detach(At(n, k)): sp.Symbol(f"{n}[t]") for n in spec.names("first") for k in (-1, 1)})
 
     def word(s: At) -> Any:
-        if s.base in spec.names("first"):
-            return sp.Symbol("first[t]")
         if s.base in calls and s.lag == 0:
             call = calls[s.base]
             return sp.Symbol(f"{call.affine}({', '.join(_read(spec, o) for o in call.operands)})")

@@ -1,7 +1,7 @@
-"""`lr.first[t]` as equations: the previous value of a hidden sequence that is 0 at every step and whose edge is 1.
+"""`lr.first[t]` as a read at a lag: the sample before t of a sequence of zeros whose edge is 1.
 
-So every kernel has it already: at a boundary the register is refilled with 1, a given edge is 0 (`nn` gives it beside the
-user's), and a Carry tells the next chunk that it does not begin afresh.
+So every kernel has it already: at a boundary the edge is read, a given edge is 0 (`nn` gives it beside the user's), and a Carry
+tells the next chunk that it does not begin afresh. The zeros are one row in memory, which all steps share.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import sympy as sp
-
+from ..ir import functions as f
 from ..ir.spec import Declared, Equation, Statement
 from ..ir.symbols import At
 from .recording import Recording
@@ -27,13 +26,11 @@ def with_first(recording: Recording, states: Sequence[str]) -> tuple[tuple[Decla
         return (), tuple(recording.statements)
     name = recording.fresh("first")
     ahead = any(r.lag > 0 for r, _ in reads if r.base in states)
-    turn = {At(FIRST): At(name, 1 if ahead else -1)}
-    return (Declared("first", name, where, (("init", 1.0),)),), (
-        Equation(name, sp.S.Zero, where), *(_turned(s, turn) for s in recording.statements))
+    turn = {At(FIRST): f.detach(At(name, 1 if ahead else -1))}
+    return (Declared("first", name, where, (("init", 1.0),)),), tuple(_turned(s, turn) for s in recording.statements)
 
 
 def _turned(s: Statement, turn: dict[Any, Any]) -> Statement:
     if isinstance(s, Equation):
         return replace(s, expr=s.expr.xreplace(turn))
     return replace(s, operands=tuple(o.xreplace(turn) for o in s.operands))
-

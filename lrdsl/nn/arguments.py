@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import DtypeMismatch, ShapeMismatch
+from ..errors import CellError, DtypeMismatch, ShapeMismatch
 from ..ir.spec import Declared
 from .launch import autocasts, check_dtype
 from .layout import Layout
@@ -25,10 +26,20 @@ def reset_of(reset: Any, shape: tuple[int, ...], device: torch.device) -> Tensor
     return reset
 
 
-def concrete(tensor: Tensor) -> bool:
-    """Whether the numbers can be looked at without waiting: not on a GPU, and not while torch traces or transforms."""
-    return (type(tensor) is Tensor and tensor.device.type == "cpu" and not torch.compiler.is_compiling()
-            and not torch._C._are_functorch_transforms_active() and not torch._C._is_tracing())
+def insist(right: Tensor, error: Callable[[], CellError], otherwise: str) -> None:
+    """Raise the error unless `right`, the truth of something about numbers.
+
+    Where they cannot be looked at without waiting, on a GPU or while torch traces, this is an assertion of the device that says
+    `otherwise`, as for an index out of range in torch; inside of torch.func's transforms nothing is checked.
+    """
+    if torch._C._are_functorch_transforms_active():
+        return
+    plain = type(right) is Tensor and right.device.type == "cpu"
+    if plain and not torch.compiler.is_compiling() and not torch._C._is_tracing():
+        if not right:
+            raise error()
+    else:
+        torch._assert_async(right, otherwise)
 
 
 def tensor_of(declared: Declared, value: Any) -> Tensor:

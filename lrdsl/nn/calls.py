@@ -12,16 +12,15 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import CellError, DtypeMismatch, ShapeMismatch, UnknownName
 from ..ir.plan import Sequence as Lagged
-from .arguments import concrete, reset_of
+from .arguments import insist, reset_of
 from .carry import Carry, Window
 from .launch import autocasts, check_dtype
 from .packed import Packing, refuse_others
+from .products import INTEGERS
 from .segments import Segments, segments_of
 
 if TYPE_CHECKING:
     from .module import RNN
-
-INTEGERS = (torch.int64, torch.int32)
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,8 @@ def read_call(module: RNN, x: Any, h_0: Any, reset: Tensor | None, cu_seqlens: A
         x = packing.inward(name, x, spec[name].where)
     first = _input(name, x, x, module.input_size, like, spec[name].where, module)
     found = {n: _input(n, v, x, module.features[n], like, module.inputs[n].where, module) for n, v in inputs.items()}
-    _check_integers(module, name, {name: first, **found})
-    batched, T = x.dim() == (3 if x.is_floating_point() else 2), first.shape[1]
+    _check_integers(module, {name: first, **found})
+    batched, T = x.dim() == (2 if x.dtype in INTEGERS else 3), first.shape[1]
     segments = flags = None
     if packing is not None:
         segments = Segments(packing.borders, T)
@@ -99,7 +98,7 @@ def read_call(module: RNN, x: Any, h_0: Any, reset: Tensor | None, cu_seqlens: A
         flags = reset_of(reset, tuple(x.shape[:2 if batched else 1]), x.device)
         flags = flags.unsqueeze(0) if not batched else flags if module.batch_first else flags.transpose(0, 1)
     call = Call(first, found, (), flags, module.names, batched, module.batch_first, segments, packing)
-    like = first if like is None or first.is_floating_point() else like
+    like = like if first.dtype in INTEGERS and like is not None else first
     return replace(call, windows=_windows(module, h_0, like, call))
 
 
@@ -147,27 +146,26 @@ def _input(name: str, value: Any, x: Tensor, size: int, like: Tensor | None, whe
     return value if module.batch_first else value.transpose(0, 1)
 
 
-def _check_integers(module: RNN, x: str, found: Mapping[str, Tensor]) -> None:
-    """Integers are for maps, and each is the number of a feature."""
+def _check_integers(module: RNN, found: Mapping[str, Tensor]) -> None:
+    """Integers are for maps, and each is the number of a feature. found: all inputs, x first."""
+    x = module.first
     for name, value in found.items():
-        if value.is_floating_point() or value.is_complex():
+        if value.dtype not in INTEGERS:
             continue
-        parts = module.parts[:module.directions] if name == x else module.parts
-        for part in parts:
-            own = part.pipeline.spec.names("input")[0] if name == x else name
-            if own in part.pipeline.channelwise:
+        for part in module.parts[:module.directions] if name == x else module.parts:
+            if name in part.pipeline.channelwise:
                 raise DtypeMismatch(f"the input {name} is {value.dtype}, which means one-hot vectors, but "
                                     f"{part.pipeline.spec.name} reads {name} channel by channel", module.declared(name).where,
                                     f"read {name} through dense maps alone, or give {name} as floats")
-        size = module.input_size if name == x else module.features[name]
-        if concrete(value):
-            wrong = (value < 0) | (value >= size)
-            if wrong.any():
-                raise CellError(f"the input {name} holds the index {int(value[wrong][0])}; it has {size} features",
-                                module.declared(name).where, "give an input_size that is the number of indices"
-                                if name == x else f"declare {name}: lr.Input = lr.Input(size=…) for more")
-        elif value.is_cuda:
-            torch._assert_async(((value >= 0) & (value < size)).all(), f"the input {name} holds an index out of range")
+        _check_range(module, name, value, module.input_size if name == x else module.features[name])
+
+
+def _check_range(module: RNN, name: str, value: Tensor, size: int) -> None:
+    wrong = (value < 0) | (value >= size)
+    way = "give an input_size that is the number of indices" if name == module.first else \
+        f"declare {name}: lr.Input = lr.Input(size=…) for more"
+    insist(~wrong.any(), lambda: CellError(f"the input {name} holds the index {int(value[wrong][0])}; it has {size} features",
+                                           module.declared(name).where, way), f"the input {name} holds an index out of range")
 
 
 def _windows(module: RNN, h_0: Any, like: Tensor, call: Call) -> tuple[dict[str, Window], ...]:
@@ -203,7 +201,7 @@ def _windows(module: RNN, h_0: Any, like: Tensor, call: Call) -> tuple[dict[str,
 def _check_alike(name: str, window: Window, value: Tensor) -> None:
     """Earlier inputs of a Carry are integers where the input is."""
     start = window[0]
-    if start is not None and start.is_floating_point() != value.is_floating_point():
+    if start is not None and (start.dtype in INTEGERS) != (value.dtype in INTEGERS):
         raise DtypeMismatch(f"the Carry holds {name} as {start.dtype}, and the input is {value.dtype}", None,
                             "give all chunks as integers, or all as floats")
 

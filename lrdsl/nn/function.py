@@ -15,7 +15,7 @@ from ..frontend.cell import Cell
 from .arguments import edge_of, numbers_of, reset_of, tensor_of
 from .carry import Carry, Window
 from .layout import Layout
-from .parameters import masks_of
+from .parameters import beside
 from .pipeline import pipeline_of
 from .segments import Segments, segments_of
 
@@ -68,7 +68,7 @@ class CellFunction:
         segments = None if cu_seqlens is None else self._segments(cu_seqlens, reset, layout, like)
         windows = self._windows(init, layout if segments is None else Layout(0, (segments.n,), layout.T), like, channels)
         flags = None if reset is None else self._flags(reset, layout, like)
-        inputs |= masks_of(self.cell.spec, like, like, channels, training)
+        inputs |= beside(self.cell.spec, like, like, channels, training)
         values = self.pipeline(inputs, learned, {}, windows, flags, channels, segments)
         result = self.pipeline.returned([layout.outward(o) for o in self.pipeline.outputs(values)])
         if not return_state:

@@ -13,12 +13,14 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import BadDeclaration, CellError, NotBuilt, ShapeMismatch
 from ..frontend.cell import Cell
+from ..ir.plan import Sequence as Lagged
 from ..ir.spec import Declared
 from ..passes.skips import without_skips
 from .calls import Call, read_call, stacked
 from .carry import NONE, Carry, Window
 from .parameters import Layer
 from .pipeline import pipeline_of
+from .products import INTEGERS
 
 States = Tensor | tuple[Tensor, ...]
 
@@ -106,6 +108,11 @@ class RNN(nn.Module):
         return found
 
     @property
+    def carried(self) -> tuple[Lagged, ...]:
+        """The states of the first layer's h_n in order, and of every layer's where all have one cell."""
+        return self.parts[0].pipeline.plan.carried
+
+    @property
     def directions(self) -> int:
         """1, or 2 where bidirectional."""
         return 2 if self.bidirectional else 1
@@ -149,7 +156,7 @@ class RNN(nn.Module):
                     f"reads {pipeline.looks_ahead[0]} ahead"
                 raise CellError(f"{pipeline.spec.name} {way}, so that it cannot go step by step", pipeline.spec.where,
                                 "give it the whole sequence")
-        time = 1 if self.batch_first and x_t.dim() == (2 if x_t.is_floating_point() else 1) else 0
+        time = 1 if self.batch_first and x_t.dim() == (1 if x_t.dtype in INTEGERS else 2) else 0
         y, after = self(x_t.unsqueeze(time), carry, reset=None if reset is None else reset.unsqueeze(time),
                         return_state=True, **{n: v.unsqueeze(time) for n, v in inputs.items()})
         if isinstance(y, dict):
@@ -167,7 +174,7 @@ class RNN(nn.Module):
                 at = k * self.directions + direction
                 part, tree, given = self.parts[at], trees[at], call.windows[at]
                 first, *others = part.pipeline.spec.names("input")
-                inputs = {first: x, **{n: call.inputs[n] for n in others}, **part.masks(tree, x, self.training)}
+                inputs = {first: x, **{n: call.inputs[n] for n in others}, **part.beside(tree, x, self.training)}
                 windows = part.windows(tree, call.rows, given)
                 # A reverse run ends on the sample at 0; only a Carry goes on to the boundary before it.
                 reset = call.reset if return_state or not part.pipeline.reverse else call.reset_inside

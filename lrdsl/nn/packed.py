@@ -30,9 +30,9 @@ class Packing:
         """The layout of `packed`; computed on the CPU, where torch keeps the sizes."""
         sizes = packed.batch_sizes
         n = int(sizes[0])
-        lengths = (sizes.unsqueeze(0) > torch.arange(n).unsqueeze(1)).sum(1)  # of the sorted sequences
+        ended = sizes - torch.cat([sizes[1:], sizes.new_zeros(1)])  # after each step
         place = torch.arange(n) if packed.unsorted_indices is None else packed.unsorted_indices.cpu()
-        lengths = lengths[place]
+        lengths = torch.arange(1, len(sizes) + 1).repeat_interleave(ended).flip(0)[place]
         borders = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         owner = torch.arange(n).repeat_interleave(lengths)
         steps = torch.arange(int(borders[-1])) - borders[owner]

@@ -15,6 +15,7 @@ from ..ir.plan import Sized
 from ..ir.spec import Equation, Spec
 from .carry import NONE, Window
 from .pipeline import Pipeline
+from .products import INTEGERS
 from .windows import time_first
 
 _TAKEN = frozenset(dir(nn.Module()))
@@ -135,11 +136,11 @@ class Layer:
                 found[e.owner] = value if start is None else start, value if edge is None else edge
         return found
 
-    def masks(self, tree: nn.Module, x: Tensor, training: bool) -> dict[str, Tensor]:
-        """The masks of a call with x (B, T, size): (B, T, hidden) each, in its memory order."""
-        like = x if x.is_floating_point() else self.some(tree)
+    def beside(self, tree: nn.Module, x: Tensor, training: bool) -> dict[str, Tensor]:
+        """What a call with x (B, T, size) reads beside its inputs."""
+        like = self.some(tree) if x.dtype in INTEGERS else x
         assert like is not None
-        return masks_of(self.pipeline.spec, like, x, self.hidden, training)
+        return beside(self.pipeline.spec, like, x, self.hidden, training)
 
 
 def get(tree: nn.Module, path: tuple[str, ...]) -> Tensor:
@@ -151,12 +152,14 @@ def get(tree: nn.Module, path: tuple[str, ...]) -> Tensor:
     return getattr(place, path[-1]) if found is None else found
 
 
-def masks_of(spec: Spec, like: Tensor, x: Tensor, channels: int, training: bool) -> dict[str, Tensor]:
-    """The masks of a cell, (B, T, channels) for x (B, T, …), in the dtype of `like`: drawn from torch's generator, or all 1.
+def beside(spec: Spec, like: Tensor, x: Tensor, channels: int, training: bool) -> dict[str, Tensor]:
+    """What a cell reads beside the inputs of a call, (B, T, channels) for x (B, T, …), in the dtype of `like`: masks, drawn
+    from torch's generator or all 1, and the zeros of `lr.first`.
 
     torch.bernoulli draws as torch's own dropout does: seeds, checkpointing and torch.compile mean the same here.
     """
-    found, (B, T), swap = {}, x.shape[:2], time_first(x)
+    (B, T), swap = x.shape[:2], time_first(x)
+    found = {d.name: like.new_zeros(channels).expand(B, T, channels) for d in spec.of("first")}
     for d in spec.of("mask"):
         if training:
             chance = like.new_full((1, 1, 1), 1 - d.option("p"))

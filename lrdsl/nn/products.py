@@ -12,12 +12,13 @@ from ..ir.plan import Block
 from .windows import time_first
 
 Weights = Mapping[tuple[str, int], Tensor]
-NOTHING = -1  # the index of an edge of integers: no entry of the one-hot vector is 1
+INTEGERS = (torch.int64, torch.int32)  # the dtypes that mean one-hot vectors
+NOTHING = -2**31  # the index of an edge: no entry of the vector is 1; not -1, which users have for other things
 
 
 def fill_of(sequence: Tensor) -> int:
     """What an edge holds that is not given: zero, as an index or as a number."""
-    return 0 if sequence.is_floating_point() or sequence.is_complex() else NOTHING
+    return NOTHING if sequence.dtype in INTEGERS else 0
 
 
 def product(samples: Tensor, weights: Weights, buffers: Sequence[Sequence[Block]], *, edges: bool) -> tuple[Tensor, ...]:
@@ -28,7 +29,7 @@ def product(samples: Tensor, weights: Weights, buffers: Sequence[Sequence[Block]
     if time_first(samples):
         swapped = product(samples.transpose(0, 1), weights, buffers, edges=edges)
         return tuple(p.transpose(0, 1) for p in swapped)
-    if not (samples.is_floating_point() or samples.is_complex()):
+    if samples.dtype in INTEGERS:
         return tuple(_cat([_looked_up(samples, weights, b, edges) for b in blocks], 2) for blocks in buffers)
     every = [b for blocks in buffers for b in blocks]
     weight = _cat([_cat([weights[b.affine, k] for k in b.operands], 1) for b in every], 0)
@@ -47,7 +48,8 @@ def _looked_up(places: Tensor, weights: Weights, block: Block, edges: bool) -> T
         if rows.shape[0] <= at.numel():
             rows = rows.contiguous()  # looked up by row; a copy of a larger table would cost more than it saves
         if edges:
-            found = torch.where((at != NOTHING).unsqueeze(2), F.embedding(at.clamp(min=0), rows), 0.0)
+            nothing = at == NOTHING
+            found = torch.where(nothing.unsqueeze(2), 0.0, F.embedding(torch.where(nothing, 0, at), rows))
         else:
             found = F.embedding(at, rows)
         total = found if total is None else total + found

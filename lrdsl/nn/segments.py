@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DtypeMismatch, ShapeMismatch
-from .arguments import concrete
+from .arguments import insist
 from .carry import Window
 from .windows import windowed
 
@@ -78,11 +78,11 @@ def segments_of(cu_seqlens: Any, T: int, device: torch.device) -> Segments:
         raise DtypeMismatch(f"cu_seqlens is on {cu_seqlens.device}, the inputs on {device}", None,
                             f'give cu_seqlens.to("{device}")')
     right = (cu_seqlens[0] == 0) & (cu_seqlens[-1] == T) & (cu_seqlens[1:] >= cu_seqlens[:-1]).all()
-    if not concrete(cu_seqlens):
-        torch._assert_async(right, "cu_seqlens must go from 0 to the number of steps, and never down")
-    elif not right:
-        numbers = cu_seqlens.tolist()
-        said = str(numbers) if len(numbers) <= 8 else f"[{', '.join(map(str, numbers[:6]))}, … {numbers[-1]}]"
-        raise ShapeMismatch(f"cu_seqlens is {said}: it must go from 0 to {T}, the number of steps, and never down", None,
-                            "it holds where each segment begins, and the end of the last one")
+    insist(right, lambda: _wrong(cu_seqlens.tolist(), T), "cu_seqlens must go from 0 to the number of steps, and never down")
     return Segments(cu_seqlens, T)
+
+
+def _wrong(borders: list[int], T: int) -> ShapeMismatch:
+    said = str(borders) if len(borders) <= 8 else f"[{', '.join(map(str, borders[:6]))}, … {borders[-1]}]"
+    return ShapeMismatch(f"cu_seqlens is {said}: it must go from 0 to {T}, the number of steps, and never down", None,
+                         "it holds where each segment begins, and the end of the last one")

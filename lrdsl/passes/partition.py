@@ -51,7 +51,7 @@ def partition(strata: Strata) -> Plan:
     spec = strata.spec
     lags = [r.lag for s in spec.statements for r in s.reads() if r.lag and r.base in spec.names("state")]
     work = _Work(spec, reverse=any(lag > 0 for lag in lags))
-    work.ready = dict.fromkeys(spec.names("input") + spec.names("mask"), 0)
+    work.ready = dict.fromkeys(_given(spec), 0)
     for group in strata.groups:
         if group.recurrent:
             scan, lets = extract(group, work.reverse)
@@ -142,7 +142,7 @@ def _assemble(work: _Work) -> Plan:
     lasting = {t for s in work.steps if isinstance(s, Scan) for t in s.targets} | {b for b, _ in depth if b in states}
     outputs = {sample.base for _, sample in spec.outputs}
     sources = {p.source for p in work.products.values()} | {s for m in work.sized.values() for s, _, _ in m.terms}
-    written = (outputs | sources) - {*spec.names("input"), *spec.names("mask"), *work.sized}
+    written = (outputs | sources) - {*_given(spec), *work.sized}
     lasting |= written
     last = max([1, *(work.stage[n] for n in lasting)])
     needed = {k: _needed(work, k, lasting, {n for n in lasting if work.stage[n] == k}) for k in range(1, last + 1)}
@@ -170,7 +170,7 @@ def _assemble(work: _Work) -> Plan:
     named = {*spec.names("state"), *spec.names("input")}
     sequences += [Sequence(base, side, n, _init(work, base), False, False) for (base, side), n in depth.items()
                   if base not in work.products and base not in named]
-    return Plan(spec.name, work.reverse, spec.names("input") + spec.names("mask"), tuple(work.affines.values()), tuple(steps),
+    return Plan(spec.name, work.reverse, _given(spec), tuple(work.affines.values()), tuple(steps),
                 tuple(sequences), tuple((n, s.base) for n, s in spec.outputs)).check()
 
 
@@ -255,6 +255,11 @@ def _edge(work: _Work, base: str, side: int, depth: int, computed: bool) -> Edge
     ahead = ".ahead" if (side > 0) != work.reverse else ""
     return Edge(base, side, depth, _init(work, base), f"{base}{ahead}.start", f"{base}{ahead}.edge",
                 f"{base}.final" if computed else None)
+
+
+def _given(spec: Spec) -> tuple[str, ...]:
+    """The sequences that lie in memory from the start: inputs, and what a call draws or makes beside them."""
+    return spec.names("input") + spec.names("mask") + spec.names("first")
 
 
 def _init(work: _Work, base: str) -> float:

@@ -58,6 +58,7 @@ def run(spec: Spec, inputs: Mapping[str, Tensor], params: Mapping[str, Tensor], 
     """
     B, T = next(iter(inputs.values())).shape[:2]
     reverse = any(r.lag > 0 for s in spec.statements for r in s.reads() if r.lag and r.base in spec.names("state"))
+    inputs = {**inputs, **{d.name: torch.zeros(B, T, channels) for d in spec.of("first")}}
     done: dict[str, dict[int, Tensor]] = {n: {t: x[:, t] for t in range(T)} for n, x in inputs.items()}
     mapped = {s.target: params[f"{s.affine}.weight"].shape[0] for s in spec.statements if not isinstance(s, Equation)}
     constants = {d.name: d.option("init", 0.0) for d in (*spec.of("state"), *spec.of("first"))}

@@ -249,6 +249,24 @@ def test_first_goes_through_chunks_steps_and_segments(cell: lr.Cell, given: bool
         close([o[at] for o in as_tuple(y)], as_tuple(layer(x[at, 0], own)[0]))
 
 
+def test_first_in_chunks_of_time(every_backend: str) -> None:
+    layer = lr.RNN(rg, H, H, batch_first=True)
+    x, reset = leaf(1, 300, H), torch.zeros(1, 300, dtype=torch.bool)
+    reset[0, [64, 100, 128, 129, 299]] = True
+    got = layer(x, reset=reset)[0]
+    want = loop.outputs(rg.spec, loop.run(rg.spec, {"x": x}, parameters(layer), H, None, reset))
+    close(got, want)
+    close(gradients(got[:1], [x, *layer.parameters()]), gradients(want[:1], [x, *layer.parameters()]), 1000)
+
+
+def test_the_zeros_behind_first_cost_no_memory() -> None:
+    """Neither pass writes them, and they have no gradient."""
+    for program in lr.nn.pipeline.pipeline_of(rg.spec).plan.programs:
+        adjoint = lr.compiler.adjoint_of(program, frozenset())
+        assert "first" in [b.name for b in program.buffers]
+        assert not any("first" in n for n in (*adjoint.forward.outputs, *adjoint.program.outputs))
+
+
 def test_first_of_a_function(quick: None) -> None:
     @lr.cell
     def count(x: lr.Input, n: lr.State):
