@@ -61,6 +61,9 @@ class Compiled:
         kernels: dict[str, tuple[Kernel, ...]] = self.stages["kernels"]
         if stage is not None and stage not in kernels:
             raise BadDeclaration(f"there is no generated text of stage {stage!r}", None, "ask for forward or backward")
+        if not any(kernels.values()):
+            raise BadDeclaration(f"{self.cell.name} is made of dense maps alone, which are left to torch: no text is generated",
+                                 self.cell.spec.where, "run it with lr.RNN, or give it a state")
         return emit_together([k for name, ks in kernels.items() for k in ks if stage in (None, name)], self.arch)
 
 

@@ -72,8 +72,10 @@ def read_call(module: RNN, x: Any, h_0: Any, reset: Tensor | None, cu_seqlens: A
     """Check everything that a caller can get wrong."""
     name, spec = module.first, module.cells[0].spec
     _check_names(module, inputs)
-    some = (part.some(tree) for part, tree in zip(module.parts, module.trees(), strict=True))
-    like = next((p for p in some if p is not None), None)
+    like = module.parts[0].some(module.layers[0])
+    if like is None:
+        some = (part.some(tree) for part, tree in zip(module.parts, module.trees(), strict=True))
+        like = next((p for p in some if p is not None), None)
     packing = None
     if isinstance(x, PackedSequence):
         refuse_others(reset, cu_seqlens)

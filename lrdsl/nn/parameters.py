@@ -54,6 +54,7 @@ class Layer:
         given = self.sizes | {s.target: self.heights[s.affine] for s in pipeline.plan.steps if isinstance(s, Sized)}
         self.widths = {a.name: [given.get(o, hidden) for o in a.operands] for a in pipeline.plan.affines}
         self.features = tuple(given.get(base, hidden) for _, base in pipeline.plan.outputs)
+        self.reads_more = bool(pipeline.spec.of("mask") + pipeline.spec.of("first"))
         self.entries = tuple(self._entries())
         self._check_names()
 
@@ -138,6 +139,8 @@ class Layer:
 
     def beside(self, tree: nn.Module, x: Tensor, training: bool) -> dict[str, Tensor]:
         """What a call with x (B, T, size) reads beside its inputs."""
+        if not self.reads_more:
+            return {}
         like = self.some(tree) if x.dtype in INTEGERS else x
         assert like is not None
         return beside(self.pipeline.spec, like, x, self.hidden, training)

@@ -71,7 +71,7 @@ def segments_of(cu_seqlens: Any, T: int, device: torch.device) -> Segments:
         said = cu_seqlens.dtype if isinstance(cu_seqlens, Tensor) else f"a {type(cu_seqlens).__name__}"
         raise DtypeMismatch(f"cu_seqlens is {said}, not a tensor of int32 or int64", None,
                             "give the borders of the segments: torch.tensor([0, 3, 8]) for two, of 3 and of 5 steps")
-    if cu_seqlens.dim() != 1 or not len(cu_seqlens):
+    if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] == 0:
         raise ShapeMismatch(f"cu_seqlens has shape {tuple(cu_seqlens.shape)}, not (segments + 1,)", None,
                             "give the borders of the segments, from 0 to the number of steps")
     if cu_seqlens.device != device:

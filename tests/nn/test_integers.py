@@ -159,6 +159,17 @@ def test_they_compile_whole(quick: None) -> None:
     close(*found)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_graph_checks_the_range(quick: None) -> None:
+    torch._dynamo.reset()
+    layer, words = lr.RNN(lr.cells.qrnn_fo, V, C), torch.randint(V, (T, B))
+    for f in (torch.compile(layer, fullgraph=True, backend="aot_eager"), torch.export.export(layer, (words,)).module()):
+        close([f(words)[0]], [layer(words)[0]])
+        for wrong in (words + V, words - V):
+            with pytest.raises(RuntimeError, match="the input x holds an index out of range"):
+                f(wrong)
+
+
 def test_vmap_over_words(quick: None) -> None:
     layer, words = lr.RNN(lr.cells.qrnn_fo, V, C), torch.randint(V, (4, T, B))
     close([torch.vmap(lambda w: layer(w)[0])(words)], [torch.stack([layer(w)[0] for w in words])])

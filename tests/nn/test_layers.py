@@ -253,6 +253,24 @@ def test_several_outputs_as_the_last_cell_returns_them(quick: None) -> None:
     close([whole(x)[0]], [second(first(x)[0]["y"])[0]])
 
 
+def test_a_cell_of_maps_alone_has_no_kernel(quick: None) -> None:
+    @lr.cell
+    def maps(x: lr.Input, down: lr.Affine = lr.Affine(size=2)):
+        return down(x[t], x[t - 1])
+
+    layer, x = lr.RNN(maps, I, H, num_layers=2), torch.randn(T, B, I)
+    y, h_n = layer(x)
+    z = x
+    for k in range(2):
+        p = parameters(layer, f"layers.{k}.")
+        before = torch.cat([torch.zeros_like(z[:1]), z[:-1]])
+        z = torch.cat([z, before], 2) @ p["down.weight"].T + p["down.bias"]
+    close([y], [z])
+    assert h_n == ()
+    with pytest.raises(lr.BadDeclaration, match="maps is made of dense maps alone"):
+        maps.source("cuda")
+
+
 def test_what_explain_says() -> None:
     said = highway.explain()
     assert "carry skips: the identity where its operand has the hidden size" in said

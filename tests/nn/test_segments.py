@@ -285,3 +285,17 @@ def test_segments_compile_whole(given: bool, quick: None) -> None:
         y, h_n = f(x, h_0, cu_seqlens=borders)
         found.append((y, h_n, *torch.autograd.grad(y.sin().sum() + h_n.square().sum(), [x, *layer.parameters()])))
     close(*found)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("strict", [False, True])
+def test_segments_are_exported_for_any_number(strict: bool, quick: None) -> None:
+    """Of steps and, from two on, of segments."""
+    layer, x = lr.RNN(lr.cells.qrnn_fo, 3, 4), torch.randn(9, 3)
+    shapes = {"x": {0: torch.export.Dim("time")}, "cu_seqlens": {0: torch.export.Dim("borders", min=3)}}
+    program = torch.export.export(layer, (x,), {"cu_seqlens": torch.tensor([0, 2, 9])}, dynamic_shapes=shapes, strict=strict)
+    for borders in ([0, 2, 9], [0, 1, 4, 6]):
+        args = x[:borders[-1]], torch.tensor(borders)
+        close(program.module()(args[0], cu_seqlens=args[1]), layer(args[0], cu_seqlens=args[1]))
+    with pytest.raises(RuntimeError, match="cu_seqlens must go from 0 to the number of steps"):
+        program.module()(x, cu_seqlens=torch.tensor([0, 2, 8]))
