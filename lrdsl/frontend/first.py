@@ -10,12 +10,31 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..errors import BadLag
 from ..ir import functions as f
 from ..ir.spec import Declared, Equation, Statement
 from ..ir.symbols import At
 from .recording import Recording
+from .time import Time, lag_of
 
 FIRST = "lr.first"
+
+
+class First:
+    """`lr.first[t]`: 1 where the state before t is an edge that nobody gave, at the start of a sequence and at a boundary; else
+    0. Where h_0 (or a Carry that began with one) is given it is 0 throughout; a learned initial state is not given.
+
+    The reset rule of the RG-LRU needs it (De et al. 2024, recurrentgemma's code): there the input is not scaled.
+    """
+
+    def __getitem__(self, index: Any) -> Any:
+        """The sample at t."""
+        if lag := lag_of("lr.first", index):
+            raise BadLag(f"lr.first[{Time(lag)!r}]: it is read at t", None, "write lr.first[t]")
+        return At(FIRST)
+
+
+first = First()
 
 
 def with_first(recording: Recording, states: Sequence[str]) -> tuple[tuple[Declared, ...], tuple[Statement, ...]]:

@@ -15,7 +15,7 @@ from ..errors import BadDeclaration, BadLag, DuplicateUpdate, NotBuilt, ShapeMis
 from ..ir import functions as f
 from ..ir.symbols import At, Param
 from ..location import Location, caller
-from .first import FIRST
+from .first import First, first
 from .recording import Recording
 from .time import Time, lag_of, t
 
@@ -103,6 +103,7 @@ class Input(Sequence):
     """A sequence given at call time: shape (batch, time, channels).
 
     size: "channel" (the hidden size; a tensor with one channel is broadcast), or the size of an input which only maps read.
+    Integers, (batch, time), stand for one-hot vectors where only maps read it: they look up rows of their weights.
     """
 
     kind = "input"
@@ -233,21 +234,5 @@ class Mask(Sequence):
                          None, f"write {self._name}[t], or keep it in a state and read that at {Time(lag)!r}")
         return f.detach(At(self._name))
 
-
-class First:
-    """`lr.first[t]`: 1 where the state before t is an edge that nobody gave, at the start of a sequence and at a boundary; else
-    0. Where h_0 (or a Carry that began with one) is given it is 0 throughout; a learned initial state is not given.
-
-    The reset rule of the RG-LRU needs it (De et al. 2024, recurrentgemma's code): there the input is not scaled.
-    """
-
-    def __getitem__(self, index: Any) -> Any:
-        """The sample at t."""
-        if lag := lag_of("lr.first", index):
-            raise BadLag(f"lr.first[{Time(lag)!r}]: it is read at t", None, "write lr.first[t]")
-        return At(FIRST)
-
-
-first = First()
 
 __all__ = ["Affine", "First", "Input", "Kind", "Mask", "Scalar", "Sequence", "State", "Time", "Vector", "first", "t"]

@@ -51,7 +51,7 @@ class RNN(nn.Module):
         parts: list[Layer] = []
         features = input_size
         for k in range(self.num_layers):
-            parts += self._layer(cells[k], features)
+            parts += self._layer(cells[k], features, k)
             features = sum(part.features[0] for part in parts[-self.directions:])
         self.parts = tuple(parts)
         self.layers = nn.ModuleList()
@@ -70,14 +70,16 @@ class RNN(nn.Module):
         # Whether h_0 and h_n are stacked over all layers, as in torch.nn.LSTM.
         self.alike = len({tuple(s.depth for s in p.pipeline.plan.carried) for p in self.parts}) == 1
 
-    def _layer(self, cell: Cell, first: int) -> list[Layer]:
+    def _layer(self, cell: Cell, first: int, number: int) -> list[Layer]:
         """The parts of a layer, one a direction, whose first input has `first` features."""
         sizes: dict[str, int] = {}
         for k, d in enumerate(cell.spec.of("input")):
             said = d.option("size", "channel")
-            if k == 0 and said not in ("channel", first):
-                raise BadDeclaration(f"{cell.name} says that its input {d.name} has {said} features, "
-                                     f"input_size is {first}", d.where, f"give input_size={said}")
+            # One cell for all layers says what the first one reads.
+            if k == 0 and said not in ("channel", first) and (not number or not isinstance(self.cell, Cell)):
+                given = f"the layer before gives {first}" if number else f"input_size is {first}"
+                raise BadDeclaration(f"{cell.name} says that its input {d.name} has {said} features, {given}", d.where,
+                                     "leave size out there" if number else f"give input_size={said}")
             sizes[d.name] = first if k == 0 else self.hidden_size if said == "channel" else int(said)
         spec = without_skips(cell.spec, sizes, self.hidden_size)
         if self.bidirectional and any(d.name.split(".")[0] == "reverse" for d in spec.declared):

@@ -253,6 +253,21 @@ def test_several_outputs_as_the_last_cell_returns_them(quick: None) -> None:
     close([whole(x)[0]], [second(first(x)[0]["y"])[0]])
 
 
+def test_an_input_that_says_its_size(quick: None) -> None:
+    @lr.cell
+    def sized(h: lr.State, gate: lr.Affine, x: lr.Input = lr.Input(size=7)):
+        h[t] = sigmoid(gate(x[t])) * h[t - 1] + 1
+        return h[t]
+
+    layer = lr.RNN(sized, 7, H, num_layers=2)  # the second layer reads the first
+    assert layer(torch.randn(T, B, 7))[0].shape == (T, B, H)
+    assert lr.RNN([gilr, gilr, sized], I, 7)(torch.randn(T, B, I))[0].shape == (T, B, 7)
+    with pytest.raises(lr.BadDeclaration, match=r"(?s)its input x has 7 features, input_size is 3.*give input_size=7"):
+        lr.RNN(sized, I, H)
+    with pytest.raises(lr.BadDeclaration, match="sized says that its input x has 7 features, the layer before gives 4"):
+        lr.RNN([gilr, sized], I, H)
+
+
 def test_a_cell_of_maps_alone_has_no_kernel(quick: None) -> None:
     @lr.cell
     def maps(x: lr.Input, down: lr.Affine = lr.Affine(size=2)):
