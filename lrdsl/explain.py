@@ -53,8 +53,8 @@ def _read(spec: Spec, expr: Any) -> str:
     """An expression in the user's words: maps as calls, lines of the body by their names."""
     calls = {s.target: s for s in spec.statements if isinstance(s, MapCall)}
     sequences = {*spec.names("input"), *spec.names("state")}
-    drawn = {f.detach(At(m)): sp.Symbol(f"{m}[t]") for m in spec.names("mask")}
-    expr = expr.xreplace(drawn | {f.detach(At(n, k)): sp.Symbol(f"{n}[t]") for n in spec.names("first") for k in (-1, 1)})
+    flags = [At(m) for m in spec.names("mask")] + [At(n, k) for n in spec.names("first") for k in (-1, 1)]
+    expr = expr.xreplace({f.greater(s, sp.S.Zero): sp.Symbol(f"{s.base}[t]") for s in flags})
 
     def word(s: At) -> Any:
         if s.base in calls and s.lag == 0:

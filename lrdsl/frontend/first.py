@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import sympy as sp
+
 from ..errors import BadLag
 from ..ir import functions as f
 from ..ir.spec import Declared, Equation, Statement
@@ -45,7 +47,7 @@ def with_first(recording: Recording, states: Sequence[str]) -> tuple[tuple[Decla
         return (), tuple(recording.statements)
     name = recording.fresh("first")
     ahead = any(r.lag > 0 for r, _ in reads if r.base in states)
-    turn = {At(FIRST): f.detach(At(name, 1 if ahead else -1))}
+    turn = {At(FIRST): f.greater(At(name, 1 if ahead else -1), sp.S.Zero)}  # a comparison has no gradient
     return (Declared("first", name, where, (("init", 1.0),)),), tuple(_turned(s, turn) for s in recording.statements)
 
 

@@ -11,6 +11,8 @@ import numbers
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import sympy as sp
+
 from ..errors import BadDeclaration, BadLag, DuplicateUpdate, NotBuilt, ShapeMismatch, UnsupportedFunction
 from ..ir import functions as f
 from ..ir.symbols import At, Param
@@ -227,12 +229,12 @@ class Mask(Sequence):
         self._options["p"] = float(p)
 
     def __getitem__(self, index: Any) -> Any:
-        """The sample at t; it has no gradient."""
+        """The sample at t, as a comparison: it has no gradient, and is known to be 0 or 1."""
         self._body()
         if lag := lag_of(self._name, index):
             raise BadLag(f"{self._name}[{index!r}]: a mask is drawn for each step and has no edge, so that it is read at t",
                          None, f"write {self._name}[t], or keep it in a state and read that at {Time(lag)!r}")
-        return f.detach(At(self._name))
+        return f.greater(At(self._name), sp.S.Zero)
 
 
 __all__ = ["Affine", "First", "Input", "Kind", "Mask", "Scalar", "Sequence", "State", "Time", "Vector", "first", "t"]

@@ -27,19 +27,20 @@ class Packing:
 
     @classmethod
     def of(cls, packed: PackedSequence) -> Packing:
-        """The layout of `packed`; computed on the CPU, where torch keeps the sizes."""
-        sizes = packed.batch_sizes
-        n = int(sizes[0])
+        """The layout of `packed`. The sizes are on the CPU, where torch keeps them; nothing waits for a device."""
+        sizes, T, device = packed.batch_sizes, packed.data.shape[0], packed.data.device
         ended = sizes - torch.cat([sizes[1:], sizes.new_zeros(1)])  # after each step
-        place = torch.arange(n) if packed.unsorted_indices is None else packed.unsorted_indices.cpu()
-        lengths = torch.arange(1, len(sizes) + 1).repeat_interleave(ended).flip(0)[place]
+        lengths = torch.arange(1, len(sizes) + 1).repeat_interleave(ended).flip(0).to(device)  # of the sorted sequences
+        place = packed.unsorted_indices
+        if place is None:
+            place = torch.arange(len(lengths), device=device)
+        lengths = lengths[place]
         borders = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        owner = torch.arange(n).repeat_interleave(lengths)
-        steps = torch.arange(int(borders[-1])) - borders[owner]
-        order = (sizes.cumsum(0) - sizes)[steps] + place[owner]
-        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
-        device = packed.data.device
-        return cls(packed, order.to(device), back.to(device), borders.to(device))
+        owner = torch.arange(len(lengths), device=device).repeat_interleave(lengths, output_size=T)
+        steps = torch.arange(T, device=device) - borders[owner]
+        order = (sizes.cumsum(0) - sizes).to(device)[steps] + place[owner]
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(T, device=device))
+        return cls(packed, order, back, borders)
 
     def inward(self, name: str, value: Any, where: Any) -> Tensor:
         """(T, …) of an input, the sequences one after another."""

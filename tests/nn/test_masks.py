@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 import lrdsl as lr
 from lrdsl import sigmoid, t
+from lrdsl.passes.bounds import contracts
 from tests.nn import loop
 from tests.nn.compare import as_tuple, close, gradients, leaf, parameters
 
@@ -130,7 +131,10 @@ def test_torch_checks_first_and_second_order(quick: None) -> None:
     assert gradgradcheck(run, (x, *params.values()), check_fwd_over_rev=True, fast_mode=True)
 
 
-def test_no_gradient_of_a_mask_is_computed() -> None:
+def test_a_mask_is_known_to_be_0_or_1_and_has_no_gradient() -> None:
+    assert "A = 1 - g" in zoneout.explain() and "m[t]" in shown.explain()
+    plan = lr.nn.pipeline.pipeline_of(zoneout.spec).plan
+    assert all(all(contracts(p).values()) for p in plan.programs)
     for program in lr.nn.pipeline.pipeline_of(masked.spec).plan.programs:
         assert "d.m" not in lr.compiler.adjoint_of(program, frozenset()).program.outputs
 

@@ -299,3 +299,18 @@ def test_segments_are_exported_for_any_number(strict: bool, quick: None) -> None
         close(program.module()(args[0], cu_seqlens=args[1]), layer(args[0], cu_seqlens=args[1]))
     with pytest.raises(RuntimeError, match="cu_seqlens must go from 0 to the number of steps"):
         program.module()(x, cu_seqlens=torch.tensor([0, 2, 8]))
+
+
+def test_vmap_over_packed_batches(quick: None) -> None:
+    layer, xs, hs = lr.RNN(lr.cells.qrnn_fo, I, C), torch.randn(3, T, I), torch.randn(3, 1, N, C)
+
+    def loss(x: Tensor, h: Tensor) -> Tensor:
+        y, h_n = layer(x, h, cu_seqlens=BORDERS)
+        return y.sin().sum() + h_n.square().sum()
+
+    for f in (loss, torch.func.grad(loss, (0, 1))):
+        got, want = torch.vmap(f)(xs, hs), [f(x, h) for x, h in zip(xs, hs, strict=True)]
+        if f is loss:
+            close([got], [torch.stack(want)])
+        else:
+            close(got, [torch.stack(column) for column in zip(*want, strict=True)])
