@@ -42,14 +42,14 @@ class Segments:
     def last(self, sequence: Tensor, window: Tensor, reverse: bool) -> Tensor:
         """(n, k, C): the last k samples of each segment of (1, T, C) in the direction of the run, nearest first; those that a
         short segment lacks come from its `window` (n, k, C)."""
-        k = window.shape[1]
-        steps = torch.arange(k, device=sequence.device)
-        length = (self.ends - self.starts).unsqueeze(1)
-        inside = self.starts.unsqueeze(1) + steps if reverse else self.ends.unsqueeze(1) - 1 - steps
-        before = self.T + torch.arange(self.n, device=sequence.device).unsqueeze(1) * k + steps - length
-        at = torch.where(steps < length, inside, before)
-        every = torch.cat([sequence.squeeze(0), window.flatten(0, 1)])
-        return every.index_select(0, at.flatten()).unflatten(0, (self.n, k))
+        if self.T == 0:
+            return window
+        steps = torch.arange(window.shape[1], device=sequence.device)
+        lacks = steps - (self.ends - self.starts).unsqueeze(1)  # (n, k); below 0 where the segment has the sample
+        at = self.starts.unsqueeze(1) + steps if reverse else self.ends.unsqueeze(1) - 1 - steps
+        own = sequence.squeeze(0).index_select(0, at.clamp(0, self.T - 1).flatten()).unflatten(0, at.shape)
+        before = window.gather(1, lacks.clamp(min=0).unsqueeze(2).expand(window.shape))
+        return torch.where((lacks < 0).unsqueeze(2), own, before)
 
     def windowed(self, sequence: Tensor, lags: Sequence[int], edges: dict[int, Window], fill: float = 0.0) -> Tensor:
         """As `windows.windowed`, with the `start` of each segment: (n, depth, C)."""
