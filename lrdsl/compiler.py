@@ -31,6 +31,7 @@ from .ir.source import Extent, Launch, Source
 from .ir.spec import Spec
 from .passes import precision
 from .passes.partition import partition
+from .passes.ragged import ragged
 from .passes.schedule import chosen, schedule, schedules, strategies
 from .passes.simplify import simplify
 from .passes.stratify import stratify
@@ -59,6 +60,9 @@ class Compiled:
         kernels: dict[str, tuple[Kernel, ...]] = self.stages["kernels"]
         if stage is not None and stage not in kernels:
             raise BadDeclaration(f"there is no generated text of stage {stage!r}", None, "ask for forward or backward")
+        if not any(kernels.values()):
+            raise BadDeclaration(f"{self.cell.name} is made of dense maps alone, which are left to torch: no text is generated",
+                                 self.cell.spec.where, "run it with lr.RNN, or give it a state")
         return emit_together([k for name, ks in kernels.items() for k in ks if stage in (None, name)], self.arch)
 
 
@@ -123,6 +127,11 @@ def plan_of(spec: Spec) -> Plan:
     if options.dump_dir():
         compile(Cell(spec), "cpu")
     return plan
+
+
+def ragged_of(program: Program, given: frozenset[str]) -> Program:
+    """The Program of a plan for packed segments, whose edges in `given` come as sequences."""
+    return precision.adjoint(simplify(ragged(program, given))).forward
 
 
 adjoint_of = functools.cache(precision.adjoint)

@@ -10,8 +10,9 @@ from typing import Any
 import sympy as sp
 
 from .errors import CellError
+from .ir import functions as f
 from .ir.kernel import Kernel
-from .ir.plan import Dense, Plan, Stage
+from .ir.plan import Dense, Plan, Sized, Stage
 from .ir.program import Program, Scan
 from .ir.spec import MapCall, Spec
 from .ir.symbols import At, samples
@@ -53,6 +54,8 @@ def _read(spec: Spec, expr: Any) -> str:
     """An expression in the user's words: maps as calls, lines of the body by their names."""
     calls = {s.target: s for s in spec.statements if isinstance(s, MapCall)}
     sequences = {*spec.names("input"), *spec.names("state")}
+    flags = [At(m) for m in spec.names("mask")] + [At(n, k) for n in spec.names("first") for k in (-1, 1)]
+    expr = expr.xreplace({f.greater(s, sp.S.Zero): sp.Symbol(f"{s.base}[t]") for s in flags})
 
     def word(s: At) -> Any:
         if s.base in calls and s.lag == 0:
@@ -109,6 +112,8 @@ def _runs(plan: Plan) -> list[str]:
             maps = ", ".join(dict.fromkeys(b.affine for b in step.blocks))
             lines += textwrap.wrap(f"{number}. one matrix product with {step.multiplied}: {maps}", WIDTH,
                                    initial_indent="  ", subsequent_indent="     ")
+        elif isinstance(step, Sized):
+            lines.append(f"  {number}. {step}")
         elif isinstance(step, Stage):
             scans = [f"{s}[t]" for x in step.program.steps if isinstance(x, Scan) for s in x.targets]
             writes = ", ".join(n for k in step.program.keeps for n in k.samples) or "last values only"

@@ -14,7 +14,8 @@ from ..ir.spec import Declared, Equation, Spec
 from ..ir.symbols import At
 from ..location import Location, caller
 from .body import Body
-from .kinds import Affine, Input, Kind, Scalar, State, Vector
+from .first import FIRST, with_first
+from .kinds import Affine, Input, Kind, Mask, Scalar, State, Vector
 from .recording import Recording
 from .review import review
 
@@ -68,15 +69,25 @@ def cell(function: Callable[..., Any]) -> Cell:
     if not found:
         place = body.start if value is None or body.returned is None else body.returned
         try:
-            outputs = _outputs(value, recording, place, {n for n, k in kinds.items() if isinstance(k, Input)})
+            outputs = _outputs(value, recording, place, {FIRST, *(n for n, k in kinds.items() if isinstance(k, Input))})
         except CellError as error:
             found.append(type(error)(error.what, place, error.hint))
     source = body.definition.source if body.definition else ""
     notes = () if source else ("there is no source to read, so the names of its lines were generated",)
     spec = Spec(original.__name__, inspect.getdoc(original) or "", body.start, declared, tuple(recording.statements), outputs,
-                notes, source, isinstance(value, dict))
+                notes + _skips(declared), source, isinstance(value, dict))
+    try:
+        spec = with_first(spec, recording.fresh)
+    except CellError as error:
+        found.append(error)
     raise_all([*found, *review(spec, complete=not found)])
     return Cell(spec.check())
+
+
+def _skips(declared: tuple[Declared, ...]) -> tuple[str, ...]:
+    """What `explain()` says of maps that skip; it knows no sizes."""
+    names = ", ".join(d.name for d in declared if d.option("skip"))
+    return (f"{names} skips: the identity where its operand has the hidden size",) if names else ()
 
 
 def _plain_function(function: Any) -> types.FunctionType:
@@ -171,6 +182,6 @@ def _outputs(value: Any, recording: Recording, where: Location, inputs: set[str]
     return tuple(outputs)
 
 
-_KINDS = ("Input", "State", "Affine", "Vector", "Scalar")
+_KINDS = ("Input", "State", "Affine", "Vector", "Scalar", "Mask")
 
-__all__ = ["Affine", "Cell", "Input", "Scalar", "State", "Vector", "cell"]
+__all__ = ["Affine", "Cell", "Input", "Mask", "Scalar", "State", "Vector", "cell"]

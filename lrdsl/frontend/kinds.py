@@ -1,4 +1,4 @@
-"""The kinds of a signature: `Input State Affine Vector Scalar`, what may be said of each, and how each behaves in a body.
+"""The kinds of a signature: `Input State Affine Vector Scalar Mask`, what may be said of each, and how each behaves in a body.
 
 A kind stands in a signature as an annotation, its options as the default value: `h: lr.State = lr.State(init=1.0)`. In the
 body the same class is bound to a name and to the `Recording` that collects the equations.
@@ -13,9 +13,11 @@ from typing import Any, ClassVar
 
 import sympy as sp
 
-from ..errors import BadDeclaration, BadLag, DuplicateUpdate, NotBuilt, UnsupportedFunction
+from ..errors import BadDeclaration, BadLag, DuplicateUpdate, NotBuilt, ShapeMismatch, UnsupportedFunction
+from ..ir import functions as f
 from ..ir.symbols import At, Param
 from ..location import Location, caller
+from .first import First, first
 from .recording import Recording
 from .time import Time, lag_of, t
 
@@ -103,6 +105,7 @@ class Input(Sequence):
     """A sequence given at call time: shape (batch, time, channels).
 
     size: "channel" (the hidden size; a tensor with one channel is broadcast), or the size of an input which only maps read.
+    Integers, (batch, time), stand for one-hot vectors where only maps read it: they look up rows of their weights.
     """
 
     kind = "input"
@@ -153,8 +156,11 @@ class State(Sequence):
 class Affine(Kind):
     """A dense map of one or more operands, with bias: `gate(x[t], h[t-1])` is W [x; h] + bias.
 
-    weight: (hidden, sum of the operands' sizes in the order of the call), uniform in ±1/sqrt(hidden) unless `init` says
+    weight: (size, sum of the operands' sizes in the order of the call), uniform in ±1/sqrt(hidden) unless `init` says
     otherwise; bias: True, False, or the number it starts at; init: a number or a callable that fills a tensor in place.
+    size: "hidden", a number a channel; or "input" (the features of the layer's first Input) or n: then the value is no
+    channel's, and only dense maps and outputs read it.
+    skip: where its one operand has the hidden size, the map is the identity and has no parameters.
     """
 
     kind = "affine"
@@ -164,7 +170,15 @@ class Affine(Kind):
                  init: float | Callable[[Any], Any] | None = None, axis: int | None = None, complex: bool = False,
                  skip: bool = False) -> None:
         super().__init__(bias=bias, init=init)
-        _not_built(self._where, axis=axis, complex=complex, skip=skip, size=None if size == "hidden" else size)
+        _not_built(self._where, axis=axis, complex=complex)
+        self._options |= {name: said for name, said, plain in (("size", size, "hidden"), ("skip", bool(skip), False))
+                          if said != plain}
+        if size not in ("hidden", "input") and not (isinstance(size, int) and not isinstance(size, bool) and size > 0):
+            raise BadDeclaration(f'size={size!r}: a map gives "hidden", "input" or a positive number of features', self._where,
+                                 "leave size out for a number a channel")
+        if skip and size != "hidden":
+            raise NotBuilt(f"a map that skips gives the hidden size, not size={size!r}", self._where,
+                           "leave size out, or skip")
         _check_init("init", init, self._where)
         if not (isinstance(bias, bool) or _is_number(bias)):
             raise BadDeclaration(f"bias={bias!r}: it is True, False, or the number it starts at", self._where,
@@ -172,6 +186,9 @@ class Affine(Kind):
 
     def __call__(self, *operands: Any) -> Any:
         """The map's value at t."""
+        if self._options.get("skip") and len(operands) > 1:
+            raise ShapeMismatch(f"{self._name} skips, so that it maps one operand, not {len(operands)}", None,
+                                "leave skip out, or give it one operand")
         return self._body().map_call(self._name, operands, caller())
 
     def __getitem__(self, index: Any) -> Any:
@@ -199,24 +216,28 @@ class Scalar(Vector):
     kind = "scalar"
 
 
-class Mask(Kind):
-    """A 0/1 sequence drawn from torch's generator; part of the language, not built yet."""
+class Mask(Sequence):
+    """A sequence of zeros and ones, (batch, time, hidden), that torch's generator draws for each call, layer and direction.
+
+    p: the probability of 0, as torch.nn.Dropout has it; nothing is rescaled, and in eval mode all are 1: `m[t]` in front of
+    an update is zoneout (Krueger et al. 2017, section 3.1; in eval mode without its expectation).
+    """
 
     kind = "mask"
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__(p=p)
-        raise NotBuilt("lr.Mask is part of the language but not built yet", self._where,
-                       "draw the mask yourself and give it as an Input")
-
-
-class First:
-    """`lr.first[t]`: 1 where an edge is read and none was given; part of the language, not built yet."""
+        if not _is_number(p) or not 0 <= p <= 1:
+            raise BadDeclaration(f"p={p!r}: it is the probability of a 0, between 0 and 1", self._where, "write p=0.1")
+        self._options["p"] = float(p)
 
     def __getitem__(self, index: Any) -> Any:
-        raise NotBuilt("lr.first is part of the language but not built yet", None, "pass the flags as an Input")
+        """The sample at t, as a comparison: it has no gradient, and is known to be 0 or 1."""
+        self._body()
+        if lag := lag_of(self._name, index):
+            raise BadLag(f"{self._name}[{index!r}]: a mask is drawn for each step and has no edge, so that it is read at t",
+                         None, f"write {self._name}[t], or keep it in a state and read that at {Time(lag)!r}")
+        return f.greater(At(self._name), sp.S.Zero)
 
-
-first = First()
 
 __all__ = ["Affine", "First", "Input", "Kind", "Mask", "Scalar", "Sequence", "State", "Time", "Vector", "first", "t"]

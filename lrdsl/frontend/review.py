@@ -12,7 +12,7 @@ def review(spec: Spec, *, complete: bool) -> list[CellError]:
     """Missing equations, unused names, circles, recurrences in both directions. `complete`: the body ran to its end."""
     errors: list[CellError] = []
     if complete:
-        errors += [*_names(spec), *_sizes(spec), *_circles(spec)]
+        errors += [*_names(spec), *sizes(spec), *_circles(spec)]
     return errors + _directions(spec)
 
 
@@ -27,7 +27,7 @@ def _names(spec: Spec) -> list[CellError]:
         elif d.kind == "state" and d.name not in read:
             errors.append(UnusedName(f"the state {d.name} is set, but nothing reads or returns it", d.where,
                                      f"return {d.name}[t], or take it out"))
-        elif d.kind != "state" and d.name not in needed:
+        elif d.kind not in ("state", "first") and d.name not in needed:
             errors.append(UnusedName(f"the {d.kind} {d.name} is declared, but no equation needs it", d.where,
                                      "use it, or take it out of the signature"))
     if not spec.of("input"):
@@ -56,12 +56,18 @@ def _needed(spec: Spec) -> set[str]:
     return found
 
 
-def _sizes(spec: Spec) -> list[CellError]:
-    """An input with a size of its own has no channels: only a dense map may read it."""
+def sizes(spec: Spec) -> list[CellError]:
+    """An input or a map's value with a size of its own has no channels: only a dense map may read it."""
     sized = {d.name: d.option("size") for d in spec.of("input") if d.option("size") != "channel"}
+    mapped = {s.target: spec[s.affine] for s in spec.statements if isinstance(s, MapCall) and spec[s.affine].option("size")}
     errors: list[CellError] = []
     for s in spec.statements:
         plain = s.operands if isinstance(s, MapCall) else ()
+        for name in dict.fromkeys(r.base for r in s.reads() if r.base in mapped and r not in plain):
+            said, map = mapped[name].option("size"), mapped[name].name
+            many = "as many numbers a step as the input" if said == "input" else f"{said} numbers a step"
+            errors.append(ShapeMismatch(f"{map} gives {many}, not one a channel: only dense maps and outputs can read it",
+                                        s.where, f"map it: declare gate: lr.Affine and write gate({map}(…)); or take size out"))
         for name in dict.fromkeys(r.base for r in s.reads() if r.base in sized and r not in plain):
             errors.append(ShapeMismatch(f"{name} has {sized[name]} numbers a step, not one a channel: only dense maps can "
                                         f"read it", s.where, f"map it: gate({name}[t]); or declare {name}: lr.Input"))

@@ -1,7 +1,8 @@
 """Plan: a cell cut where a dense map needs a whole sequence.
 
-    Plan  = (Dense | Stage)*
+    Plan  = (Dense | Sized | Stage)*
     Dense : one matrix product for all maps of the same samples
+    Sized : the value of a map with a size of its own, bias included
     Stage : a fused Program, and where each of its tensors comes from
 """
 
@@ -63,6 +64,22 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class Sized:
+    """The value `target` of a map whose size is not the hidden one: (B, T, size), with no channels for a Program to read.
+
+    terms: (source, lags, numbers of the operands at these lags); the samples of all sources are multiplied and added up.
+    """
+
+    target: str
+    affine: str
+    terms: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+
+    def __str__(self) -> str:
+        reads = ", ".join(str(At(source, lag)) for source, lags, _ in self.terms for lag in lags)
+        return f"a map of a size of its own, {self.target}: {self.affine}({reads})"
+
+
+@dataclass(frozen=True)
 class Sequence:
     """A sequence of the plan that is read at a lag somewhere: its edge, and the name that a user gives it by.
 
@@ -101,6 +118,7 @@ class Affine:
     name: str
     operands: tuple[str, ...]
     bias: bool | float
+    size: int | str = "hidden"
 
 
 @dataclass(frozen=True)
@@ -110,7 +128,7 @@ class Plan:
     name: str
     inputs: tuple[str, ...]
     affines: tuple[Affine, ...]
-    steps: tuple[Dense | Stage, ...]
+    steps: tuple[Dense | Sized | Stage, ...]
     sequences: tuple[Sequence, ...]
     outputs: tuple[tuple[str, str], ...]
 
@@ -143,10 +161,12 @@ class Plan:
         """Raise InternalError unless every step reads what earlier ones wrote, and all outputs are written."""
         known = set(self.inputs)
         for step in self.steps:
-            needs = {step.source} if isinstance(step, Dense) else {b.name for b in step.program.buffers}
+            needs = {step.source} if isinstance(step, Dense) else {b.name for b in step.program.buffers} \
+                if isinstance(step, Stage) else {source for source, _, _ in step.terms}
             if not needs <= known:
                 raise InternalError("plan", f"{needs - known} are read before they exist", str(self))
-            known |= {n for n, _ in step.outputs} if isinstance(step, Dense) else {k.name for k in step.program.keeps}
+            known |= {n for n, _ in step.outputs} if isinstance(step, Dense) else {k.name for k in step.program.keeps} \
+                if isinstance(step, Stage) else {step.target}
         windows = {b.target for s in self.steps if isinstance(s, Dense) and s.windowed for b in s.blocks}
         if lagged := windows & {e.base for p in self.programs for e in p.edges}:
             raise InternalError("plan", f"{lagged}, products of windows, are read at a lag", str(self))
@@ -162,4 +182,4 @@ class Plan:
         return "\n".join(lines)
 
 
-__all__ = ["Affine", "Block", "Dense", "Plan", "Sequence", "Stage"]
+__all__ = ["Affine", "Block", "Dense", "Plan", "Sequence", "Sized", "Stage"]

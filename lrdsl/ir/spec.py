@@ -17,7 +17,7 @@ from ..location import Location
 from .symbols import At, Param, params, samples
 from .text import show
 
-KINDS = ("input", "state", "affine", "vector", "scalar")
+KINDS = ("input", "state", "affine", "vector", "scalar", "mask", "first")
 
 
 @dataclass(frozen=True)

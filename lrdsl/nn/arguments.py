@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import DtypeMismatch, ShapeMismatch
+from ..errors import CellError, DtypeMismatch, ShapeMismatch
 from ..ir.spec import Declared
 from .dtypes import autocasts, check_dtype, compute, fits, widened
 from .layout import Layout
@@ -23,6 +24,22 @@ def reset_of(reset: Any, shape: tuple[int, ...], device: torch.device) -> Tensor
     if reset.device != device:
         raise DtypeMismatch(f"reset is on {reset.device}, the inputs on {device}", None, f'give reset.to("{device}")')
     return reset
+
+
+def insist(right: Tensor, error: Callable[[], CellError], otherwise: str) -> None:
+    """Raise the error unless `right`, the truth of something about numbers.
+
+    Where they cannot be looked at without waiting, on a GPU or while torch traces, this is an assertion of the device that says
+    `otherwise`, as for an index out of range in torch; inside of torch.func's transforms nothing is checked.
+    """
+    if torch._C._are_functorch_transforms_active():
+        return
+    plain = type(right) is Tensor and right.device.type == "cpu"
+    if plain and not torch.compiler.is_compiling() and not torch._C._is_tracing():
+        if not right:
+            raise error()
+    else:
+        torch._assert_async(right, otherwise)
 
 
 def tensor_of(declared: Declared, value: Any) -> Tensor:
@@ -49,7 +66,8 @@ def numbers_of(declared: Declared, value: Tensor | float, like: Tensor, channels
 
 
 def edge_of(what: str, value: Tensor | float, layout: Layout, like: Tensor, channels: int, depth: int) -> Tensor:
-    """(B, k, channels) of an initial value, which may be more precise than the inputs: a number, or what a 16-bit run left."""
+    """(B, k, channels) of an initial value, which may be more precise than the inputs: a number, or what a 16-bit run left. A
+    layout of segments has them as its batch."""
     shape = (*layout.batch, channels, *([depth] if depth > 1 else []))
     if not isinstance(value, Tensor):
         return like.new_full((1, 1, 1), value, dtype=compute(like.dtype)).expand(layout.B, depth, channels)

@@ -30,9 +30,12 @@ class Carry(NamedTuple):
         return Carry({k: v.detach() for k, v in self.now.items()}, {k: v.detach() for k, v in self.edge.items()})
 
     def to(self, *args: object, **options: object) -> Carry:
-        """As `torch.Tensor.to`, for all values."""
-        return Carry({k: v.to(*args, **options) for k, v in self.now.items()},  # type: ignore[call-overload]
-                     {k: v.to(*args, **options) for k, v in self.edge.items()})  # type: ignore[call-overload]
+        """As `torch.Tensor.to`, for all values; integers keep their dtype."""
+        def moved(v: Tensor) -> Tensor:
+            found: Tensor = v.to(*args, **options)  # type: ignore[call-overload]
+            return found if v.is_floating_point() or v.is_complex() else v.to(found.device)
+
+        return Carry({k: moved(v) for k, v in self.now.items()}, {k: moved(v) for k, v in self.edge.items()})
 
     def windows(self, names: Mapping[str, str], who: str) -> dict[str, Window]:
         """(start, edge) of each sequence; names: sequence -> name in this Carry. Raises ShapeMismatch for a stranger's."""

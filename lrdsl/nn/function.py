@@ -16,7 +16,9 @@ from .arguments import edge_of, numbers_of, reset_of, tensor_of
 from .carry import Carry, Window
 from .dtypes import autocasts, widened
 from .layout import Layout
+from .parameters import beside
 from .pipeline import pipeline_of
+from .segments import Segments, segments_of
 
 Init = Carry | Mapping[str, Tensor | float] | None
 
@@ -31,8 +33,12 @@ class CellFunction:
     init: by name, the edge of a state or an input: a number or a tensor that broadcasts to (batch…, channels), with the k
     values nearest first at the end where the cell reads k > 1 steps back. Where a sequence is read on both sides, `h` is the
     edge on the side that its run comes from (an input has the run of the first state), and `h.ahead` that on the other. Or a
-    Carry. reset: bool, the inputs' shape without features: a boundary between t-1 and t. return_state: also give a Carry,
-    (outputs, carry); a cell whose states run both ways has none.
+    Carry. reset: bool, the inputs' shape without features: a boundary between t-1 and t. cu_seqlens: int32 or int64 (n + 1,),
+    from 0 to T: the borders of n segments that lie one after another in a batch of 1; each has its own edges, so that
+    (n, channels) stands for (batch…, channels) in `init`. return_state: also give a Carry, (outputs, carry); a cell whose
+    states run both ways has none. training: whether masks are drawn or all 1, as in F.dropout.
+    Inputs are read where they lie, whatever their strides, if the channels of a sample are next to each other, and the batch
+    is one dimension, or can be seen as one; otherwise they are copied first.
 
     dtypes: float32, float64, bfloat16 or float16, one for all inputs and outputs. With 16 bits the states are float32, in the
     Carry too; initial values and learned numbers may be. An autocast region rounds nothing: inputs of several dtypes become
@@ -47,32 +53,35 @@ class CellFunction:
                             f"make a module: lr.RNN({spec.name}, input_size, hidden_size)")
         self.cell, self.dim = cell, dim
         self.pipeline = pipeline_of(spec)
-        self.arguments = tuple(d for d in spec.declared if d.kind != "state")
+        self.arguments = tuple(d for d in spec.declared if d.kind in ("input", "vector", "scalar"))
         self.__name__, self.__doc__ = spec.name, spec.doc or type(self).__doc__
 
     def __call__(self, *tensors: Tensor | float, init: Init = None, return_state: bool = False,
-                 reset: Tensor | None = None, cp: Any = None, **named: Tensor | float) -> Any:
+                 reset: Tensor | None = None, cu_seqlens: Tensor | None = None, training: bool = True, cp: Any = None,
+                 **named: Tensor | float) -> Any:
         """The outputs; see the class."""
         if cp is not None:
             raise NotBuilt(f"{self}: cp= (context parallelism) is part of the language but not built yet", None,
                            "run the whole sequence on one device")
-        return self.at(self.dim, self._bind(tensors, named), init, return_state, reset)
+        return self.at(self.dim, self._bind(tensors, named), init, return_state, reset, cu_seqlens, training)
 
     def at(self, dim: int, given: Mapping[str, Tensor | float], init: Init = None, return_state: bool = False,
-           reset: Tensor | None = None) -> Any:
+           reset: Tensor | None = None, cu_seqlens: Tensor | None = None, training: bool = True) -> Any:
         """A call with time at `dim` and all arguments by name."""
         if return_state or isinstance(init, Carry):
             self.pipeline.check_chunks()
         inputs, layout, channels = self._inputs(given, dim)
         like = next(iter(inputs.values()))
         learned = {d.name: numbers_of(d, given[d.name], like, channels) for d in self.arguments if d.kind != "input"}
-        windows = self._windows(init, layout, like, channels)
+        segments = None if cu_seqlens is None else self._segments(cu_seqlens, reset, layout, like)
+        windows = self._windows(init, layout if segments is None else Layout(0, (segments.n,), layout.T), like, channels)
         flags = None if reset is None else self._flags(reset, layout, like)
-        values = self.pipeline(inputs, learned, {}, windows, flags, channels)
+        inputs |= beside(self.cell.spec, like, like, channels, training)
+        values = self.pipeline(inputs, learned, {}, windows, flags, channels, segments)
         result = self.pipeline.returned([layout.outward(o) for o in self.pipeline.outputs(values)])
         if not return_state:
             return result
-        after = self.pipeline.carried(values, windows, flags)
+        after = self.pipeline.carried(values, windows, flags, segments=segments)
         return result, Carry({k: w for k, (w, _) in after.items() if w is not None},
                              {k: e for k, (_, e) in after.items() if e is not None})
 
@@ -119,7 +128,11 @@ class CellFunction:
     def _windows(self, init: Init, layout: Layout, like: Tensor, channels: int) -> dict[str, Window]:
         sequences = self.pipeline.sequences
         if isinstance(init, Carry):
-            return init.windows({key: key for key in sequences}, str(self))
+            found = init.windows({key: key for key in sequences}, str(self))
+            for key, (start, _) in found.items():
+                if start is not None and start.shape[0] != layout.B:
+                    raise ShapeMismatch(f"the Carry holds {start.shape[0]} sequences ({key}), the inputs of {self} {layout.B}")
+            return found
         windows: dict[str, Window] = {}
         for name, value in (init or {}).items():
             key = name if name in sequences else f"{name}.ahead"
@@ -128,7 +141,16 @@ class CellFunction:
                                   f"init may name {', '.join(sequences) or 'nothing'}")
             window = edge_of(f"the initial value of {name}", value, layout, like, channels, sequences[key].depth)
             windows[key] = window, window
-        return windows
+        return windows | self.pipeline.not_first(windows, like, channels)
+
+    def _segments(self, cu_seqlens: Tensor, reset: Tensor | None, layout: Layout, like: Tensor) -> Segments:
+        if reset is not None:
+            raise CellError(f"reset= and cu_seqlens= of {self} were given, and both say where segments begin", None,
+                            "give one of them")
+        if layout.B != 1:
+            raise ShapeMismatch(f"cu_seqlens cuts one packed sequence, and the inputs of {self} have a batch of {layout.B}",
+                                None, "put the sequences one after another in time")
+        return segments_of(cu_seqlens, layout.T, like.device)
 
     def _flags(self, reset: Tensor, layout: Layout, like: Tensor) -> Tensor:
         shape = (*layout.batch[:layout.dim], layout.T, *layout.batch[layout.dim:])

@@ -1,4 +1,4 @@
-"""`RNN`: a cell as a torch module with the manners of `torch.nn.LSTM`."""
+"""`RNN`: a cell, or cells, as a torch module with the manners of `torch.nn.LSTM`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
-from ..errors import BadDeclaration, CellError, NotBuilt
+from ..errors import BadDeclaration, CellError, NotBuilt, ShapeMismatch
 from ..frontend.cell import Cell
 from ..ir.plan import Sequence as Lagged
+from ..ir.spec import Declared
+from ..passes.skips import without_skips
 from .calls import Call, read_call, stacked
 from .carry import NONE, Carry, Window
 from .parameters import Layer
-from .pipeline import Pipeline, pipeline_of
+from .pipeline import pipeline_of
+from .products import INTEGERS
 
 States = Tensor | tuple[Tensor, ...]
 
@@ -27,45 +31,79 @@ class RNN(nn.Module):
         layer = lr.RNN(lr.cells.gilr_lstm, input_size=64, hidden_size=128, num_layers=2)
         output, h_n = layer(x)                      # x (time, batch, input_size), or (batch, time, …) with batch_first
 
+    cell: a cell, or a list of cells, one a layer; each layer reads the first output of the one before it.
     Parameters: `layers.0.forget.weight` (hidden, sum of the operands' sizes in the order of the call), `layers.0.forget.bias`,
     `layers.0.v` of a Vector v, `layers.0.h_init` of a learned initial state h; those of the other direction stand under
-    `layers.0.reverse`.
+    `layers.0.reverse`. A map with a size of its own has that many rows; one that skips has parameters where it must.
     dtype, or `.to(dtype)`: float32, float64, bfloat16 or float16. With 16 bits, outputs and h_n have them, states are float32
     inside and in a Carry, and Vectors and Scalars may be. In an autocast region x, weights and outputs have the region's dtype,
     as those of torch.nn.LSTM.
     Raises NotLinear for a cell that is no linear recurrence, ShapeMismatch for sizes that do not fit, NotBuilt.
     """
 
-    def __init__(self, cell: Cell, input_size: int, hidden_size: int, num_layers: int = 1, batch_first: bool = False,
-                 dropout: float = 0.0, bidirectional: bool = False, *, device: Any = None,
+    def __init__(self, cell: Cell | Sequence[Cell], input_size: int, hidden_size: int, num_layers: int = 1,
+                 batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *, device: Any = None,
                  dtype: torch.dtype | None = None, solver: str | None = None) -> None:
         super().__init__()
-        _check_arguments(cell, input_size, hidden_size, num_layers, dropout, solver)
-        self.cell, self.input_size, self.hidden_size, self.num_layers = cell, input_size, hidden_size, num_layers
+        cells = _check_cells(cell, num_layers)
+        _check_arguments(input_size, hidden_size, len(cells), dropout, solver)
+        self.cells, self.input_size, self.hidden_size, self.num_layers = cells, input_size, hidden_size, len(cells)
         self.batch_first, self.dropout, self.bidirectional = batch_first, float(dropout), bidirectional
-        ways = [pipeline_of(cell.spec)] + ([pipeline_of(cell.spec.mirrored())] if bidirectional else [])
-        if bidirectional and any(d.name.split(".")[0] == "reverse" for d in cell.spec.declared):
-            raise BadDeclaration(f"{cell.name} declares the name reverse, which a bidirectional module needs",
-                                 cell.spec["reverse"].where, "give it another name")
-        sizes = [self._sizes(ways[0], input_size if k == 0 else hidden_size * len(ways)) for k in range(num_layers)]
-        self.parts = tuple(Layer(pipeline, sizes[k], hidden_size) for k in range(num_layers) for pipeline in ways)
+        self.cell = cell if isinstance(cell, Cell) else cells
+        self.name = cell.name if isinstance(cell, Cell) else f"[{', '.join(c.name for c in cells)}]"
+        parts: list[Layer] = []
+        features = input_size
+        for k in range(self.num_layers):
+            parts += self._layer(cells[k], features, k)
+            features = sum(part.features[0] for part in parts[-self.directions:])
+        self.parts = tuple(parts)
         self.layers = nn.ModuleList()
-        for k in range(num_layers):
-            trees = [part.make(device, dtype) for part in self.parts[k * len(ways):(k + 1) * len(ways)]]
+        for k in range(self.num_layers):
+            trees = [part.make(device, dtype) for part in self.parts[k * self.directions:(k + 1) * self.directions]]
             for tree in trees[1:]:
                 trees[0].register_module("reverse", tree)
             self.layers.append(trees[0])
         # What each sequence is called in a Carry.
-        self.names = tuple({key: f"layers.{k}.{'reverse.' if way else ''}{key}" for key in pipeline.sequences}
-                           for k in range(num_layers) for way, pipeline in enumerate(ways))
+        self.names = tuple({key: f"layers.{k}.{'reverse.' if way else ''}{key}" for key in part.pipeline.sequences}
+                           for k in range(self.num_layers)
+                           for way, part in enumerate(self.parts[k * self.directions:(k + 1) * self.directions]))
+        self.first = cells[0].spec.names("input")[0]
+        self.inputs = {d.name: d for c in reversed(cells) for d in c.spec.of("input")[1:]}
+        self.features = self._shared_sizes()
+        # Whether h_0 and h_n are stacked over all layers, as in torch.nn.LSTM.
+        self.alike = len({tuple(s.depth for s in p.pipeline.plan.carried) for p in self.parts}) == 1
 
-    def _sizes(self, pipeline: Pipeline, first: int) -> dict[str, int]:
-        """Features of each input: the declared ones, else the hidden size; of the first one `first`."""
+    def _layer(self, cell: Cell, first: int, number: int) -> list[Layer]:
+        """The parts of a layer, one a direction, whose first input has `first` features."""
         sizes: dict[str, int] = {}
-        for k, d in enumerate(pipeline.spec.of("input")):
+        for k, d in enumerate(cell.spec.of("input")):
             said = d.option("size", "channel")
+            # One cell for all layers says what the first one reads.
+            if k == 0 and said not in ("channel", first) and (not number or not isinstance(self.cell, Cell)):
+                given = f"the layer before gives {first}" if number else f"input_size is {first}"
+                raise BadDeclaration(f"{cell.name} says that its input {d.name} has {said} features, {given}", d.where,
+                                     "leave size out there" if number else f"give input_size={said}")
             sizes[d.name] = first if k == 0 else self.hidden_size if said == "channel" else int(said)
+        spec = without_skips(cell.spec, sizes, self.hidden_size)
+        if self.bidirectional and any(d.name.split(".")[0] == "reverse" for d in spec.declared):
+            raise BadDeclaration(f"{cell.name} declares the name reverse, which a bidirectional module needs",
+                                 spec["reverse"].where, "give it another name")
+        ways = [spec, *([spec.mirrored()] if self.bidirectional else [])]
+        return [Layer(pipeline_of(way), sizes, self.hidden_size) for way in ways]
+
+    def _shared_sizes(self) -> dict[str, int]:
+        """Features of the inputs that are given by name; layers that read the same one must agree."""
+        sizes: dict[str, int] = {}
+        for part in self.parts:
+            for d in part.pipeline.spec.of("input")[1:]:
+                if sizes.setdefault(d.name, part.sizes[d.name]) != part.sizes[d.name]:
+                    raise ShapeMismatch(f"the layers of {self.name} read the input {d.name} with {sizes[d.name]} and with "
+                                        f"{part.sizes[d.name]} features", d.where, "make the sizes equal, or rename one")
         return sizes
+
+    def declared(self, name: str) -> Declared:
+        """The declaration of an input."""
+        return self.inputs[name] if name in self.inputs else self.cells[0].spec[name]
 
     def trees(self) -> list[nn.Module]:
         """The parameters of every layer in every direction, in the order of `parts` and of h_n."""
@@ -76,7 +114,7 @@ class RNN(nn.Module):
 
     @property
     def carried(self) -> tuple[Lagged, ...]:
-        """The states of h_n in order."""
+        """The states of the first layer's h_n in order, and of every layer's where all have one cell."""
         return self.parts[0].pipeline.plan.carried
 
     @property
@@ -84,45 +122,52 @@ class RNN(nn.Module):
         """1, or 2 where bidirectional."""
         return 2 if self.bidirectional else 1
 
-    def forward(self, x: Tensor, h_0: States | Carry | None = None, *, reset: Tensor | None = None,
-                return_state: bool = False, cu_seqlens: Tensor | None = None, cp: Any = None, **inputs: Tensor) -> Any:
+    def forward(self, x: Tensor | PackedSequence, h_0: States | Carry | None = None, *, reset: Tensor | None = None,
+                return_state: bool = False, cu_seqlens: Tensor | None = None, cp: Any = None, **inputs: Any) -> Any:
         """output, h_n (or output, Carry with return_state=True).
 
         x: (T, B, input_size), (B, T, input_size) with batch_first, or (T, input_size); the cell's other Inputs by name, in the
-        same layout. h_0: the states that are read at a lag, (layers × directions, B, hidden) each, then k when the order is
-        above 1; one tensor or a tuple; or a Carry. reset: bool, x's shape without features: a boundary between t-1 and t.
+        same layout. Integers without the features, (T, B), mean one-hot vectors, and dense maps look their rows up.
+        h_0: the states that are read at a lag, (layers × directions, B, hidden) each, then k when the order is
+        above 1; one tensor or a tuple; where the cells of a list carry different states, a tuple of that, one entry a layer; or
+        a Carry. reset: bool, x's shape without features: a boundary between t-1 and t.
+        cu_seqlens: int32 or int64 (n + 1,), from 0 to T: the borders of n segments that lie one after another in a batch of 1.
+        They are boundaries as those of reset, and each segment has its own edges: h_0, h_n and a Carry have n where B stood.
+        A PackedSequence means the same: h_0 and h_n are in the order of the unsorted sequences, and the output is packed as x
+        is. Its samples are copied into the order of segments and back; nothing is padded.
         output: (T, B, hidden × directions); several outputs of the cell come as it returns them, in a tuple or a dict. h_n: the
         last values in the direction of each state's own run, at t = 0 where it runs from the right; that is also the side of
         h_0. A cell whose states run both ways has no Carry: a CellError.
+        Tensors are read where they lie, whatever their strides, if the features of a sample are next to each other;
+        otherwise they are copied first.
         Raises ShapeMismatch, DtypeMismatch, CellError, NotBuilt.
         """
-        for name, given in (("cu_seqlens", cu_seqlens), ("cp", cp)):
-            if given is not None:
-                raise NotBuilt(f"{name}= is part of the language but not built yet", None,
-                               "give reset= with the same boundaries" if name == "cu_seqlens" else "run on one device")
+        if cp is not None:
+            raise NotBuilt("cp= is part of the language but not built yet", None, "run on one device")
         if return_state or isinstance(h_0, Carry):
-            self.parts[0].pipeline.check_chunks()
-        call = read_call(self, x, h_0, reset, inputs)
+            for part in self.parts:
+                part.pipeline.check_chunks()
+        call = read_call(self, x, h_0, reset, cu_seqlens, inputs)
         outputs, after = self._run(call, return_state)
-        result = self.parts[0].pipeline.returned([call.outward(o) for o in outputs])
+        result = self.parts[-1].pipeline.returned([call.outward(o) for o in outputs])
         if return_state:
             return result, call.carry(after)
-        return result, stacked(self, after, call.batched, call.inputs[0][1].dtype)
+        return result, stacked(self, after, call.rows_shown, outputs[0].dtype)
 
     def step(self, x_t: Tensor, carry: States | Carry | None = None, *, reset: Tensor | None = None,
              **inputs: Tensor) -> tuple[Any, Carry]:
-        """One step: (y_t, carry). x_t (B, input_size) or (input_size,); reset (B,) or ().
+        """One step: (y_t, carry). x_t (B, input_size) or (input_size,), integers (B,) or (); reset (B,) or ().
 
         Raises CellError for a cell that looks ahead, or whose states run both ways.
         """
-        pipeline = self.parts[0].pipeline
-        if self.bidirectional or pipeline.reverse or pipeline.looks_ahead:
-            both = pipeline.plan.both_ways
-            way = f"runs both ways ({both})" if both else "runs in both directions" if self.bidirectional else \
-                "runs from the right" if pipeline.reverse else f"reads {pipeline.looks_ahead[0]} ahead"
-            raise CellError(f"{self.cell.name} {way}, so that it cannot go step by step", self.cell.spec.where,
-                            "give it the whole sequence")
-        time = 1 if self.batch_first and x_t.dim() == 2 else 0
+        for pipeline in (part.pipeline for part in self.parts):
+            if self.bidirectional or pipeline.reverse or pipeline.looks_ahead:
+                both = pipeline.plan.both_ways
+                way = f"runs both ways ({both})" if both else "runs in both directions" if self.bidirectional else \
+                    "runs from the right" if pipeline.reverse else f"reads {pipeline.looks_ahead[0]} ahead"
+                raise CellError(f"{pipeline.spec.name} {way}, so that it cannot go step by step", pipeline.spec.where,
+                                "give it the whole sequence")
+        time = 1 if self.batch_first and x_t.dim() == (1 if x_t.dtype in INTEGERS else 2) else 0
         y, after = self(x_t.unsqueeze(time), carry, reset=None if reset is None else reset.unsqueeze(time),
                         return_state=True, **{n: v.unsqueeze(time) for n, v in inputs.items()})
         if isinstance(y, dict):
@@ -131,23 +176,24 @@ class RNN(nn.Module):
 
     def _run(self, call: Call, return_state: bool) -> tuple[tuple[Tensor, ...], list[dict[str, Window]]]:
         """All layers: outputs (B, T, …) and, for each layer and direction, what it leaves."""
-        x, after = call.inputs[0][1], []
+        x, after = call.x, []
         outputs: tuple[Tensor, ...] = ()
         trees = self.trees()
         for k in range(self.num_layers):
-            inputs = {**dict(call.inputs), call.inputs[0][0]: x}
             ways: list[tuple[Tensor, ...]] = []
             for direction in range(self.directions):
                 at = k * self.directions + direction
                 part, tree, given = self.parts[at], trees[at], call.windows[at]
-                windows = part.windows(tree, x.shape[0], given)
+                first, *others = part.pipeline.spec.names("input")
+                inputs = {first: x, **{n: call.inputs[n] for n in others}, **part.beside(tree, x, self.training)}
+                windows = part.windows(tree, call.rows, given)
                 # A reverse run ends on the sample at 0; only a Carry goes on to the boundary before it.
                 reset = call.reset if return_state or not part.pipeline.reverse else call.reset_inside
                 values = part.pipeline(inputs, part.numbers(tree), part.weights(tree), windows, reset,
-                                       self.hidden_size)
+                                       self.hidden_size, call.segments)
                 ways.append(part.pipeline.outputs(values))
                 edges = {key: (start, given.get(key, NONE)[1]) for key, (start, _) in windows.items()}
-                after.append(part.pipeline.carried(values, edges, reset, return_state))
+                after.append(part.pipeline.carried(values, edges, reset, return_state, call.segments))
             outputs = ways[0] if len(ways) == 1 else tuple(torch.cat(pair, 2) for pair in zip(*ways, strict=True))
             x = outputs[0]
             if self.dropout and k < self.num_layers - 1:
@@ -166,30 +212,35 @@ class RNN(nn.Module):
         return f"RNN({self.extra_repr()})"
 
     def extra_repr(self) -> str:
-        said = [self.cell.name, str(self.input_size), str(self.hidden_size)]
-        said += [f"num_layers={self.num_layers}"] if self.num_layers != 1 else []
+        said = [self.name, str(self.input_size), str(self.hidden_size)]
+        said += [f"num_layers={self.num_layers}"] if self.num_layers != 1 and isinstance(self.cell, Cell) else []
         said += [f"{n}={getattr(self, n)}" for n in ("batch_first", "dropout", "bidirectional") if getattr(self, n)]
         return ", ".join(said)
 
 
-def _check_arguments(cell: Any, input_size: int, hidden_size: int, num_layers: int, dropout: float,
-                     solver: str | None) -> None:
-    if isinstance(cell, Sequence):
-        raise NotBuilt("a list of cells, one a layer, is part of the language but not built yet", None,
-                       "stack modules: x, _ = lr.RNN(first, …)(x)")
-    if not isinstance(cell, Cell):
-        raise BadDeclaration(f"lr.RNN runs cells, not {cell!r}", None, "declare one with @lr.cell, or take one of lr.cells")
+def _check_cells(cell: Any, num_layers: Any) -> tuple[Cell, ...]:
+    """The cell of each layer."""
+    if not isinstance(num_layers, int) or isinstance(num_layers, bool) or num_layers <= 0:
+        raise BadDeclaration(f"num_layers is a positive integer, not {num_layers!r}")
+    cells = tuple(cell) if isinstance(cell, Sequence) else (cell,)
+    if wrong := [c for c in cells if not isinstance(c, Cell)]:
+        raise BadDeclaration(f"lr.RNN runs cells, not {wrong[0]!r}", None, "declare one with @lr.cell, or take one of lr.cells")
+    if not isinstance(cell, Sequence):
+        return cells * num_layers
+    if not cells or num_layers not in (1, len(cells)):
+        raise BadDeclaration(f"lr.RNN was given a list of {len(cells)} cells and num_layers={num_layers}", None,
+                             "give one cell a layer, and leave num_layers out")
+    return cells
+
+
+def _check_arguments(input_size: int, hidden_size: int, num_layers: int, dropout: float, solver: str | None) -> None:
     if solver is not None:
         raise NotBuilt(f"solver={solver!r} is part of the language but not built yet", None,
                        "make the cell linear: lr.surrogate(cell, …)")
-    for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+    for name, value in (("input_size", input_size), ("hidden_size", hidden_size)):
         if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
             raise BadDeclaration(f"{name} is a positive integer, not {value!r}")
     if not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
         raise BadDeclaration(f"dropout is a probability between 0 and 1, not {dropout!r}")
     if dropout and num_layers == 1:
         warnings.warn(f"dropout={dropout} acts between layers, and there is one: it does nothing", stacklevel=3)
-    sizes = [(d, d.option("size", "channel")) for d in cell.spec.of("input")]
-    if sizes and sizes[0][1] not in ("channel", input_size):
-        raise BadDeclaration(f"{cell.name} says that its input {sizes[0][0].name} has {sizes[0][1]} features, "
-                             f"input_size is {input_size}", sizes[0][0].where, f"give input_size={sizes[0][1]}")

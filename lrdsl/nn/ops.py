@@ -50,6 +50,7 @@ class Op:
         self.outputs = program.outputs
         self.size = len(self.outputs)
         self.launcher = Launcher(program)
+        self.ragged: dict[str, Op] = {}  # its relatives for packed segments, by the edges that are given
         self._backwards: dict[frozenset[str], derive.Backward] = {}
         self.overload: Callable[..., Any] = self._register()
 
@@ -164,6 +165,11 @@ def op_of(program: Program) -> Op:
         if name not in _ops:
             _ops[name] = Op(program, name)
         return _ops[name]
+
+
+def named(name: str) -> Op:
+    """The op that was registered under that name."""
+    return _ops[name]
 
 
 def name_of(program: Program) -> str:

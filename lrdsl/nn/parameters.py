@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BadDeclaration, ShapeMismatch
+from ..ir.plan import Sized
 from ..ir.spec import Equation, Spec
 from .carry import NONE, Window
 from .pipeline import Pipeline
+from .products import INTEGERS
+from .windows import time_first
 
 _TAKEN = frozenset(dir(nn.Module()))
 
@@ -36,8 +39,9 @@ class Entry:
 class Layer:
     """What one layer in one direction has learned; the tensors are in a tree of `Names`. sizes: features of each input.
 
-    weight (hidden, sum of the operands' sizes in the order of the call), bias (hidden,), Vectors (hidden,), Scalars (), and
-    for each learned initial state `h` a parameter `h_init` (hidden,).
+    weight (size, sum of the operands' sizes in the order of the call), bias (size,), where `size` is the map's, Vectors
+    (hidden,), Scalars (), and for each learned initial state `h` a parameter `h_init` (hidden,).
+    features: those of each output.
     Raises ShapeMismatch for an input that is read channel by channel and has not the hidden size, BadDeclaration for a name
     that torch.nn.Module has taken.
     """
@@ -45,7 +49,12 @@ class Layer:
     def __init__(self, pipeline: Pipeline, sizes: Mapping[str, int], hidden: int) -> None:
         self.pipeline, self.sizes, self.hidden = pipeline, dict(sizes), hidden
         check_sizes(pipeline, sizes, hidden)
-        self.widths = {a.name: [sizes.get(o, hidden) for o in a.operands] for a in pipeline.plan.affines}
+        named = {"input": self.sizes[pipeline.plan.inputs[0]], "hidden": hidden}
+        self.heights = {a.name: named[a.size] if isinstance(a.size, str) else a.size for a in pipeline.plan.affines}
+        given = self.sizes | {s.target: self.heights[s.affine] for s in pipeline.plan.steps if isinstance(s, Sized)}
+        self.widths = {a.name: [given.get(o, hidden) for o in a.operands] for a in pipeline.plan.affines}
+        self.features = tuple(given.get(base, hidden) for _, base in pipeline.plan.outputs)
+        self.reads_more = bool(pipeline.spec.of("mask") + pipeline.spec.of("first"))
         self.entries = tuple(self._entries())
         self._check_names()
 
@@ -54,10 +63,11 @@ class Layer:
         for d in self.pipeline.spec.declared:
             path, init = tuple(d.name.split(".")), d.option("init")
             if d.kind == "affine":
-                yield Entry((*path, "weight"), "weight", d.name, (H, sum(self.widths[d.name])), init)
+                rows = self.heights[d.name]
+                yield Entry((*path, "weight"), "weight", d.name, (rows, sum(self.widths[d.name])), init)
                 bias = d.option("bias", True)
                 if bias is not False:
-                    yield Entry((*path, "bias"), "number", f"{d.name}.bias", (H,), None if bias is True else bias)
+                    yield Entry((*path, "bias"), "number", f"{d.name}.bias", (rows,), None if bias is True else bias)
             elif d.kind in ("vector", "scalar"):
                 yield Entry(path, "number", d.name, (H,) if d.kind == "vector" else (), init)
             elif d.name in learned:
@@ -128,6 +138,14 @@ class Layer:
                 found[e.owner] = value if start is None else start, value if edge is None else edge
         return found
 
+    def beside(self, tree: nn.Module, x: Tensor, training: bool) -> dict[str, Tensor]:
+        """What a call with x (B, T, size) reads beside its inputs."""
+        if not self.reads_more:
+            return {}
+        like = self.some(tree) if x.dtype in INTEGERS else x
+        assert like is not None
+        return beside(self.pipeline.spec, like, x, self.hidden, training)
+
 
 def get(tree: nn.Module, path: tuple[str, ...]) -> Tensor:
     """The parameter there now: functional_call and parametrizations may have replaced it."""
@@ -138,10 +156,28 @@ def get(tree: nn.Module, path: tuple[str, ...]) -> Tensor:
     return getattr(place, path[-1]) if found is None else found
 
 
+def beside(spec: Spec, like: Tensor, x: Tensor, channels: int, training: bool) -> dict[str, Tensor]:
+    """What a cell reads beside the inputs of a call, (B, T, channels) for x (B, T, …), in the dtype of `like`: masks, drawn
+    from torch's generator or all 1, and the zeros of `lr.first`.
+
+    torch.bernoulli draws as torch's own dropout does: seeds, checkpointing and torch.compile mean the same here.
+    """
+    (B, T), swap = x.shape[:2], time_first(x)
+    found = {d.name: like.new_zeros(channels).expand(B, T, channels) for d in spec.of("first")}
+    for d in spec.of("mask"):
+        if training:
+            chance = like.new_full((1, 1, 1), 1 - d.option("p"))
+            drawn = torch.bernoulli(chance.expand(*((T, B) if swap else (B, T)), channels))
+            found[d.name] = drawn.transpose(0, 1) if swap else drawn
+        else:
+            found[d.name] = like.new_ones(channels).expand(B, T, channels)
+    return found
+
+
 def check_sizes(pipeline: Pipeline, sizes: Mapping[str, int], hidden: int) -> None:
     """Raise ShapeMismatch for an input that must have the hidden size, or 1, and has not."""
     for name in pipeline.channelwise:
-        if sizes[name] not in (1, hidden):
+        if name in sizes and sizes[name] not in (1, hidden):
             spec = pipeline.spec
             raise ShapeMismatch(
                 f"{spec.name} reads {name} channel by channel, so that {name} has the hidden size {hidden}, not {sizes[name]}",

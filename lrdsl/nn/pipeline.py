@@ -7,21 +7,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..compiler import plan_of
+from ..compiler import plan_of, ragged_of
 from ..errors import CellError
-from ..ir.plan import Block, Dense, Plan
+from ..ir.plan import Block, Dense, Plan, Sized
 from ..ir.plan import Sequence as Lagged
 from ..ir.spec import Spec
+from ..passes.ragged import given_name, key_of
 from .carry import NONE, Window, last_window
 from .dtypes import NARROW
-from .ops import Op, op_of
-from .windows import time_first, windowed
+from .ops import Op, named, op_of
+from .products import Weights, fill_of, product
+from .segments import Segments
+from .windows import windowed
 
-Weights = Mapping[tuple[str, int], Tensor]
 Products = tuple[tuple[str, int, tuple[Block, ...]], ...]
+Values = dict[str, Tensor | None]
 
 
 class Pipeline:
@@ -36,11 +38,13 @@ class Pipeline:
         self.looks_ahead = tuple(s.name for s in self.plan.sequences if s.ahead)
         inputs = set(self.plan.inputs)
         given = inputs | {f"{k}.{e}" for k, s in self.sequences.items() if s.name in inputs for e in ("start", "edge")}
-        self.steps: tuple[tuple[Dense, Products] | tuple[Op, frozenset[str]], ...] = tuple(
-            (s, self._products(s)) if isinstance(s, Dense)
+        self.steps: tuple[tuple[Dense, Products] | tuple[Sized, None] | tuple[Op, frozenset[str]], ...] = tuple(
+            (s, self._products(s)) if isinstance(s, Dense) else (s, None) if isinstance(s, Sized)
             else (op_of(s.program).ready(), frozenset(given.intersection(s.program.inputs))) for s in self.plan.steps)
         self.channelwise = tuple(n for n in self.plan.inputs
                                  if any(b.name == n for p in self.plan.programs for b in p.buffers))
+        # What lies in memory whole, so that its last samples need no register.
+        self.held = inputs | {s.target for s in self.plan.steps if isinstance(s, Sized)}
 
     def _products(self, dense: Dense) -> Products:
         """(key of the source, depth, blocks) of the products that are read at a lag."""
@@ -53,56 +57,99 @@ class Pipeline:
         return tuple(found)
 
     def __call__(self, inputs: Mapping[str, Tensor], learned: Mapping[str, Tensor], weights: Weights,
-                 windows: Mapping[str, Window], reset: Tensor | None, channels: int) -> dict[str, Tensor | None]:
+                 windows: Mapping[str, Window], reset: Tensor | None, channels: int,
+                 segments: Segments | None = None) -> Values:
         """Every tensor of the run by its name in the plan; `h.final` is the final window of h.
 
-        inputs (B, T, size), learned: vectors and biases, weights: (affine, operand) -> (H, size), windows (B, k, size), reset
-        (B, T) bool.
+        inputs (B, T, size), or (B, T, 1) of integers; learned: vectors and biases, weights: (affine, operand) -> (H, size),
+        windows (B, k, size), reset (B, T) bool; with segments B is 1, that of the windows their number, and there is no reset.
         """
-        values: dict[str, Tensor | None] = {**inputs, **learned}
+        values: Values = {**inputs, **learned}
+        reset = reset if segments is None else segments.reset
         for key, (start, edge) in windows.items():
             values[f"{key}.start"] = start
-            values[f"{key}.edge"] = edge if reset is not None else None
+            values[f"{key}.edge"] = edge if reset is not None and segments is None else None
         for step, extra in self.steps:
             if isinstance(step, Op):
-                args = [_spread(values.get(n), channels) if n in extra else values.get(n) for n in step.arguments[:-1]]
-                values.update(zip(step.outputs, step(*args, reset), strict=True))
+                op = step if segments is None else self._ragged(step, values, segments, channels)
+                args = [_spread(values.get(n), channels) if n in extra else values.get(n)  # type: ignore[operator]
+                        for n in op.arguments[:-1]]
+                values.update(zip(op.outputs, op(*args, reset), strict=True))
+            elif isinstance(step, Sized):
+                self._sized(step, weights, values, reset, segments)
             else:
-                self._dense(step, extra, weights, values, reset)  # type: ignore[arg-type]
+                self._dense(step, extra, weights, values, reset, segments)  # type: ignore[arg-type]
         return values
 
-    def _dense(self, dense: Dense, products: Products, weights: Weights, values: dict[str, Tensor | None],
-               reset: Tensor | None) -> None:
-        source = values[dense.source]
-        assert source is not None
-        if dense.windowed:
-            source = windowed(source, dense.lags, self._edges(dense, source, values), reset)
-        pieces = _product(source, _rows(weights, dense.blocks), [len(blocks) for _, blocks in dense.outputs])
+    def _dense(self, dense: Dense, products: Products, weights: Weights, values: Values, reset: Tensor | None,
+               segments: Segments | None) -> None:
+        source = self._samples(dense.source, dense.lags, values, reset, segments)
+        pieces = product(source, weights, [blocks for _, blocks in dense.outputs], edges=dense.windowed)
         values.update(zip((name for name, _ in dense.outputs), pieces, strict=True))
         for key, depth, blocks in products:
             last: Sequence[Any] = (None, ())
             for end in ("start", "edge"):
-                window = self._window(key, values.get(f"{key}.{end}"), source)
+                window = self._window(key, values.get(f"{key}.{end}"), source, segments)
                 if window is None:
                     continue
                 if last[0] is not window:
-                    last = window, _product(window[:, :depth], _rows(weights, blocks), [1] * len(blocks))
+                    last = window, product(window[:, :depth], weights, [(b,) for b in blocks], edges=True)
                 ahead = ".ahead" if key.endswith(".ahead") else ""
                 values.update(zip((f"{b.target}{ahead}.{end}" for b in blocks), last[1], strict=True))
 
-    def _edges(self, dense: Dense, source: Tensor, values: Mapping[str, Tensor | None]) -> dict[int, Window]:
-        """(start, edge) of a window's source on each side that it is read on."""
-        keys = {side: self.keys[dense.source, side] for side in (-1, 1) if any(side * lag > 0 for lag in dense.lags)}
-        ends = {key: [self._window(key, values.get(f"{key}.{end}"), source) for end in ("start", "edge")]
-                for key in keys.values()}
-        return {side: (ends[key][0], ends[key][1]) for side, key in keys.items()}
+    def _sized(self, step: Sized, weights: Weights, values: Values, reset: Tensor | None, segments: Segments | None) -> None:
+        total = values.get(f"{step.affine}.bias")
+        for source, lags, operands in step.terms:
+            samples = self._samples(source, lags, values, reset, segments)
+            blocks = [(Block(step.target, step.affine, operands),)]
+            term, = product(samples, weights, blocks, edges=lags != (0,))
+            total = term if total is None else total + term
+        values[step.target] = total
 
-    def _window(self, key: str, given: Tensor | None, source: Tensor) -> Tensor | None:
+    def _samples(self, name: str, lags: tuple[int, ...], values: Values, reset: Tensor | None,
+                 segments: Segments | None) -> Tensor:
+        """(B, T, len(lags) * size): the samples of a sequence at some lags side by side, edges included."""
+        source = values[name]
+        assert source is not None
+        if lags == (0,):
+            return source
+        edges: dict[int, Window] = {}
+        for side in (-1, 1):
+            if any(side * lag > 0 for lag in lags):
+                key = self.keys[name, side]
+                start, edge = (self._window(key, values.get(f"{key}.{end}"), source, segments) for end in ("start", "edge"))
+                edges[side] = start, edge
+        if segments is not None:
+            return segments.windowed(source, lags, edges, fill_of(source))
+        return windowed(source, lags, edges, reset, fill_of(source))
+
+    def _window(self, key: str, given: Tensor | None, source: Tensor, segments: Segments | None) -> Tensor | None:
         """An edge as a tensor, in the dtype of the sequence that a dense map reads; None where it is zero."""
         sequence = self.sequences.get(key)
         if given is not None or sequence is None or sequence.init == 0:
             return given if given is None or source.dtype not in NARROW else given.to(source.dtype)
-        return _constant(source, sequence)
+        return _constant(source, sequence, segments)
+
+    def _ragged(self, op: Op, values: Values, segments: Segments, channels: int) -> Op:
+        """The op for packed segments; the edges that it reads as sequences are put among the values."""
+        given = [e for e in op.program.edges if values.get(f"{key_of(e)}.start") is not None]
+        keys = sorted(map(key_of, given))
+        _make_ragged(op.name, *keys)
+        ragged = op.ragged[" ".join(keys)]
+        for e in given:
+            for k in range(1, e.depth + 1):
+                name, start = given_name(key_of(e), k), values[f"{key_of(e)}.start"]
+                if name in ragged.arguments and start is not None:
+                    values[name] = _spread(segments.beyond(start, e.side, k), channels)
+        return ragged
+
+    def not_first(self, windows: Mapping[str, Window], like: Tensor, channels: int) -> dict[str, Window]:
+        """The edges of `lr.first` where those of a state are given: then no step is the first."""
+        given = next((start for key, (start, _) in windows.items() if start is not None and self.sequences[key].state), None)
+        if given is None:
+            return {}
+        zero = like.new_zeros((1, 1, 1)).expand(given.shape[0], 1, channels)
+        return {d.name: (zero, zero) for d in self.spec.of("first")}
 
     def returned(self, outputs: Sequence[Tensor]) -> Any:
         """Outputs as the cell returns them: one tensor, a tuple, or a dict."""
@@ -115,22 +162,25 @@ class Pipeline:
         return tuple(values[base] for _, base in self.plan.outputs)
 
     def carried(self, values: Mapping[str, Any], windows: Mapping[str, Window], reset: Tensor | None,
-                inputs: bool = True) -> dict[str, Window]:
+                inputs: bool = True, segments: Segments | None = None) -> dict[str, Window]:
         """(final window, edge) of every sequence that is read at a lag: what a Carry holds, or without inputs h_n."""
         found: dict[str, Window] = {}
         for key, s in self.sequences.items():
             start, edge = windows.get(key, NONE)
-            if s.name not in self.plan.inputs and (inputs or (s.state and not s.ahead)):
-                found[key] = values[f"{s.name}.final"], edge
-            elif not inputs:
+            if not inputs and (not s.state or s.ahead):
                 continue
-            elif s.ahead:
-                found[key] = _constant(values[s.name], s) if start is None else start, edge
+            if s.name not in self.held and segments is None:
+                found[key] = values[f"{s.name}.final"], edge
+                continue
+            sequence, reverse = values[s.name], s.side > 0
+            default = _constant(sequence, s, segments)
+            start = default if start is None else start
+            if s.ahead:
+                found[key] = start, edge
+            elif segments is not None:
+                found[key] = segments.last(sequence, start, reverse), edge
             else:
-                sequence = values[s.name]
-                default = _constant(sequence, s)
-                found[key] = last_window(sequence, default if start is None else start, default if edge is None else edge,
-                                         reset, self.reverse), edge
+                found[key] = last_window(sequence, start, default if edge is None else edge, reset, reverse), edge
         return found
 
     def check_chunks(self) -> None:
@@ -152,31 +202,21 @@ def pipeline_of(spec: Spec) -> Pipeline:
     return Pipeline(spec)
 
 
-def _constant(sequence: Tensor, lagged: Lagged) -> Tensor:
+@torch.compiler.assume_constant_result
+def _make_ragged(name: str, *given: str) -> bool:
+    """Make the op for packed segments of the op of that name, unless it is there; torch.compile does it while it traces."""
+    op, key = named(name), " ".join(given)
+    if key not in op.ragged:
+        op.ragged[key] = op_of(ragged_of(op.program, frozenset(given))).ready()
+    return True
+
+
+def _constant(sequence: Tensor, lagged: Lagged, segments: Segments | None) -> Tensor:
     """The edge that is not given: (B, k, size)."""
-    size = sequence.shape[2]
-    return sequence.new_full((1, 1, size), lagged.init).expand(sequence.shape[0], lagged.depth, size)
+    B, size = sequence.shape[0] if segments is None else segments.n, sequence.shape[2]
+    return sequence.new_full((1, 1, size), lagged.init or fill_of(sequence)).expand(B, lagged.depth, size)
 
 
 def _spread(value: Tensor | None, channels: int) -> Tensor | None:
     """One channel stands for all."""
     return value if value is None or value.shape[-1] == channels else value.expand(*value.shape[:-1], channels)
-
-
-def _rows(weights: Weights, blocks: Sequence[Block]) -> Tensor:
-    """(len(blocks) * H, len(lags) * size) of the blocks' slices."""
-    return _cat([_cat([weights[b.affine, k] for k in b.operands], 1) for b in blocks], 0)
-
-
-def _cat(parts: list[Tensor], dim: int) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
-
-
-def _product(sequence: Tensor, weight: Tensor, blocks: Sequence[int]) -> tuple[Tensor, ...]:
-    """One matrix product, in the memory order of the sequence, cut into buffers of so many blocks each."""
-    if time_first(sequence):
-        product = F.linear(sequence.transpose(0, 1), weight).transpose(0, 1)
-    else:
-        product = F.linear(sequence, weight)
-    H = weight.shape[0] // sum(blocks)
-    return (product,) if len(blocks) == 1 else product.split_with_sizes([H * n for n in blocks], 2)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import sympy as sp
 
 from ..errors import raise_all
-from ..ir.plan import Affine, Block, Dense, Plan, Sequence, Stage
+from ..ir.plan import Affine, Block, Dense, Plan, Sequence, Sized, Stage
 from ..ir.program import Buffer, Edge, Keep, Let, Program, Scan, Step, Vector
 from ..ir.spec import MapCall, Spec
 from ..ir.symbols import At, Param, params, samples
@@ -45,32 +45,31 @@ class _Work:
     side: dict[str, int] = field(default_factory=dict)
     products: dict[str, _Product] = field(default_factory=dict)
     affines: dict[str, Affine] = field(default_factory=dict)
+    sized: dict[str, Sized] = field(default_factory=dict)
 
 
 def partition(strata: Strata) -> Plan:
     """Lay the groups out as Dense steps and Programs."""
-    work = _Work(strata.spec)
+    spec = strata.spec
+    work = _Work(spec)
     for group in strata.groups:
         if group.recurrent:
             scan, lets = extract(group, group.reverse)
             work.steps += [scan, *lets]
         else:
             statement = group.statements[0]
+            if isinstance(statement, MapCall) and spec[statement.affine].option("size"):
+                _size(work, statement)
+                continue
             work.steps.append(_map(work, statement) if isinstance(statement, MapCall)
                               else Let(statement.target, statement.expr, statement.where))
-    raise_all(check_initial(work.spec, work.steps))
+    raise_all(check_initial(spec, work.steps))
     return _assemble(work)
 
 
 def _map(work: _Work, call: MapCall) -> Let:
     """The line `target = sum of products + bias`; compound operands become lines before it."""
-    operands: list[At] = []
-    for k, operand in enumerate(call.operands):
-        if not isinstance(operand, At):
-            line = f"{call.target}.in{k}"
-            work.steps.append(Let(line, operand, call.where))
-            operand = At(line)
-        operands.append(operand)
+    operands = _operands(work, call)
     terms: list[Any] = []
     for source in dict.fromkeys(o.base for o in operands):
         reads = [(k, o.lag) for k, o in enumerate(operands) if o.base == source]
@@ -90,6 +89,30 @@ def _map(work: _Work, call: MapCall) -> Let:
     return Let(call.target, sp.Add(*terms), call.where)
 
 
+def _operands(work: _Work, call: MapCall) -> list[At]:
+    """What a map reads; compound operands become lines before it."""
+    operands: list[At] = []
+    for k, operand in enumerate(call.operands):
+        if not isinstance(operand, At):
+            line = f"{call.target}.in{k}"
+            work.steps.append(Let(line, operand, call.where))
+            operand = At(line)
+        operands.append(operand)
+    return operands
+
+
+def _size(work: _Work, call: MapCall) -> None:
+    """A map with a size of its own: its value is there as soon as what it reads."""
+    operands, d = _operands(work, call), work.spec[call.affine]
+    reads: dict[str, list[tuple[int, int]]] = {}
+    for k, o in enumerate(operands):
+        reads.setdefault(o.base, []).append((o.lag, k))
+    terms = tuple((source, *zip(*found, strict=True)) for source, found in reads.items())
+    work.sized[call.target] = Sized(call.target, call.affine, terms)  # type: ignore[arg-type]
+    work.affines.setdefault(call.affine, Affine(call.affine, tuple(o.base for o in operands), d.option("bias", True),
+                                                d.option("size")))
+
+
 def _product(work: _Work, name: str, source: str, lags: tuple[int, ...], affine: str, operands: tuple[int, ...]) -> str:
     """The name of a product: `name`, or that of the same slice of a weight times the same samples."""
     wanted = source, lags, affine, operands
@@ -105,10 +128,12 @@ def _assemble(work: _Work) -> Plan:
     states = set(spec.names("state"))
     lasting = {t for s in work.steps if isinstance(s, Scan) for t in s.targets} | {b for b, _ in depth if b in states}
     outputs = {sample.base for _, sample in spec.outputs}
-    written = outputs | {p.source for p in work.products.values() if p.source not in spec.names("input")}
+    sources = {p.source for p in work.products.values()} | {s for m in work.sized.values() for s, _, _ in m.terms}
+    written = (outputs | sources) - {*_given(spec), *work.sized}
     lasting |= written
     work.side = sides(spec, work.steps)
-    made = stages(work.steps, spec.names("input"), {p: known.source for p, known in work.products.items()}, work.side, lasting)
+    made = stages(work.steps, _given(spec), {p: known.source for p, known in work.products.items()},
+                  {n: {source for source, _, _ in m.terms} for n, m in work.sized.items()}, work.side, lasting)
     work.stage = {**made.of, **{p: made.of[known.source] + 1 for p, known in work.products.items()}}
     lasting |= {b for b, side in depth if made.of.get(b, 0) and made.against(side)}
     last = len(made.runs)
@@ -119,7 +144,7 @@ def _assemble(work: _Work) -> Plan:
                      for e in step.exprs for s in samples(e)}
             written |= {n for n in names & lasting if n in reads and work.stage[n] == k and n not in needed[later]}
     users = {p: tuple(k for k, names in needed.items() if p in _reads(work, names)) for p in work.products}
-    steps: list[Dense | Stage] = []
+    steps: list[Dense | Sized | Stage] = [m for n, m in work.sized.items() if made.of[n] == 0]
     for k, reverse in enumerate(made.runs, 1):
         dense = _dense(work, k, users)
         steps += dense
@@ -129,14 +154,16 @@ def _assemble(work: _Work) -> Plan:
         program = _program(work, name, needed[k], k, reverse, depth, pieces, [n for n in _order(work) if n in written])
         if program.outputs:
             steps.append(Stage(program))
+        steps += [m for n, m in work.sized.items() if made.of[n] == k]
     sequences = [Sequence(d.name, side, n, d.option("init", 0.0), bool(d.option("learned")), d.kind == "state",
                           _ahead(work, d.name, side))
                  for kind in ("state", "input") for d in spec.of(kind)
                  for (base, side), n in depth.items() if base == d.name]
     # Lines that a surrogate reads at a lag: a Carry must hold them too.
-    sequences += [Sequence(base, side, n, 0.0, False, False, _ahead(work, base, side)) for (base, side), n in depth.items()
-                  if base not in work.products and base not in {d.name for d in spec.declared}]
-    return Plan(spec.name, spec.names("input"), tuple(work.affines.values()), tuple(steps),
+    named = {*spec.names("state"), *spec.names("input")}
+    sequences += [Sequence(base, side, n, _init(work, base), False, False, _ahead(work, base, side))
+                  for (base, side), n in depth.items() if base not in work.products and base not in named]
+    return Plan(spec.name, _given(spec), tuple(work.affines.values()), tuple(steps),
                 tuple(sequences), tuple((n, s.base) for n, s in spec.outputs)).check()
 
 
@@ -147,17 +174,15 @@ def _order(work: _Work) -> list[str]:
 def _depths(work: _Work) -> dict[tuple[str, int], int]:
     """(sequence, side) -> deepest lag at which the cell reads it, itself or through a dense map."""
     depth: dict[tuple[str, int], int] = {}
+    reads = [At(source, lag) for m in work.sized.values() for source, lags, _ in m.terms for lag in lags]
     for step in work.steps:
-        reads = [s for e in step.exprs for s in samples(e)]
-        if isinstance(step, Scan):
-            reads += step.past
-        for s in reads:
+        for s in (*(s for e in step.exprs for s in samples(e)), *(step.past if isinstance(step, Scan) else ())):
             product = work.products.get(s.base)
-            through = [At(product.source, s.lag + lag) for lag in product.lags] if product else []
-            for read in (s, *through):
-                if read.lag:
-                    key = (read.base, 1 if read.lag > 0 else -1)
-                    depth[key] = max(depth.get(key, 0), abs(read.lag))
+            reads += [s] if product is None else [s, *(At(product.source, s.lag + lag) for lag in product.lags)]
+    for read in reads:
+        if read.lag:
+            key = (read.base, 1 if read.lag > 0 else -1)
+            depth[key] = max(depth.get(key, 0), abs(read.lag))
     return depth
 
 
@@ -228,7 +253,16 @@ def _ahead(work: _Work, name: str, side: int) -> bool:
 def _edge(work: _Work, base: str, side: int, depth: int, computed: bool) -> Edge:
     source = work.products[base].source if base in work.products else base
     ahead = ".ahead" if _ahead(work, source, side) else ""
-    declared = {d.name: d for d in work.spec.declared}
-    init = declared[base].option("init", 0.0) if base in declared and declared[base].kind == "state" else 0.0
-    return Edge(base, side, depth, init, f"{base}{ahead}.start", f"{base}{ahead}.edge",
+    return Edge(base, side, depth, _init(work, base), f"{base}{ahead}.start", f"{base}{ahead}.edge",
                 f"{base}.final" if computed else None)
+
+
+def _given(spec: Spec) -> tuple[str, ...]:
+    """The sequences that lie in memory from the start: inputs, and what a call draws or makes beside them."""
+    return spec.names("input") + spec.names("mask") + spec.names("first")
+
+
+def _init(work: _Work, base: str) -> float:
+    """The edge of a sequence that is not given."""
+    d = next((d for d in work.spec.of("state") + work.spec.of("first") if d.name == base), None)
+    return float(d.option("init", 0.0)) if d else 0.0

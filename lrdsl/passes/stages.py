@@ -41,24 +41,31 @@ def sides(spec: Spec, steps: Sequence[Step]) -> dict[str, int]:
     return {n: found[n] for n in spec.names("state") if n in found}
 
 
-def stages(steps: Sequence[Step], inputs: Sequence[str], products: Mapping[str, str], side: Mapping[str, int],
-           wanted: Set[str]) -> Stages:
+def stages(steps: Sequence[Step], inputs: Sequence[str], products: Mapping[str, str], sized: Mapping[str, Set[str]],
+           side: Mapping[str, int], wanted: Set[str]) -> Stages:
     """The fewest Programs that compute `wanted`.
 
-    steps: in an order in which each reads only earlier ones; products: product -> its source; side: as `sides` has it.
+    steps: in an order in which each reads only earlier ones; products: product -> its source; sized: a map's value that is
+    computed between Programs -> what it reads; side: as `sides` has it.
     """
+    def mapped(known: Set[str]) -> frozenset[str]:
+        """With what maps make of it."""
+        while more := {n for n, reads in sized.items() if n not in known and reads <= known}:
+            known = known | more
+        return frozenset(known)
+
     first = next(iter(side.values()), -1) > 0
-    start = frozenset(inputs)
+    start = mapped(frozenset(inputs))
     found: dict[frozenset[str], tuple[bool, ...]] = {start: ()}
     while not (whole := next((runs for known, runs in found.items() if wanted <= known), None)):
         longer: dict[frozenset[str], tuple[bool, ...]] = {}
         for known, runs in found.items():
             for reverse in (first, not first):  # where both ways do, all Programs run as the first state does
-                longer.setdefault(known | _computed(steps, known, products, side, reverse), (*runs, reverse))
+                longer.setdefault(mapped(known | _computed(steps, known, products, side, reverse)), (*runs, reverse))
         found = {known: runs for known, runs in longer.items() if not any(known < more for more in longer)}
     of, known = dict.fromkeys(start, 0), start
     for number, reverse in enumerate(whole, 1):
-        new = _computed(steps, known, products, side, reverse)
+        new = mapped(known | _computed(steps, known, products, side, reverse)) - known
         of |= dict.fromkeys(new, number)
         known |= new
     return Stages(of, whole)

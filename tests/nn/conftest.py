@@ -26,6 +26,15 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return str(request.param)
 
 
+@pytest.fixture(params=["reference", "native", "emulated"])
+def every_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """And the CUDA text, run on the CPU."""
+    if request.param != "reference" and not _there():
+        pytest.skip("no C++ compiler")
+    monkeypatch.setenv("LRDSL_BACKEND", request.param)
+    return str(request.param)
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The faster of them, for what does not depend on the backend."""

@@ -60,8 +60,10 @@ def run(spec: Spec, inputs: Mapping[str, Tensor], params: Mapping[str, Tensor], 
     B, T = next(iter(inputs.values())).shape[:2]
     runs = own_sides(spec)
     first = next(iter(runs.values()), -1)
+    inputs = {**inputs, **{d.name: torch.zeros(B, T, channels) for d in spec.of("first")}}
     done: dict[str, dict[int, Tensor]] = {n: {t: x[:, t] for t in range(T)} for n, x in inputs.items()}
-    constants = {d.name: d.option("init", 0.0) for d in spec.of("state")}
+    mapped = {s.target: params[f"{s.affine}.weight"].shape[0] for s in spec.statements if not isinstance(s, Equation)}
+    constants = {d.name: d.option("init", 0.0) for d in (*spec.of("state"), *spec.of("first"))}
 
     def edge(base: str, way: int, k: int, width: int) -> Tensor:
         key = base + ".ahead" * (way != runs.get(base, first) and (base in runs or f"{base}.ahead" in (init or {})))
@@ -72,7 +74,7 @@ def run(spec: Spec, inputs: Mapping[str, Tensor], params: Mapping[str, Tensor], 
 
     def read(s: At, t: int) -> Tensor:
         way = 1 if s.lag > 0 else -1
-        width = inputs[s.base].shape[2] if s.base in inputs else channels
+        width = inputs[s.base].shape[2] if s.base in inputs else mapped.get(s.base, channels)
         out: Tensor | None = value(s.base, t + s.lag) if 0 <= t + s.lag < T else None
         for j in range(abs(s.lag), 0, -1):  # from the far end: the boundary nearest to the reader wins
             boundary = t + way * j if way > 0 else t - j + 1
@@ -95,7 +97,7 @@ def run(spec: Spec, inputs: Mapping[str, Tensor], params: Mapping[str, Tensor], 
             else:
                 operands = [evaluate(o, lambda a: read(a, t), params) for o in s.operands]
                 found = F.linear(torch.cat(operands, -1), params[f"{s.affine}.weight"], params.get(f"{s.affine}.bias"))
-            known[t] = _t(found).expand(B, channels)
+            known[t] = _t(found).expand(B, mapped.get(name, channels))
         return known[t]
 
     for name in sorted(statements, key=lambda n: (len(_comes_from(spec, n)), n not in runs)):  # what others need comes first

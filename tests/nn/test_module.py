@@ -179,8 +179,12 @@ def test_what_is_refused_when_a_module_is_made() -> None:
         lr.RNN(gilr, I, 0)
     with pytest.raises(BadDeclaration, match="runs cells"):
         lr.RNN(torch.tanh, I, H)  # type: ignore[arg-type]
-    with pytest.raises(lr.NotBuilt, match="a list of cells"):
-        lr.RNN([gilr, gilr], I, H)  # type: ignore[arg-type]
+    with pytest.raises(BadDeclaration, match="a list of 2 cells and num_layers=3"):
+        lr.RNN([gilr, gilr], I, H, num_layers=3)
+    with pytest.raises(BadDeclaration, match="a list of 0 cells"):
+        lr.RNN([], I, H)
+    with pytest.raises(BadDeclaration, match="runs cells, not 3"):
+        lr.RNN([gilr, 3], I, H)  # type: ignore[list-item]
     with pytest.raises(lr.NotBuilt, match="newton"):
         lr.RNN(gilr, I, H, solver="newton")
 

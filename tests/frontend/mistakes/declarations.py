@@ -224,11 +224,6 @@ def an_infinite_initial_value_to_learn():
 
 
 @mistake(NotBuilt)
-def a_map_to_another_size():
-    lr.Affine(size=16)  # <-
-
-
-@mistake(NotBuilt)
 def a_map_to_an_axis():
     lr.Affine(axis=16)  # <-
 
@@ -239,11 +234,6 @@ def a_complex_map():
 
 
 @mistake(NotBuilt)
-def a_map_that_skips():
-    lr.Affine(skip=True)  # <-
-
-
-@mistake(NotBuilt)
 def a_vector_with_a_size():
     lr.Vector(size=16)  # <-
 
@@ -251,19 +241,3 @@ def a_vector_with_a_size():
 @mistake(NotBuilt)
 def a_complex_scalar():
     lr.Scalar(complex=True)  # <-
-
-
-@mistake(NotBuilt)
-def a_mask():
-    @lr.cell
-    def c(x: lr.Input, h: lr.State, m: lr.Mask):  # <-
-        h[t] = h[t - 1] + m[t] * x[t]
-        return h[t]
-
-
-@mistake(NotBuilt)
-def a_mask_with_a_chance():
-    @lr.cell
-    def c(x: lr.Input, h: lr.State, m: lr.Mask = lr.Mask(p=0.1)):  # <-
-        h[t] = h[t - 1] + m[t] * x[t]
-        return h[t]

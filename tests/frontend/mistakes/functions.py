@@ -199,14 +199,6 @@ def a_conjugate():
         return h[t]
 
 
-@mistake(NotBuilt)
-def first():
-    @lr.cell
-    def c(x: lr.Input, h: lr.State):
-        h[t] = h[t - 1] + lr.first[t] * x[t]  # <-
-        return h[t]
-
-
 def helper(z):
     return sympy.gamma(z)
 
