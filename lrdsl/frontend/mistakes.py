@@ -93,6 +93,8 @@ def _refused(said: str, text: str) -> CellError:
             name = ast.unparse(part) if part else text
             what = "a learned number, the same at every step" if learned else "a value of this step"
             return UnsupportedFunction(f"{name} is {what}", None, way.format(name=name if name.isidentifier() else "y"))
+    if "comparison of non-real" in said:
+        return UnsupportedFunction(f"{text} compares a complex value", None, "compare real numbers: lr.abs(…), lr.re(…)")
     if re.search(r"GreaterThan|LessThan|'(And|Or|Not|bool)'", said):
         return UnsupportedFunction("a condition is not a number", None, "write lr.where(condition, 1, 0)")
     if "unsupported operand" in said or "bad operand" in said:

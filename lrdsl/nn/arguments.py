@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ..errors import DtypeMismatch, ShapeMismatch
-from ..ir.spec import Declared
+from ..ir.spec import Declared, Spec
 from .launch import autocasts, check_dtype
 from .layout import Layout
+from .planar import dtype_of, full, real_view
 
 
 def reset_of(reset: Any, shape: tuple[int, ...], device: torch.device) -> Tensor:
@@ -25,41 +26,45 @@ def reset_of(reset: Any, shape: tuple[int, ...], device: torch.device) -> Tensor
     return reset
 
 
-def tensor_of(declared: Declared, value: Any) -> Tensor:
+def tensor_of(spec: Spec, declared: Declared, value: Any) -> Tensor:
     """An Input."""
     if not isinstance(value, Tensor):
         raise DtypeMismatch(f"the input {declared.name} is a {type(value).__name__}, not a tensor", declared.where)
     if autocasts(value) and value.dtype in (torch.bfloat16, torch.float16):
         return value.float()
-    check_dtype(declared.name, value)
+    check_dtype(declared.name, real_view(f"the input {declared.name}", value, spec, declared.name))
     return value
 
 
-def numbers_of(declared: Declared, value: Tensor | float, like: Tensor, channels: int) -> Tensor:
+def numbers_of(spec: Spec, declared: Declared, value: Tensor | complex, like: Tensor, channels: int) -> Tensor:
     """A Vector (channels,) or a Scalar () from a tensor or a number."""
     shape = (channels,) if declared.kind == "vector" else ()
     if not isinstance(value, Tensor):
-        return like.new_full(shape, value)
+        return full(declared.name, value, like, shape, spec, declared.name)
     if autocasts(value):
         value = value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
-    if value.dtype != like.dtype or value.device != like.device:
+    part = real_view(declared.name, value, spec, declared.name)
+    if part.dtype != dtype_of(like.dtype, False) or value.device != like.device:
         raise DtypeMismatch(f"{declared.name} is {value.dtype} on {value.device}, the inputs {like.dtype} on {like.device}",
-                            declared.where, f"give {declared.name}.to({like.dtype})")
+                            declared.where, f"give {declared.name}.to({dtype_of(like.dtype, value.is_complex())})")
     if value.shape != shape and value.numel() != 1:
         raise ShapeMismatch(f"the {declared.kind} {declared.name} has shape {tuple(value.shape)}, not {shape}", declared.where)
     return value if value.shape == shape else value.reshape(()).expand(shape)
 
 
-def edge_of(what: str, value: Tensor | float, layout: Layout, like: Tensor, channels: int, depth: int) -> Tensor:
-    """(B, k, channels) of an initial value."""
+def edge_of(spec: Spec, name: str, value: Tensor | complex, layout: Layout, like: Tensor, channels: int, depth: int) -> Tensor:
+    """(B, k, channels) of the initial value of a sequence."""
+    what = f"the initial value of {name}"
+    name = name.removesuffix(".ahead")
     shape = (*layout.batch, channels, *([depth] if depth > 1 else []))
     if not isinstance(value, Tensor):
-        return like.new_full((1, 1, 1), value).expand(layout.B, depth, channels)
+        return full(what, value, like, (1, 1, 1), spec, name).expand(layout.B, depth, channels)
     if autocasts(value):
         value = value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
-    if value.dtype != like.dtype or value.device != like.device:
+    part = real_view(what, value, spec, name)
+    if part.dtype != dtype_of(like.dtype, False) or value.device != like.device:
         raise DtypeMismatch(f"{what} is {value.dtype} on {value.device}, the inputs {like.dtype} on {like.device}", None,
-                            f"give it .to({like.dtype})")
+                            f"give it .to({dtype_of(like.dtype, value.is_complex())})")
     try:
         return layout.window(value.expand(shape), depth)
     except RuntimeError:

@@ -15,6 +15,7 @@ from ..ir.plan import Sequence as Lagged
 from .arguments import reset_of
 from .carry import Carry, Window
 from .launch import autocasts, check_dtype
+from .planar import dtype_of, real_view
 
 if TYPE_CHECKING:
     from .module import RNN
@@ -89,11 +90,13 @@ def _input(name: str, value: Any, x: Tensor, size: int, like: Tensor | None, whe
     if value.shape[:-1] != x.shape[:-1]:
         raise ShapeMismatch(f"the input {name} has shape {tuple(value.shape)}, the first input {tuple(x.shape)}", where,
                             "batch and time must agree")
+    part = real_view(f"the input {name}", value, module.cell.spec, name)
     if not autocasts(value):
-        check_dtype(f"the input {name}", value)
+        check_dtype(f"the input {name}", part)
         wanted = like if like is not None else x
-        if value.dtype != wanted.dtype or value.device != wanted.device:
-            raise DtypeMismatch(f"the input {name} is {value.dtype} on {value.device}, the layer {wanted.dtype} on "
+        if part.dtype != dtype_of(wanted.dtype, False) or value.device != wanted.device:
+            layer = dtype_of(wanted.dtype, value.is_complex())
+            raise DtypeMismatch(f"the input {name} is {value.dtype} on {value.device}, the layer {layer} on "
                                 f"{wanted.device}", where, f"call layer.to({name}), or give {name}.to(…)")
     if value.dim() == 2:
         return value.unsqueeze(0)
@@ -135,9 +138,10 @@ def _state(module: RNN, state: Lagged, value: Any, x: Tensor, batched: bool) -> 
         said = "layers" + (" × directions" if module.bidirectional else "") + (", batch" if batched else "") + ", hidden"
         raise ShapeMismatch(f"{what} has shape {tuple(value.shape)}, not {shape}", None,
                             f"it is ({said})" + (f", then the {state.depth} values, nearest first" if more else ""))
-    if not autocasts(x) and (value.dtype != x.dtype or value.device != x.device):
+    part = real_view(what, value, module.cell.spec, state.name)
+    if not autocasts(x) and (part.dtype != dtype_of(x.dtype, False) or value.device != x.device):
         raise DtypeMismatch(f"{what} is {value.dtype} on {value.device}, the input {x.dtype} on {x.device}", None,
-                            "give h_0.to(x)")
+                            f"give h_0.to({dtype_of(x.dtype, value.is_complex())})" if value.is_complex() else "give h_0.to(x)")
     value = value if batched else value.unsqueeze(1)
     value = value.transpose(2, 3) if more else value.unsqueeze(2)
     return value.unbind(0)

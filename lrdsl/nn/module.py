@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import BadDeclaration, CellError, NotBuilt
@@ -17,6 +16,7 @@ from .calls import Call, read_call, stacked
 from .carry import NONE, Carry, Window
 from .parameters import Layer
 from .pipeline import Pipeline, pipeline_of
+from .planar import dropout
 
 States = Tensor | tuple[Tensor, ...]
 
@@ -143,7 +143,7 @@ class RNN(nn.Module):
             outputs = ways[0] if len(ways) == 1 else tuple(torch.cat(pair, 2) for pair in zip(*ways, strict=True))
             x = outputs[0]
             if self.dropout and k < self.num_layers - 1:
-                x = F.dropout(x, self.dropout, self.training)
+                x = dropout(x, self.dropout, self.training)
         return outputs, after
 
     def reset_parameters(self) -> None:
@@ -181,6 +181,11 @@ def _check_arguments(cell: Any, input_size: int, hidden_size: int, num_layers: i
         raise BadDeclaration(f"dropout is a probability between 0 and 1, not {dropout!r}")
     if dropout and num_layers == 1:
         warnings.warn(f"dropout={dropout} acts between layers, and there is one: it does nothing", stacklevel=3)
+    if num_layers > 1 and cell.spec.outputs[0][1].complex and not cell.spec.of("input")[0].complex:
+        name, first = cell.spec.outputs[0][0], cell.spec.of("input")[0]
+        raise BadDeclaration(f"the first output of {cell.name}, {name}, is complex, and the next layer reads it as the real "
+                             f"input {first.name}", first.where, f"return lr.re({name}), or declare {first.name}: lr.Input = "
+                             "lr.Input(complex=True)")
     sizes = [(d, d.option("size", "channel")) for d in cell.spec.of("input")]
     if sizes and sizes[0][1] not in ("channel", input_size):
         raise BadDeclaration(f"{cell.name} says that its input {sizes[0][0].name} has {sizes[0][1]} features, "

@@ -146,7 +146,8 @@ class Pipeline:
 @functools.cache
 def pipeline_of(spec: Spec) -> Pipeline:
     """The Pipeline of a cell, made once."""
-    return Pipeline(spec)
+    from .planar import Planar  # which is made of Pipelines
+    return Planar(spec) if spec.complex else Pipeline(spec)
 
 
 def _constant(sequence: Tensor, lagged: Lagged) -> Tensor:

@@ -3,7 +3,7 @@
 A is the Jacobian with respect to the states' previous values and b the rest, found by one walk over the expression instead
 of by sympy.diff and subs: the user's factors stay as written, a `where` on anything but a state passes, and a refusal knows
 its culprit. (A derivative alone would accept `where(h[t-1] > 0, …)`, whose derivative is free of h.)
-Non-goals: complex and coupled structures that deserve better than a k x k block.
+Non-goals: coupled structures that deserve better than a k x k block.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import sympy as sp
 
 from ..errors import CellError, InternalError, NotLinear, raise_all
+from ..ir import complex as cx
 from ..ir import functions as f
 from ..ir.program import Let, Scan
 from ..ir.spec import Equation
@@ -48,11 +49,14 @@ def affine_parts(expr: Any, unknowns: frozenset[At]) -> tuple[dict[At, Any], Any
         factor = sp.Mul(*(a for a in expr.args if a is not inside[0]))
         coefficients, rest = affine_parts(inside[0], unknowns)
         return {k: factor * c for k, c in coefficients.items()}, factor * rest
-    if isinstance(expr, f.where) and not expr.args[0].free_symbols & unknowns:
+    if isinstance(expr, cx.re | cx.im | cx.conjugate):  # of which `realify` makes sums; here it is asked only what bends
+        coefficients, rest = affine_parts(expr.args[0], unknowns)
+        return {k: expr.func(c) for k, c in coefficients.items()}, expr.func(rest)
+    if isinstance(expr, f.where | cx.where) and not expr.args[0].free_symbols & unknowns:
         (ca, ra), (cb, rb) = (affine_parts(a, unknowns) for a in expr.args[1:])
         keys = sorted({*ca, *cb}, key=str)
-        pick = {k: f.where(expr.args[0], ca.get(k, sp.S.Zero), cb.get(k, sp.S.Zero)) for k in keys}
-        return pick, f.where(expr.args[0], ra, rb) if (ra, rb) != (0, 0) else sp.S.Zero
+        pick = {k: expr.func(expr.args[0], ca.get(k, sp.S.Zero), cb.get(k, sp.S.Zero)) for k in keys}
+        return pick, expr.func(expr.args[0], ra, rb) if (ra, rb) != (0, 0) else sp.S.Zero
     raise _Bends(expr)
 
 
@@ -67,7 +71,7 @@ def extract(group: Group, reverse: bool) -> tuple[Scan, tuple[Let, ...]]:
         written[s.target] = s.expr.xreplace(inner)
     order = max(abs(r.lag) for s in statements.values() for r in s.reads() if r.lag and r.base in states)
     back = 1 if reverse else -1
-    unknowns = frozenset(At(s, back * k) for s in states for k in range(1, order + 1))
+    unknowns = frozenset(r for s in statements.values() for r in s.reads() if r.lag and r.base in states)
     errors: list[CellError] = []
     rows: list[tuple[dict[At, Any], Any]] = []
     for state in states:

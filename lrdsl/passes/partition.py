@@ -74,17 +74,20 @@ def _add(work: _Work, let: Let) -> None:
 
 
 def _map(work: _Work, call: MapCall) -> Let:
-    """The line `target = sum of products + bias`; compound operands become lines before it."""
-    operands: list[At] = []
+    """The line `target = sum of products + bias`; compound operands become lines before it, and 0 leaves no product."""
+    operands: list[At | None] = []
     for k, operand in enumerate(call.operands):
+        if operand == 0:
+            operands.append(None)
+            continue
         if not isinstance(operand, At):
             line = f"{call.target}.in{k}"
             _add(work, Let(line, operand, call.where))
             operand = At(line)
         operands.append(operand)
     terms: list[Any] = []
-    for source in dict.fromkeys(o.base for o in operands):
-        reads = [(k, o.lag) for k, o in enumerate(operands) if o.base == source]
+    for source in dict.fromkeys(o.base for o in operands if o):
+        reads = [(k, o.lag) for k, o in enumerate(operands) if o and o.base == source]
         name = f"{call.target}.{source}"
         if len({lag for _, lag in reads}) > 1:
             reads.sort(key=lambda read: (abs(read[1]), read[1]))  # one order, so that maps of one window share it
@@ -95,9 +98,11 @@ def _map(work: _Work, call: MapCall) -> Let:
             product = name if k == reads[0][0] else f"{name}.{k}"
             terms.append(At(_product(work, product, source, (0,), call.affine, (k,)), lag))
     bias = work.spec[call.affine].option("bias", True)
-    if bias is not False:
+    if bias is not False and call.bias:
         terms.append(Param(f"{call.affine}.bias"))
-    work.affines.setdefault(call.affine, Affine(call.affine, tuple(o.base for o in operands), bias))
+    said = work.affines[call.affine].operands if call.affine in work.affines else ("",) * len(operands)
+    names = tuple(n or (o.base if o else "") for n, o in zip(said, operands, strict=True))
+    work.affines[call.affine] = Affine(call.affine, names, bias)
     return Let(call.target, sp.Add(*terms), call.where)
 
 
