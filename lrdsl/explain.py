@@ -15,7 +15,7 @@ from .ir.program import Program, Scan
 from .ir.spec import MapCall, Spec
 from .ir.symbols import At, samples
 from .ir.text import show
-from .passes.realify import halves, whole
+from .passes.halves import halves, whole
 
 Kernels = Mapping[str, tuple[Kernel, ...]]
 WIDTH = 100

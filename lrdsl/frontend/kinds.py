@@ -86,11 +86,16 @@ def _not_built(where: Location, **options: Any) -> None:
 def _check_init(what: str, init: Any, where: Location, complex: bool) -> None:
     if not (init is None or callable(init) or _is_number(init, complex)):
         raise BadDeclaration(f"{what} is a number or a callable that fills a tensor, not {init!r}", where,
-                             f"write {what}=0.5, or a function such as torch.nn.init.zeros_")
+                             f"write {what}=0.5, or a function such as torch.nn.init.zeros_{_also(init)}")
 
 
 def _is_number(value: Any, complex: bool = False) -> bool:
     return isinstance(value, numbers.Complex if complex else numbers.Real) and not isinstance(value, bool)
+
+
+def _also(value: Any) -> str:
+    """A second way out, for a complex number where a real one is wanted."""
+    return ", or add complex=True" if isinstance(value, builtins.complex) else ""
 
 
 def _said(complex: bool) -> dict[str, bool]:
@@ -139,8 +144,7 @@ class State(Sequence):
         _not_built(self._where, size=size)
         if not _is_number(init, complex) or cmath.isnan(init):
             raise BadDeclaration(f"init={init!r}: the initial value of a state is a number", self._where,
-                                 "write init=1.0; other values are given to each call"
-                                 + (", complex ones to a state with complex=True" if _is_number(init, True) else ""))
+                                 f"write init=1.0; other values are given to each call{_also(init)}")
         if cmath.isinf(init):
             raise NotBuilt("an infinite initial value belongs to recurrences over another algebra, not built yet",
                            self._where, "give a finite init")
@@ -178,7 +182,7 @@ class Affine(Kind):
         _check_init("init", init, self._where, complex)
         if not (isinstance(bias, bool) or _is_number(bias, complex)):
             raise BadDeclaration(f"bias={bias!r}: it is True, False, or the number it starts at", self._where,
-                                 "write bias=1.0")
+                                 f"write bias=1.0{_also(bias)}")
 
     def __call__(self, *operands: Any) -> Any:
         """The map's value at t."""

@@ -41,12 +41,12 @@ def symbolic(value: Any) -> Any:
                                   "write sequences as x[t], maps as gate(x[t])") from None
 
 
-# What to write instead, for functions that have no complex value here.
-_INSTEAD = {
-    "expm1": "write lr.exp({0}) - 1", "greater": "compare real numbers: lr.abs({0}), lr.re({0}) or lr.im({0})",
-    "greater_equal": "compare real numbers: lr.abs({0}), lr.re({0}) or lr.im({0})",
-    "where": "a condition is real: compare lr.abs({0}), lr.re({0}) or lr.im({0})",
-    "equal": "compare the parts: lr.equal(lr.re(a), lr.re(b)) & lr.equal(lr.im(a), lr.im(b))",
+# What is said of functions without complex values, and what to write instead.
+_COMPARE = "compare real numbers: lr.abs({0}), lr.re({0}) or lr.im({0})"
+_WITHOUT = {
+    "greater": ("a comparison of", _COMPARE), "greater_equal": ("a comparison of", _COMPARE), "where": ("the condition", _COMPARE),
+    "expm1": ("expm1 of", "write lr.exp({0}) - 1"),
+    "equal": ("equal of", "compare the parts: lr.equal(lr.re(a), lr.re(b)) & lr.equal(lr.im(a), lr.im(b))"),
 }
 
 
@@ -56,11 +56,10 @@ def of_complex(function: Any, *args: Any) -> Any:
     if name in cx.OF_COMPLEX and not (name == "where" and is_complex(args[0])):
         return cx.OF_COMPLEX[name](*args)
     value = show(next(a for a in args if is_complex(a)))
-    way = _INSTEAD.get(name, "take a real part: lr.{1}(lr.re({0})), lr.{1}(lr.abs({0}))")
-    raise UnsupportedFunction(f"{_SAID.get(name, name)} of {value}, which is complex", None, way.format(value, name))
-
-
-_SAID = {"greater": "a comparison", "greater_equal": "a comparison", "where": "the condition"}
+    plain = "take a real number of it: " + ("lr.re({0}) or lr.abs({0})" if len(args) > 1 else
+                                            "lr.{1}(lr.re({0})) or lr.{1}(lr.abs({0}))")
+    what, way = _WITHOUT.get(name, (f"{name} of", plain))
+    raise UnsupportedFunction(f"{what} {value}, which is complex", None, way.format(value, name))
 
 
 class Recording:
@@ -150,6 +149,9 @@ def _clean(expr: Any) -> Any:
     if not (expr.is_Add or expr.is_Mul or expr.is_Pow or isinstance(expr, f.Elementwise)):
         name = type(expr).__name__
         raise UnsupportedFunction(f"{show(expr)}: {name} is not a function of the language", None, similar(name))
+    number, rest = expr.as_coeff_Mul()
+    if number.is_Float and abs(float(number)) == 1 and is_complex(rest):  # Python's 1j is 1.0*I to sympy
+        return int(number) * _clean(rest)
     args = [_clean(a) for a in expr.args]
     return _power(*args) if expr.is_Pow else expr.func(*args)
 

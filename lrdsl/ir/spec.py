@@ -80,7 +80,7 @@ class MapCall:
         return tuple(s for operand in self.operands for s in samples(operand))
 
     def __str__(self) -> str:
-        without = "" if self.bias else " - bias"
+        without = "" if self.bias else " without bias"
         return f"{self.target} = {self.affine}({', '.join(map(show, self.operands))}){without}"
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..errors import DtypeMismatch
 from ..ir.spec import Spec
-from ..passes.realify import halves, map_halves, realify, whole
+from ..passes.halves import halves, map_halves, whole
+from ..passes.realify import realify
 from .carry import NONE, Window
 from .pipeline import Pipeline, Weights
 from .windows import time_first
@@ -54,6 +55,8 @@ def apart(value: Tensor) -> tuple[Tensor, Tensor]:
     """The real and the imaginary part, each dense, in the memory order of a sequence (B, T, C)."""
     if not value.is_complex():
         return value, torch.zeros_like(value)
+    if not value.numel():  # torch cannot pull an empty gradient back through what follows
+        return value.real, value.imag
     in_time = value.dim() == 3 and time_first(value)
     pairs = torch.view_as_real((value.transpose(0, 1) if in_time else value).resolve_conj())
     re, im = pairs.movedim(-1, 0).contiguous().unbind(0)

@@ -11,7 +11,6 @@ Non-goals: which block a recurrence is (`Scan.structure`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,16 +20,15 @@ from ..errors import UnsupportedFunction
 from ..ir import complex as cx
 from ..ir import functions as f
 from ..ir.complex import is_complex
-from ..ir.plan import Plan, Sequence
-from ..ir.spec import Declared, Equation, MapCall, Spec, Statement
+from ..ir.spec import Equation, MapCall, Spec, Statement
 from ..ir.symbols import At, Param, samples
 from ..ir.text import show
 from .extract import extract
+from .halves import declared_halves, halves, map_halves
 from .simplify import fresh
 from .stratify import stratify
 
 Parts = tuple[Any, Any]
-Halves = Mapping[str, tuple[str, str]]
 ZERO, ONE = sp.S.Zero, sp.S.One
 
 
@@ -45,55 +43,15 @@ def realify(spec: Spec) -> Spec:
     work = _Work(spec)
     for statement in spec.statements:
         work.statement(statement)
-    values, maps = halves(spec), map_halves(spec)
-    declared = tuple(half for d in spec.declared
-                     for half in _declared(d, (maps if d.kind == "affine" else values).get(d.name)))
-    outputs = [(f"{n}.{part}", At(half)) if e.complex else (n, e) for n, e in spec.outputs
-               for part, half in zip(("re", "im"), values.get(e.base, (e.base,)), strict=False)]
-    return replace(spec, declared=declared, statements=(*work.statements, *work.carried()), outputs=tuple(outputs)).check()
-
-
-def halves(spec: Spec) -> Halves:
-    """The names of the real and the imaginary part of every complex value."""
-    taken = {d.name for d in spec.declared} | {s.target for s in spec.statements}
-    order = [*(d.name for d in spec.declared), *(s.target for s in spec.statements)]
-    return {n: (fresh(f"{n}.re", taken), fresh(f"{n}.im", taken)) for n in dict.fromkeys(order) if n in spec.complex}
-
-
-def map_halves(spec: Spec) -> Halves:
-    """The same for every complex map."""
-    taken = {d.name for d in spec.declared}
-    return {d.name: (fresh(f"{d.name}.re", taken), fresh(f"{d.name}.im", taken)) for d in spec.of("affine") if d.complex}
-
-
-def whole(plan: Plan, spec: Spec) -> Plan:
-    """A Plan of `realify(spec)` as its user knows it: inputs, sequences, maps and outputs of `spec`. Its steps stay real."""
-    whose = {half: name for names in (halves(spec), map_halves(spec)) for name, pair in names.items() for half in pair}
-    parts: dict[tuple[str, int], list[Sequence]] = {}
-    for s in plan.sequences:
-        parts.setdefault((whose.get(s.name, s.name), s.side), []).append(s)
-    sequences = tuple(replace(own[0], name=name, init=complex(own[0].init, own[1].init) if len(own) > 1 else own[0].init)
-                      for (name, _), own in parts.items())
-    affines = {whose.get(a.name, a.name): a for a in plan.affines}
-    return replace(plan, inputs=spec.names("input"), sequences=sequences,
-                   affines=tuple(replace(a, name=n, operands=tuple(whose.get(o, o) for o in a.operands))
-                                 for n, a in affines.items()), outputs=tuple((n, e.base) for n, e in spec.outputs))
+    outputs: list[tuple[str, At]] = []
+    for name, e in spec.outputs:
+        outputs += zip((f"{name}.re", f"{name}.im"), map(At, work.values[e.base]), strict=True) if e.complex else [(name, e)]
+    return replace(spec, declared=declared_halves(spec), statements=(*work.statements, *work.carried()),
+                   outputs=tuple(outputs)).check()
 
 
 def _exprs(s: Statement) -> tuple[Any, ...]:
     return (s.expr,) if isinstance(s, Equation) else s.operands
-
-
-def _declared(d: Declared, pair: tuple[str, str] | None) -> tuple[Declared, ...]:
-    """A declaration as it is, or as two, numbers among its options taken apart."""
-    if pair is None:
-        return (d,)
-
-    def half(said: Any, part: str) -> Any:
-        return getattr(said, part) if isinstance(said, int | float | complex) and not isinstance(said, bool) else said
-
-    return tuple(Declared(d.kind, name, d.where, tuple((k, half(v, part)) for k, v in d.options if k != "complex"))
-                 for name, part in zip(pair, ("real", "imag"), strict=True))
 
 
 class _Work:
@@ -105,6 +63,7 @@ class _Work:
         self.taken = {d.name for d in spec.declared} | {s.target for s in spec.statements}
         self.taken |= {half for pair in self.values.values() for half in pair}
         self.known: dict[Any, Parts] = {}
+        self.nought: set[At] = set()  # halves of lines that are 0, as the imaginary part of z*conjugate(z)
         self.at: Statement
 
     def statement(self, s: Statement) -> None:
@@ -115,6 +74,7 @@ class _Work:
         elif s.target in self.values:
             for target, expr in zip(self.values[s.target], self.parts(s.expr), strict=True):
                 self.statements.append(replace(s, target=target, expr=expr))
+                self.nought |= {At(target)} if expr == 0 and not s.state else set()
         else:
             self.statements.append(replace(s, expr=self.real(s.expr)))
 
@@ -129,7 +89,7 @@ class _Work:
         for name, pair in self.values.items():
             for way in (False, True):
                 both = [deepest[half, way] for half in pair if (half, way) in deepest]
-                if both and len({r.lag for r in both}) + 2 - len(both) > 1:
+                if both and (len(both) == 1 or both[0].lag != both[1].lag):
                     far = max(both, key=lambda r: abs(r.lag))
                     where = next(s.where for s in self.statements if far in s.reads())
                     found.append(Equation(self.fresh(f"{name}.both"), sp.Add(*(At(half, far.lag) for half in pair)), where))
@@ -144,6 +104,10 @@ class _Work:
             return expr
         self.statements.append(Equation(self.fresh(f"{self.at.target}.{name}"), expr, self.at.where))
         return At(self.statements[-1].target)
+
+    def lines(self, name: str, re: Any, im: Any) -> Parts:
+        """The same for both parts of a value."""
+        return self.line(f"{name}.re", re), self.line(f"{name}.im", im)
 
     def real(self, expr: Any) -> Any:
         """An expression whose value is real, without complex ones inside."""
@@ -166,11 +130,11 @@ class _Work:
 
     def _parts(self, expr: Any) -> Parts:
         if isinstance(expr, At):
-            re, im = self.values[expr.base]
-            return At(re, expr.lag), At(im, expr.lag)
+            re, im = (At(half, expr.lag) for half in self.values[expr.base])
+            return ZERO if re in self.nought else re, ZERO if im in self.nought else im
         if isinstance(expr, Param):
-            re, im = self.values[str(expr)]
-            return Param(re), Param(im)
+            first, second = self.values[str(expr)]
+            return Param(first), Param(second)
         if expr is sp.I:
             return ZERO, ONE
         if isinstance(expr, cx.where):
@@ -179,8 +143,8 @@ class _Work:
             re, im = (f.where(condition, a, b) if (a, b) != (ZERO, ZERO) else ZERO for a, b in pairs)
             return re, im
         if expr.is_Pow:
-            n = int(expr.exp)
-            power = self._power(self.parts(expr.base), abs(n))
+            n, base = int(expr.exp), self.parts(expr.base)
+            power = base if abs(n) == 1 else self._power(self.lines("root", *base), abs(n))
             return power if n > 0 else self._inverse(*power)
         args = [self.parts(a) for a in expr.args]
         if expr.is_Add:
@@ -205,9 +169,8 @@ class _Work:
         """A power by squaring; each square is a line, because it is used twice."""
         if n == 1:
             return base
-        re, im = self._power(base, n // 2)
-        re, im = self.line("root.re", re), self.line("root.im", im)
-        return _product([(re, im), (re, im), *([base] if n % 2 else [])])
+        root = self.lines("root", *self._power(base, n // 2))
+        return _product([root, root, *([base] if n % 2 else [])])
 
     def _inverse(self, a: Any, b: Any) -> Parts:
         """1 / (a + i b), of numbers at once."""
@@ -217,9 +180,9 @@ class _Work:
             return ZERO, -1 / b
         if a.is_Number and b.is_Number:
             return a / (a * a + b * b), -b / (a * a + b * b)
-        a, b = self.line("below.re", a), self.line("below.im", b)
+        a, b = self.lines("below", a, b)
         scale = self.line("scale", f.detach(f.maximum(f.absolute(a), f.absolute(b))))  # 1/z does not depend on it
-        p, q = self.line("scaled.re", a / scale), self.line("scaled.im", b / scale)
+        p, q = self.lines("scaled", a / scale, b / scale)
         below = self.line("below", (p * p + q * q) * scale)
         return p / below, -q / below
 
@@ -227,19 +190,22 @@ class _Work:
         """|a + i b|. Where it is 0, a constant stands under the root, so that the gradient is 0 and not nan."""
         if a == 0 or b == 0:
             return f.absolute(a + b)
-        a, b = self.line("of.re", a), self.line("of.im", b)
+        a, b = self.lines("of", a, b)
         scale = self.line("scale", f.detach(f.maximum(f.absolute(a), f.absolute(b))))
         some = f.greater(scale, ZERO)
         below = self.line("below", f.where(some, scale, ONE))
-        p, q = self.line("scaled.re", a / below), self.line("scaled.im", b / below)
+        p, q = self.lines("scaled", a / below, b / below)
         return scale * f.sqrt(f.where(some, p * p + q * q, ONE))
 
     def _map(self, call: MapCall) -> None:
-        first, second = zip(*map(self.parts, call.operands), strict=True)
-        for part in second:
-            if part != 0 and not samples(part):
-                raise UnsupportedFunction(f"{call.affine} maps a value whose imaginary part, {show(part)}, does not depend on "
-                                          f"time", call.where, "add it behind the map")
+        operands = [self.parts(o) for o in call.operands]
+        if call.target in self.values:  # operands that are lines are written once for both maps
+            operands = [self.lines(f"in{k}", *pair) for k, pair in enumerate(operands)]
+        first, second = zip(*operands, strict=True)
+        for operand, pair in zip(call.operands, operands, strict=True):
+            if any(part != 0 and not samples(part) for part in pair):
+                raise UnsupportedFunction(f"{call.affine} maps {show(operand)}, of which one part does not depend on time",
+                                          call.where, "map what does, and add the rest behind the map")
         if call.target not in self.values:
             self.statements.append(replace(call, operands=first))
             return
@@ -248,7 +214,7 @@ class _Work:
             self.statements += [replace(call, target=re, operands=first), replace(call, target=im, operands=second, bias=False)]
             return
         W_re, W_im = self.maps[call.affine]
-        if not any(second):
+        if all(part == 0 for part in second):
             self.statements += [replace(call, target=re, affine=W_re, operands=first),
                                 replace(call, target=im, affine=W_im, operands=first)]
             return
@@ -265,8 +231,6 @@ def _product(factors: list[Parts]) -> Parts:
     re, im = ONE, ZERO
     for a, b in (p for p in factors if p[1] != 0):
         re, im = re * a - im * b, re * b + im * a
-    number, real = sp.Mul(*(a for a, b in factors if b == 0)).as_coeff_Mul()
-    if abs(float(number)) == 1:  # 1j is 1.0*I to sympy
-        number = sp.Integer(int(number))
-    return number * real * re, number * real * im
+    real = sp.Mul(*(a for a, b in factors if b == 0))
+    return real * re, real * im
 

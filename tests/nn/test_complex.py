@@ -15,7 +15,7 @@ from tests import truth
 from tests.nn import loop
 from tests.nn.compare import as_tuple, close, parameters
 from tests.nn.compare import gradients as real_gradients
-from tests.nn.complex_cells import FUNCTIONS, MODULES, ahead, crossed, gated, layered, lru, second
+from tests.nn.complex_cells import FUNCTIONS, MODULES, ahead, crossed, gated, lru, second
 
 B, C, I = 2, 3, 5
 

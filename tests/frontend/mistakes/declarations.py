@@ -200,9 +200,9 @@ def an_input_with_an_axis():
     lr.Input(axis=16)  # <-
 
 
-@mistake(NotBuilt)
-def a_complex_input():
-    lr.Input(complex=True)  # <-
+@mistake(BadDeclaration)
+def a_complex_initial_value():
+    lr.State(init=1j)  # <-
 
 
 @mistake(NotBuilt)
@@ -214,8 +214,8 @@ def a_state_with_a_size():
 
 
 @mistake(NotBuilt)
-def a_complex_state():
-    lr.State(complex=True)  # <-
+def an_infinite_complex_initial_value():
+    lr.State(init=complex(0, math.inf), complex=True)  # <-
 
 
 @mistake(NotBuilt)
@@ -233,9 +233,9 @@ def a_map_to_an_axis():
     lr.Affine(axis=16)  # <-
 
 
-@mistake(NotBuilt)
-def a_complex_map():
-    lr.Affine(complex=True)  # <-
+@mistake(BadDeclaration)
+def a_complex_bias():
+    lr.Affine(bias=1j)  # <-
 
 
 @mistake(NotBuilt)
@@ -248,9 +248,9 @@ def a_vector_with_a_size():
     lr.Vector(size=16)  # <-
 
 
-@mistake(NotBuilt)
-def a_complex_scalar():
-    lr.Scalar(complex=True)  # <-
+@mistake(BadDeclaration)
+def a_complex_start():
+    lr.Scalar(init=1 + 1j)  # <-
 
 
 @mistake(NotBuilt)
