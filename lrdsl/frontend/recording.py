@@ -44,7 +44,8 @@ def symbolic(value: Any) -> Any:
 # What is said of functions without complex values, and what to write instead.
 _COMPARE = "compare real numbers: lr.abs({0}), lr.re({0}) or lr.im({0})"
 _WITHOUT = {
-    "greater": ("a comparison of", _COMPARE), "greater_equal": ("a comparison of", _COMPARE), "where": ("the condition", _COMPARE),
+    "greater": ("a comparison of", _COMPARE), "greater_equal": ("a comparison of", _COMPARE),
+    "where": ("the condition", _COMPARE),
     "expm1": ("expm1 of", "write lr.exp({0}) - 1"),
     "equal": ("equal of", "compare the parts: lr.equal(lr.re(a), lr.re(b)) & lr.equal(lr.im(a), lr.im(b))"),
 }

@@ -58,7 +58,8 @@ def ahead(z: lr.Input = lr.Input(complex=True), h: lr.State = lr.State(complex=T
 
 @lr.cell
 def mixed(z: lr.Input = lr.Input(complex=True), W: lr.Affine = lr.Affine(complex=True), G: lr.Affine = lr.Affine(bias=0.5),
-          K: lr.Affine = lr.Affine(), gate: lr.Affine = lr.Affine(), v: lr.Vector = lr.Vector(complex=True), out: lr.Affine = lr.Affine(complex=True),
+          K: lr.Affine = lr.Affine(), gate: lr.Affine = lr.Affine(), v: lr.Vector = lr.Vector(complex=True),
+          out: lr.Affine = lr.Affine(complex=True),
           h: lr.State = lr.State(complex=True, learned=True, init=0.25 + 0.5j), r: lr.State = lr.State(init=1.0)):
     """Complex and real maps of complex, real and imaginary operands and of windows; a learned complex initial state."""
     r[t] = sigmoid(gate(re(G(z[t])))) * r[t - 1] + 1
@@ -76,8 +77,8 @@ def tall(x: lr.Input = lr.Input(size=5, complex=True), h: lr.State = lr.State(co
 
 
 @lr.cell
-def layered(x: lr.Input = lr.Input(complex=True), h: lr.State = lr.State(complex=True), gate: lr.Affine = lr.Affine(complex=True),
-            W: lr.Affine = lr.Affine(complex=True, bias=1 - 1j)):
+def layered(x: lr.Input = lr.Input(complex=True), h: lr.State = lr.State(complex=True),
+            gate: lr.Affine = lr.Affine(complex=True), W: lr.Affine = lr.Affine(complex=True, bias=1 - 1j)):
     """As `tall`, for layers on top of each other."""
     g = gate(x[t])
     h[t] = g * sigmoid(-lr.abs(g)) * h[t - 1] + W(x[t])

@@ -195,13 +195,13 @@ def test_a_real_tensor_is_a_complex_one_without_imaginary_part(backend: str) -> 
 @pytest.mark.parametrize("call, text", [
     (lambda: lr.linear_scan(leaf(B, T, C), leaf(B, T, C)),
      "the input a is torch.complex128, and a is declared real"),
-    (lambda: lr.linear_scan(torch.ones(B, T, C), torch.ones(B, T, C), init := leaf(B, C)), "the initial value of h"),
-    (lambda: lr.linear_scan(torch.ones(B, T, C), torch.ones(B, T, C), 1j), "the initial value of h is 1j, and h is declared real"),
+    (lambda: lr.linear_scan(torch.ones(B, T, C), torch.ones(B, T, C), leaf(B, C)), "the initial value of h"),
+    (lambda: lr.linear_scan(torch.ones(B, T, C), torch.ones(B, T, C), 1j), "the initial value of h is 1j, and h is declared"),
     (lambda: lr.function(gated)(leaf(B, T, C), leaf(B, T, C).to(torch.complex64)), "b of gated is torch.complex64"),
     (lambda: lr.function(gated)(leaf(B, T, C), leaf(B, T, C), init={"h": torch.zeros(B, C, dtype=torch.complex64)}),
      "give it .to(torch.complex128)"),
     (lambda: lr.RNN(lr.cells.gilr, I, C)(leaf(T, B, I)), "declare x: lr.Input = lr.Input(complex=True), or give a real part"),
-    (lambda: lr.RNN(lr.cells.gilr, I, C)(torch.zeros(T, B, I), leaf(1, B, C)), "h_0 is torch.complex128, and h is declared real"),
+    (lambda: lr.RNN(lr.cells.gilr, I, C)(torch.zeros(T, B, I), leaf(1, B, C)), "h_0 is torch.complex128, and h is declared"),
     (lambda: lr.RNN(layered, I, C)(leaf(T, B, I).to(torch.complex64)),
      "the input x is torch.complex64 on cpu, the layer torch.complex128 on cpu"),
     (lambda: lr.RNN(lru, I, C)(torch.zeros(T, B, I), torch.zeros(1, B, C, dtype=torch.complex64)),
@@ -283,8 +283,8 @@ def test_the_gradient_of_a_modulus_is_0_at_0(backend: str) -> None:
 
 def test_no_square_overflows(backend: str) -> None:
     """Numbers whose squares are beyond float32, and below it, have moduli, quotients and gradients of these."""
-    z = (torch.tensor([3e30 + 4e30j, 3e-30 - 4e-30j, 1e19j, 2.0]).reshape(1, 4, 1)).to(torch.complex64).requires_grad_()
-    w = (torch.tensor([1e30 - 1e30j, 2e-30 + 1e-30j, 1e-19 + 1e-25j, -4.0]).reshape(1, 4, 1)).to(torch.complex64).requires_grad_()
+    z = torch.tensor([3e30 + 4e30j, 3e-30 - 4e-30j, 1e19j, 2.0]).reshape(1, 4, 1).to(torch.complex64).requires_grad_()
+    w = torch.tensor([1e30 - 1e30j, 2e-30 + 1e-30j, 1e-19 + 1e-25j, -4.0]).reshape(1, 4, 1).to(torch.complex64).requires_grad_()
     size, quotient, inverse = lr.function(sizes)(z, w)
     p, q = z.detach().to(torch.complex128).requires_grad_(), w.detach().to(torch.complex128).requires_grad_()
     for got, want in ((size, p.abs()), (quotient, p / q), (inverse, 1 / q)):

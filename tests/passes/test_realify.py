@@ -1,4 +1,4 @@
-"""Complex values taken apart: the stage on paper, what it leaves to do, and expressions drawn at random against complex numbers."""
+"""Complex values taken apart: the stage on paper, what it leaves to do, and random expressions against complex numbers."""
 
 from __future__ import annotations
 

@@ -28,10 +28,10 @@ def a_complex_value_for_a_real_state():
 def functions_without_complex_values():
     @lr.cell
     def c(z: lr.Input = lr.Input(complex=True), h: lr.State = lr.State(complex=True)):
-        a = sigmoid(z[t])  # <-
-        b = lr.maximum(lr.abs(z[t]), z[t])  # <-
-        d = lr.equal(z[t], 1)  # <-
-        e = lr.expm1(z[t])  # <-
+        sigmoid(z[t])  # <-
+        lr.maximum(lr.abs(z[t]), z[t])  # <-
+        lr.equal(z[t], 1)  # <-
+        lr.expm1(z[t])  # <-
         h[t] = lr.sqrt(z[t]) * h[t - 1]  # <-
         return h[t]
 
@@ -40,8 +40,8 @@ def functions_without_complex_values():
 def comparisons():
     @lr.cell
     def c(z: lr.Input = lr.Input(complex=True), x: lr.Input = lr.Input(), h: lr.State = lr.State(complex=True)):
-        a = lr.where(z[t] > 0, x[t], 0)  # <-
-        b = lr.where(1j * x[t] <= 1, x[t], 0)  # <-
+        lr.where(z[t] > 0, x[t], 0)  # <-
+        lr.where(1j * x[t] <= 1, x[t], 0)  # <-
         h[t] = h[t - 1] / 2 + lr.where(z[t], 1, 0)  # <-
         return h[t]
 
@@ -49,10 +49,10 @@ def comparisons():
 @mistake(UnsupportedFunction, UnsupportedFunction)
 def powers():
     @lr.cell
-    def c(z: lr.Input = lr.Input(complex=True), x: lr.Input = lr.Input(), h: lr.State = lr.State(complex=True)):
-        a = z[t] ** 0.5  # <-
-        h[t] = h[t - 1] / 2 + x[t] ** 1j  # <-
-        return h[t]
+    def c(x: lr.Input, y: lr.State, h: lr.State, z: lr.Input = lr.Input(complex=True)):
+        y[t] = y[t - 1] / 2 + lr.re(z[t] ** 0.5)  # <-
+        h[t] = h[t - 1] / 2 + lr.re(x[t] ** 1j)  # <-
+        return y[t] + h[t]
 
 
 @mistake(UnsupportedFunction)
