@@ -96,8 +96,9 @@ def _input(name: str, value: Any, x: Tensor, size: int, like: Tensor | None, whe
         wanted = like if like is not None else x
         if part.dtype != dtype_of(wanted.dtype, False) or value.device != wanted.device:
             layer = dtype_of(wanted.dtype, value.is_complex())
+            to = f"{name}.real" if value.is_complex() else name
             raise DtypeMismatch(f"the input {name} is {value.dtype} on {value.device}, the layer {layer} on "
-                                f"{wanted.device}", where, f"call layer.to({name}), or give {name}.to(…)")
+                                f"{wanted.device}", where, f"call layer.to({to}), or give {name}.to(…)")
     if value.dim() == 2:
         return value.unsqueeze(0)
     return value if module.batch_first else value.transpose(0, 1)

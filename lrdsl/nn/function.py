@@ -26,7 +26,7 @@ class CellFunction:
 
     Inputs: time at `dim`, features last, all other dimensions batch; one channel (or a batch of one) stands for all.
     Vectors: (channels,) or a number; Scalars: () or a number. Gives the outputs in the layout of the inputs: a tensor, or
-    a tuple or dict as the cell returns it.
+    a tuple or dict as the cell returns it. What the cell declares complex may be complex, in the same precision, or real.
 
     init: by name, the edge of a state or an input: a number or a tensor that broadcasts to (batch…, channels), with the k
     values nearest first at the end where the cell reads k > 1 steps back (`x.ahead` is the other end of an input that is read

@@ -30,7 +30,10 @@ class RNN(nn.Module):
     Parameters: `layers.0.forget.weight` (hidden, sum of the operands' sizes in the order of the call), `layers.0.forget.bias`,
     `layers.0.v` of a Vector v, `layers.0.h_init` of a learned initial state h; those of the other direction stand under
     `layers.0.reverse`.
-    Raises NotLinear for a cell that is no linear recurrence, ShapeMismatch for sizes that do not fit, NotBuilt.
+    What the cell declares complex is complex here: tensors of a call, h_n, the Carry, parameters. dtype is the real one, and
+    complex numbers have its precision: complex64 beside float32, complex128 beside float64.
+    Raises NotLinear for a cell that is no linear recurrence, ShapeMismatch for sizes that do not fit, DtypeMismatch for a
+    dtype that is complex, BadDeclaration for layers that do not fit on each other, NotBuilt.
     """
 
     def __init__(self, cell: Cell, input_size: int, hidden_size: int, num_layers: int = 1, batch_first: bool = False,

@@ -8,7 +8,7 @@ from lrdsl import conjugate, cos, detach, exp, im, re, sigmoid, sin, t, tanh, wh
 def lru(x: lr.Input, h: lr.State = lr.State(complex=True), nu: lr.Vector = lr.Vector(init=-1.0), theta: lr.Vector = lr.Vector(),
         gamma: lr.Vector = lr.Vector(), B: lr.Affine = lr.Affine(complex=True, bias=False),
         C: lr.Affine = lr.Affine(complex=True, bias=False), D: lr.Affine = lr.Affine(bias=False)):
-    """The linear recurrent unit (Orvieto et al. 2023, arXiv 2303.06349, equations 4, 6 and 7)."""
+    """The linear recurrent unit (Orvieto et al. 2023, arXiv 2303.06349)."""
     lam = exp(-exp(nu) + 1j * exp(theta))
     h[t] = lam * h[t - 1] + exp(gamma) * B(x[t])
     return re(C(h[t])) + D(x[t])
@@ -93,5 +93,25 @@ def modreal(x: lr.Input, h: lr.State, f: lr.Affine):
     return h[t]
 
 
+@lr.cell
+def turning(x: lr.Input = lr.Input(complex=True), s: lr.State = lr.State(complex=True), W: lr.Affine = lr.Affine(complex=True),
+            v: lr.Vector = lr.Vector(init=0.5 + 0.5j, complex=True)):
+    """A linear recurrence of a map, to stand for another cell's state."""
+    s[t] = v * s[t - 1] + W(x[t])
+    return s[t]
+
+
+@lr.cell
+def fed_back(x: lr.Input = lr.Input(complex=True), h: lr.State = lr.State(complex=True),
+             gate: lr.Affine = lr.Affine(complex=True), c: lr.State = lr.State(complex=True), W: lr.Affine = lr.Affine()):
+    """Not linear, for its maps read h."""
+    g = gate(x[t], h[t - 1])
+    c[t] = g / (1 + lr.abs(g)) * c[t - 1] + W(conjugate(h[t - 1]), x[t])
+    h[t] = c[t] / (1 + lr.abs(c[t]))
+    return h[t]
+
+
+stood_for = lr.surrogate(fed_back, h=turning)
+
 FUNCTIONS = (gated, second, crossed, every, ahead)
-MODULES = (lru, mixed, tall, layered, modreal)
+MODULES = (lru, mixed, tall, layered, modreal, stood_for)

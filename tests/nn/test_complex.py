@@ -89,7 +89,7 @@ def test_a_module_is_its_equations(cell: lr.Cell, given: bool, T: int, anywhere:
 
 
 def lru_loop(x: Tensor, p: Mapping[str, Tensor], h: Tensor) -> tuple[Tensor, Tensor]:
-    """Orvieto et al. 2023, arXiv 2303.06349, equations 4, 6 and 7:
+    """Orvieto et al. 2023, arXiv 2303.06349:
 
         lambda = exp(-exp(nu) + i exp(theta)), h[t] = lambda h[t-1] + gamma B x[t], y[t] = Re(C h[t]) + D x[t]
 

@@ -52,23 +52,29 @@ def test_chunks_of_a_function(cell: lr.Cell, mirrored: bool, backend: str) -> No
 
 
 @pytest.mark.parametrize("given", [False, True])
-@pytest.mark.parametrize("cell", [lru, layered, mixed], ids=lambda c: c.name)
+@pytest.mark.parametrize("cell", [lru, layered, mixed, second], ids=lambda c: c.name)
 def test_steps_of_a_module(cell: lr.Cell, given: bool, backend: str) -> None:
     layer = lr.RNN(cell, C, C, num_layers=2, batch_first=True)
-    x = leaf(B, T, C, complex=cell.spec.of("input")[0].complex)
-    states = tuple(leaf(2, B, C, complex=s.name in cell.spec.complex) for s in layer.parts[0].pipeline.plan.carried)
+    x, *others = (leaf(B, T, C, complex=d.complex) for d in cell.spec.of("input"))
+    more = dict(zip(cell.spec.names("input")[1:], others, strict=True))
+    states = tuple(leaf(2, B, C, *([s.depth] if s.depth > 1 else []), complex=s.name in cell.spec.complex)
+                   for s in layer.parts[0].pipeline.plan.carried)
     h_0: Any = (states[0] if len(states) == 1 else states) if given else None
     reset = torch.rand(B, T) < 0.3
-    whole, after = layer(x, h_0, reset=reset, return_state=True)
+    whole, after = layer(x, h_0, reset=reset, return_state=True, **more)
     parts, carry = [], h_0
     for k in range(T):
-        y, carry = layer.step(x[:, k], carry, reset=reset[:, k])
+        y, carry = layer.step(x[:, k], carry, reset=reset[:, k], **{n: v[:, k] for n, v in more.items()})
         parts.append(as_tuple(y))
     stepped = [torch.stack(p, 1) for p in zip(*parts, strict=True)]
     close(as_tuple(whole), stepped, 10)
     assert_same(after, carry)
-    leaves = [x, *layer.parameters(), *(states if given else ())]
+    leaves = [x, *others, *layer.parameters(), *(states if given else ())]
     close(gradients(as_tuple(whole), leaves), gradients(stepped, leaves), 1000)
+    h_n = as_tuple(layer(x, h_0, reset=reset, **more)[1])
+    last = [after.now[f"layers.1.{s.name}"] for s in layer.parts[0].pipeline.plan.carried]
+    close([h[1] if h.dim() == 3 else h[1].transpose(1, 2) for h in h_n],
+          [w[:, 0] if w.shape[1] == 1 else w for w in last])
     assert carry.detach().to(torch.device("cpu")).now.keys() == carry.now.keys()
 
 
