@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 import lrdsl as lr
 from lrdsl import t
@@ -15,7 +16,7 @@ from tests import truth
 from tests.nn import loop
 from tests.nn.compare import as_tuple, close, parameters
 from tests.nn.compare import gradients as real_gradients
-from tests.nn.complex_cells import FUNCTIONS, MODULES, ahead, crossed, gated, lru, second
+from tests.nn.complex_cells import FUNCTIONS, MODULES, ahead, crossed, gated, layered, lru, second, stood_for
 
 B, C, I = 2, 3, 5
 
@@ -154,3 +155,17 @@ def test_torch_checks_both_orders_and_forward_mode(cell: lr.Cell, quick: None) -
     # Of the larger ones an op of the third order would read more than 64 tensors.
     further = cell in (gated, ahead)
     assert torch.autograd.gradgradcheck(run, tensors, check_fwd_over_rev=further, check_rev_over_rev=True, fast_mode=True)
+
+
+@pytest.mark.parametrize("cell", [lru, layered, stood_for], ids=lambda c: c.name)
+def test_a_module_is_differentiable_twice(cell: lr.Cell, quick: None) -> None:
+    layer = lr.RNN(cell, 2, 2, batch_first=True)
+    params, x = dict(layer.named_parameters()), leaf(1, 3, 2, complex=cell.spec.of("input")[0].complex)
+    reset = torch.tensor([[False, False, True]])
+
+    def run(x: Tensor, *values: Tensor) -> Any:
+        y, h_n = functional_call(layer, dict(zip(params, values, strict=True)), (x,), {"reset": reset})
+        return (*as_tuple(y), *as_tuple(h_n))
+
+    assert torch.autograd.gradcheck(run, (x, *params.values()), check_forward_ad=True, fast_mode=True)
+    assert torch.autograd.gradgradcheck(run, (x, *params.values()), check_fwd_over_rev=cell is lru, fast_mode=True)
