@@ -85,7 +85,10 @@ def cos(x: Any) -> Any:
 
 
 def abs(x: Any) -> Any:
-    """The absolute value, of a complex value its modulus; the gradient at 0 is 0, as in torch."""
+    """The absolute value, of a complex value its modulus; the gradient at 0 is 0, as in torch.
+
+    Python's abs(z) is the same of a name, but sympy takes it for sqrt(x**2 + y**2) where z is written out, x + 1j*y.
+    """
     return _apply(f.absolute, x)
 
 

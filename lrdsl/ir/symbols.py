@@ -1,7 +1,7 @@
 """The atoms of every expression: samples of sequences at a lag, and learned numbers.
 
 An expression is a sympy expression over these atoms, numbers, +, *, integer powers and square roots, and the functions of
-`ir.functions`. Nothing else passes the front end.
+`ir.functions`; in a Spec also over those of `ir.complex` and the imaginary unit. Nothing else passes the front end.
 """
 
 from __future__ import annotations

@@ -142,7 +142,8 @@ def _state(module: RNN, state: Lagged, value: Any, x: Tensor, batched: bool) -> 
     part = real_view(what, value, module.cell.spec, state.name)
     if not autocasts(x) and (part.dtype != dtype_of(x.dtype, False) or value.device != x.device):
         raise DtypeMismatch(f"{what} is {value.dtype} on {value.device}, the input {x.dtype} on {x.device}", None,
-                            f"give h_0.to({dtype_of(x.dtype, value.is_complex())})" if value.is_complex() else "give h_0.to(x)")
+                            f"give h_0.to({dtype_of(x.dtype, True)})" if value.is_complex() else "give h_0.to(x.real)"
+                            if x.is_complex() else "give h_0.to(x)")
     value = value if batched else value.unsqueeze(1)
     value = value.transpose(2, 3) if more else value.unsqueeze(2)
     return value.unbind(0)

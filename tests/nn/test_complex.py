@@ -168,4 +168,4 @@ def test_a_module_is_differentiable_twice(cell: lr.Cell, quick: None) -> None:
         return (*as_tuple(y), *as_tuple(h_n))
 
     assert torch.autograd.gradcheck(run, (x, *params.values()), check_forward_ad=True, fast_mode=True)
-    assert torch.autograd.gradgradcheck(run, (x, *params.values()), check_fwd_over_rev=cell is lru, fast_mode=True)
+    assert torch.autograd.gradgradcheck(run, (x, *params.values()), check_fwd_over_rev=cell is not stood_for, fast_mode=True)

@@ -55,12 +55,14 @@ def powers():
         return y[t] + h[t]
 
 
-@mistake(UnsupportedFunction)
-def functions_of_sympy():
+@mistake(UnsupportedFunction, UnsupportedFunction, UnsupportedFunction)
+def attributes_of_numbers():
     @lr.cell
-    def c(z: lr.Input = lr.Input(complex=True), h: lr.State = lr.State(complex=True)):
+    def c(g: lr.State, z: lr.Input = lr.Input(complex=True), h: lr.State = lr.State(complex=True)):
+        turned = z[t].conj()  # <-
+        g[t] = z[t].real * g[t - 1]  # <-
         h[t] = h[t - 1] / 2 + z[t].conjugate()  # <-
-        return h[t]
+        return h[t] * turned
 
 
 @mistake(NotLinear)
