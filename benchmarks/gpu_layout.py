@@ -44,7 +44,7 @@ class Call:
 
 def coefficients(program: Program) -> frozenset[str]:
     """The sequences in memory that multiply a state as they are."""
-    scans = [s for s in program.steps if isinstance(s, Scan)]
+    scans = [s for s in program.steps if isinstance(s, Scan) and not s.other]
     return frozenset(e.base for s in scans for m in s.A for e in m if isinstance(e, At)) & frozenset(program.loads)
 
 

@@ -55,7 +55,7 @@ class CyclicStates(CellError):
 
 
 class BothDirections(CellError):
-    """One state read from the past and from the future."""
+    """A recurrence that reads its own past and its own future."""
 
 
 class UnknownName(CellError):

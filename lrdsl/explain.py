@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,18 +78,23 @@ def _count(n: int, noun: str, plural: str = "s") -> str:
 
 def _found(spec: Spec, plan: Plan) -> list[str]:
     """The recurrences as extracted, before anything is shared or kept."""
-    scans = [step for p in plan.programs for step in p.steps if isinstance(step, Scan)]
+    scans = [(p, step) for p in plan.programs for step in p.steps if isinstance(step, Scan)]
     lines = [f"Found: {_count(len(scans), 'linear recurrence')}"]
-    for scan in scans:
-        lines += _recurrence(spec, scan)
+    for program, scan in scans:
+        lines += _recurrence(spec, program, scan)
     return lines if scans else [*lines, "  every value follows from the inputs at a fixed number of steps"]
 
 
-def _recurrence(spec: Spec, scan: Scan) -> list[str]:
+def _recurrence(spec: Spec, program: Program, scan: Scan) -> list[str]:
     """`h[t] = A*h[t-1] + b`, and what A and b are."""
     lines: list[str] = []
     where = {s.target: s.where.short for s in spec.statements}
-    kind = f"{scan.structure}, {'from the right' if scan.reverse else 'from the left'}"
+    kind = f"{program.structure(scan).name}, {'from the right' if scan.reverse else 'from the left'}"
+    if scan.other:
+        [state], A, b = scan.targets, scan.A[0][0, 0], scan.b[0]
+        equation = f"{state}[t] = {scan.other.equation('A' if A != 0 else '0', str(scan.past[0]), 'b')}"
+        lines = [f"  {equation:<40}  {kind:<26}  {where[state]}"]
+        return lines + [f"      A = {_read(spec, A)}"] * (A != 0) + [f"      b = {_read(spec, b)}"]
     for i, state in enumerate(scan.targets):
         entries = [(k, j, f"A{k + 1 if scan.order > 1 else ''}{f'[{i},{j}]' if len(scan.targets) > 1 else ''}")
                    for k, m in enumerate(scan.A) for j in range(len(scan.targets)) if m[i, j] != 0]
@@ -109,10 +115,15 @@ def _runs(plan: Plan) -> list[str]:
                                    initial_indent="  ", subsequent_indent="     ")
         elif isinstance(step, Stage):
             scans = [f"{s}[t]" for x in step.program.steps if isinstance(x, Scan) for s in x.targets]
-            writes = ", ".join(n for k in step.program.keeps for n in k.samples)
+            writes = ", ".join(n for k in step.program.keeps for n in k.samples) or "last values only"
             solves = f"solves {', '.join(scans)}; " if scans else ""
-            lines.append(f"  {number}. one fused pass over time, {step.program.name}: {solves}writes {writes}")
+            over = _way(step.program) if len({p.reverse for p in plan.programs}) == 2 else "over time"
+            lines.append(f"  {number}. one fused pass {over}, {step.program.name}: {solves}writes {writes}")
     return lines
+
+
+def _way(program: Program) -> str:
+    return "from the right" if program.reverse else "from the left"
 
 
 def _backward(plan: Plan, programs: tuple[Program, ...]) -> list[str]:
@@ -120,9 +131,9 @@ def _backward(plan: Plan, programs: tuple[Program, ...]) -> list[str]:
     returned = {sample for _, sample in plan.outputs}
     read = list(dict.fromkeys(c for p in programs for b in p.buffers for c in b.columns
                               if c in returned or any(c in k.samples for f in plan.programs for k in f.keeps)))
-    scans = sum(isinstance(s, Scan) for p in programs for s in p.steps)
-    way = "from the left" if programs and not programs[0].reverse else "from the right"
-    lines = [f"Backward: {_count(len(programs), 'fused pass', 'es')}, {_count(scans, 'recurrence')} {way}"]
+    scans = Counter(_way(p) for p in programs for s in p.steps if isinstance(s, Scan))
+    said = " and ".join(f"{_count(n, 'recurrence')} {way}" for way, n in scans.items()) or "no recurrence"
+    lines = [f"Backward: {_count(len(programs), 'fused pass', 'es')}, {said}"]
     lines.append(f"  reads {', '.join(read) or 'no state'} again"
                  + (f" ({', '.join(kept)} kept for it)" if kept else "") + "; everything else is recomputed from the inputs")
     return lines
@@ -148,4 +159,6 @@ def _carried(plan: Plan) -> str:
     states = [f"{s.name}{f' ({s.depth} steps)' if s.depth > 1 else ''}" for s in plan.carried]
     inputs = [f"{s.name} ({_count(s.depth, 'step')})" for s in plan.sequences if not s.state]
     text = f"h_n: {', '.join(states) or 'nothing; no state is read at a lag'}"
+    if plan.both_ways:
+        return f"{text}; no Carry, because {plan.both_ways}"
     return text + (f"; a Carry holds {', '.join(inputs)} as well" if inputs else "")

@@ -128,5 +128,7 @@ def apart(x: lr.Input, h: lr.State, before: lr.Affine, now: lr.Affine, after: lr
     return h[t]
 
 
+from tests.two_way_cells import smoother, there_and_back  # noqa: E402 - below, because golden texts cite lines
+
 CELLS = {c.name: c for c in (gilr, gilr_lstm, gilr_lstm_now, order_two, strata, discounted, against, window, compound, rotation,
-                             spiral, kinks, lookahead, ring, apart)}
+                             spiral, kinks, lookahead, ring, apart, there_and_back, smoother)}

@@ -9,8 +9,13 @@ import pytest
 import lrdsl as lr
 from tests.cells_for_tests import order_two
 from tests.nn.complex_cells import lru
+from tests.two_way_cells import zigzag
 
 
 @pytest.mark.parametrize("cell", [lr.cells.gilr_lstm, lr.cells.linear_scan, order_two, lru], ids=lambda c: c.name)
 def test_explain(cell: lr.Cell, golden: Any) -> None:
     assert cell.explain() == golden
+
+
+def test_explain_both_ways(golden: Any) -> None:
+    assert zigzag.explain() == golden

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import lrdsl as lr
-from lrdsl import cli, options, t
+from lrdsl import cli, options
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -87,14 +87,14 @@ def test_lists_are_complete() -> None:
     assert set(listed[1].split()) | {"sum"} == built
 
 
-STRANGE = {"size": 3, "axis": 2, "skip": True, "init": float("inf")}
+STRANGE = {"size": 3, "axis": 2, "skip": True}
 
 
 def test_what_is_said_not_to_be_built_says_so() -> None:
     rows = re.findall(r"^\| (`[A-Z][a-z].*?) \|.*\| (.*?) \|$", TEXT, re.MULTILINE)
     claims = [(kind, option) for kinds, missing in rows for kind in re.findall(r"`(\w+)`", kinds)
               for option in re.findall(r"`(\w+)`", missing)]
-    assert len(claims) == 8, claims
+    assert len(claims) == 7, claims
     for kind, option in claims:
         with pytest.raises(lr.NotBuilt):
             getattr(lr, kind)(**{option: STRANGE[option]})
@@ -105,13 +105,3 @@ def test_what_is_said_not_to_be_built_says_so() -> None:
                     lambda: layer(torch.nn.utils.rnn.pack_sequence([x[:, 0]]))):
         with pytest.raises(lr.NotBuilt):
             refused()
-
-
-def test_other_algebras_are_not_linear() -> None:
-    @lr.cell
-    def highest(x: lr.Input, h: lr.State):
-        h[t] = lr.maximum(h[t - 1], x[t])
-        return h[t]
-
-    with pytest.raises(lr.NotLinear):
-        lr.function(highest)

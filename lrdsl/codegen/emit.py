@@ -191,6 +191,12 @@ def _header(kernel: Kernel) -> tuple[str, ...]:
         if isinstance(step, Let):
             lines.append(f"  {step.target}[t] = {show(step.expr)}{place}")
             continue
+        if step.other:
+            A, b = step.A[0][0, 0], step.b[0]
+            equation = step.other.equation("A" if A != 0 else "0", str(step.past[0]), "b")
+            lines.append(f"  {step.targets[0]}[t] = {equation}{place}")
+            lines += [f"      A = {show(A)}"] * (A != 0) + [f"      b = {show(b)}"]
+            continue
         for i, state in enumerate(step.targets):
             terms = [f"A{_index(step, i, j, k)} {step.back(s, k + 1)}" for k, m in enumerate(step.A)
                      for j, s in enumerate(step.targets) if m[i, j] != 0]

@@ -75,6 +75,8 @@ def scan_lines(scan: Scan, names: Mapping[str, str], printer: Printer) -> list[s
     def term(expr: Any) -> str:
         return printer.text(expr, SUM if expr.is_Number else PRODUCT)
 
+    if scan.other:
+        return [f"const V {names[scan.targets[0]]} = {printer(scan.update(0))};"]
     lines = []
     for i, state in enumerate(scan.targets):
         terms = [{1: "", -1: "-"}.get(m[i, j], f"{term(m[i, j])}*") + term(scan.back(s, k + 1))

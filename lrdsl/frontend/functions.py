@@ -124,7 +124,7 @@ def minimum(a: Any, b: Any) -> Any:
 
 
 def logaddexp(a: Any, b: Any) -> Any:
-    """log(exp(a) + exp(b)), without overflow."""
+    """log(exp(a) + exp(b)), without overflow; where both are -inf each gets half the gradient (torch has nan)."""
     return _apply(f.logaddexp, a, b)
 
 

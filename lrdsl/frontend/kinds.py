@@ -12,6 +12,8 @@ import numbers
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import sympy as sp
+
 from ..errors import BadDeclaration, BadLag, DuplicateUpdate, NotBuilt, UnsupportedFunction
 from ..ir.symbols import At, Param
 from ..location import Location, caller
@@ -132,8 +134,9 @@ class Input(Sequence):
 class State(Sequence):
     """A sequence of hidden channels, set by one equation `h[t] = …`.
 
-    init: the initial value (a number); learned: a learned initial value, one a channel, that starts at `init`; complex: its
-    values are complex numbers.
+    init: the initial value, a number; infinite ones are for recurrences over another algebra, h[t] = maximum(h[t-1], x[t]),
+    whose sums they do not change. learned: a learned initial value, one a channel, that starts at `init`. complex: its values
+    are complex numbers.
     """
 
     kind = "state"
@@ -142,12 +145,16 @@ class State(Sequence):
                  complex: bool = False) -> None:
         super().__init__(init=init, learned=bool(learned), **_said(complex))
         _not_built(self._where, size=size)
+        if isinstance(init, sp.Number):  # sympy's -oo as well
+            init = float(init)
         if not _is_number(init, complex) or cmath.isnan(init):
             raise BadDeclaration(f"init={init!r}: the initial value of a state is a number", self._where,
                                  f"write init=1.0; other values are given to each call{_also(init)}")
-        if cmath.isinf(init):
-            raise NotBuilt("an infinite initial value belongs to recurrences over another algebra, not built yet",
-                           self._where, "give a finite init")
+        if cmath.isinf(init) and learned:
+            raise BadDeclaration(f"init={init!r}: no step of learning leads away from infinity", self._where,
+                                 "give a learned state a finite init")
+        if cmath.isinf(init) and complex:
+            raise BadDeclaration(f"init={init!r}: complex states have finite values", self._where, "give a finite init")
         self._options["init"] = builtins.complex(init) if complex else float(init)  # type: ignore[arg-type]
 
     def __setitem__(self, index: Any, value: Any) -> None:

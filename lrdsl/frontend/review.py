@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from ..errors import BadDeclaration, BothDirections, CellError, CyclicStates, NotBuilt, NoUpdate, ShapeMismatch, UnusedName
+from ..errors import BadDeclaration, BothDirections, CellError, CyclicStates, NoUpdate, ShapeMismatch, UnusedName
 from ..ir.spec import Equation, MapCall, Spec
 from ..ir.symbols import params
 from ..location import Location
 
 
 def review(spec: Spec, *, complete: bool) -> list[CellError]:
-    """Missing equations, unused names, states in a circle, both directions. `complete`: the body ran to its end."""
+    """Missing equations, unused names, circles, recurrences in both directions. `complete`: the body ran to its end."""
     errors: list[CellError] = []
     if complete:
         errors += [*_names(spec), *_sizes(spec), *_circles(spec)]
-    return errors + directions(spec)
+    return errors + _directions(spec)
 
 
 def _names(spec: Spec) -> list[CellError]:
@@ -68,27 +68,38 @@ def _sizes(spec: Spec) -> list[CellError]:
     return errors
 
 
-def directions(spec: Spec) -> list[CellError]:
-    """States read only backwards, or only ahead; one direction in all (two need two passes, which come later)."""
-    errors: list[CellError] = []
-    ways: dict[str, dict[int, Location]] = {}
+def _directions(spec: Spec) -> list[CellError]:
+    """A recurrence reads its own states backwards, or ahead: what is solved may be read on both sides."""
+    return [BothDirections(
+        f"{' and '.join(states)} {'is' if len(states) == 1 else 'are one recurrence,'} read from the past and from the future, "
+        f"so that neither direction can compute {'it' if len(states) == 1 else 'them'}",
+        max(found.values(), key=lambda w: w.line), "use two states, one a direction")
+        for states, found in recurrences(spec).items() if len(found) == 2]
+
+
+def recurrences(spec: Spec) -> dict[tuple[str, ...], dict[int, Location]]:
+    """The states of each recurrence, with the sides on which it reads itself (-1: earlier, +1: later), and where."""
+    needs = {s.target: {r.base for r in s.reads()} for s in spec.statements}
+    comes_from = {name: _reached(name, needs) for name in needs}
+    found: dict[tuple[str, ...], dict[int, Location]] = {}
     for statement in spec.statements:
-        for s in statement.reads():
-            if s.lag and s.base in spec.names("state"):
-                ways.setdefault(s.base, {}).setdefault(1 if s.lag > 0 else -1, statement.where)
-    for state, found in ways.items():
-        if len(found) == 2:
-            errors.append(BothDirections(
-                f"{state} is read from the past and from the future, so that neither direction can compute it",
-                max(found.values(), key=lambda w: w.line), "use two states, one a direction"))
-    single = {state: next(iter(found)) for state, found in ways.items() if len(found) == 1}
-    if not errors and len(set(single.values())) == 2:
-        back = next(s for s, way in single.items() if way < 0)
-        ahead = next(s for s, way in single.items() if way > 0)
-        errors.append(NotBuilt(f"{back} runs from the left and {ahead} from the right: forward and reverse states in one "
-                               f"cell are part of the language but not built yet", spec.where,
-                               "write two cells and feed one's output to the other"))
-    return errors
+        name = statement.target
+        for read in statement.reads():
+            if read.lag and name in comes_from.get(read.base, ()):
+                states = tuple(n for n in spec.names("state") if n in comes_from[name] and name in comes_from.get(n, ()))
+                found.setdefault(states, {}).setdefault(1 if read.lag > 0 else -1, statement.where)
+    return found
+
+
+def _reached(name: str, needs: dict[str, set[str]]) -> set[str]:
+    """Everything that a name's value comes from, at any step."""
+    seen: set[str] = set()
+    waiting = [name]
+    while waiting:
+        new = needs.get(waiting.pop(), set()) - seen
+        seen |= new
+        waiting += new
+    return seen
 
 
 def _circles(spec: Spec) -> list[CellError]:

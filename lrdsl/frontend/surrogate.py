@@ -11,13 +11,13 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from ..errors import BadDeclaration, BothDirections, CellError, NotBuilt, UnknownName, UnusedName, raise_all
+from ..errors import BadDeclaration, CellError, NotBuilt, UnknownName, UnusedName, raise_all
 from ..ir.complex import is_complex
 from ..ir.spec import Equation, MapCall, Spec, Statement
 from ..ir.symbols import At, Param, params, samples
 from ..location import Location, caller
 from .cell import Cell
-from .review import directions
+from .review import recurrences
 
 
 def surrogate(cell: Cell, *, delay: int = 1, **surrogates: Cell) -> Cell:
@@ -25,7 +25,8 @@ def surrogate(cell: Cell, *, delay: int = 1, **surrogates: Cell) -> Cell:
 
     Inside the dense maps of `cell`, the previous value of each named state is read from its surrogate, a cell whose Inputs
     bind by name to those of `cell`: at t-1 (`delay=1`, the paper's equations) or at t (`delay=0`, the paper's code). The
-    surrogate's names get the state's name in front: `h.gate`. The replaced state keeps its equation and loses its carry.
+    surrogate's names get the state's name in front: `h.gate`. The replaced state keeps its equation and loses its carry. In a
+    cell that runs from the right the previous value is that at t+1; the surrogate itself may run either way.
 
     Raises UnknownName for a state that `cell` does not have or an input that does not bind; UnusedName where no dense map
     reads the state's previous value.
@@ -40,6 +41,7 @@ def surrogate(cell: Cell, *, delay: int = 1, **surrogates: Cell) -> Cell:
         raise BadDeclaration("lr.surrogate names no state", where, f"write lr.surrogate({cell.name}, h=lr.cells.gilr)")
     errors: list[CellError] = []
     spec = cell.spec
+    previous = {state: _previous(spec, state) for state in surrogates}
     for state, other in surrogates.items():
         if not isinstance(other, Cell):
             errors.append(NotBuilt(f"the surrogate of {state} is {other!r}; only cells can be surrogates yet", where,
@@ -52,15 +54,13 @@ def surrogate(cell: Cell, *, delay: int = 1, **surrogates: Cell) -> Cell:
                                       f"{spec.name} has not", where, "inputs bind by name: rename them"))
         elif clash := _clash(spec, state, other.spec):
             errors.append(BadDeclaration(clash, where, "declare both real, or both with complex=True"))
-        elif not any(_previous(r, state) for s in _written_out(spec, state) if isinstance(s, MapCall) for r in s.reads()):
-            errors.append(UnusedName(f"no dense map of {spec.name} reads {state}[t-1], so that it needs no surrogate",
-                                     where, "leave it out"))
+        elif not any(previous[state].intersection(s.reads()) for s in _written_out(spec, previous[state])
+                     if isinstance(s, MapCall)):
+            errors.append(UnusedName(f"no dense map of {spec.name} reads {max(previous[state], key=str)}, so that it needs no "
+                                     "surrogate", where, "leave it out"))
     raise_all(errors)
     for state, other in surrogates.items():
-        spec = _replace(spec, state, other.spec, delay)
-    if directions(spec):
-        raise BothDirections(f"{', '.join(c.name for c in surrogates.values())} and {cell.name} run in opposite directions",
-                             where, "write both for the same direction; lr.RNN(…, bidirectional=True) mirrors the whole")
+        spec = _replace(spec, state, previous[state], other.spec, delay)
     what = ", ".join(f"{c.name} as the linear surrogate of {s}" for s, c in surrogates.items())
     doc = f"{cell.name} with {what}, read at {'t-1' if delay else 't'}.\n\n{cell.spec.doc}".rstrip()
     line = linecache.getline(where.file, where.line).strip()
@@ -77,8 +77,10 @@ def _name(where: Location, cell: Cell, surrogates: dict[str, Cell], delay: int) 
     return "_".join([cell.name, *(f"{s}_{c.name}" for s, c in surrogates.items())]) + ("_delay0" if delay == 0 else "")
 
 
-def _previous(sample: At, state: str) -> bool:
-    return sample.base == state and abs(sample.lag) == 1
+def _previous(spec: Spec, state: str) -> frozenset[At]:
+    """The sample that is a state's previous value: by its recurrence h[t-1] or h[t+1], either of them if it is none."""
+    sides = next((found for states, found in recurrences(spec).items() if state in states), (-1, 1))
+    return frozenset(At(state, side, state in spec.complex) for side in sides)
 
 
 def _clash(spec: Spec, state: str, other: Spec) -> str:
@@ -89,29 +91,29 @@ def _clash(spec: Spec, state: str, other: Spec) -> str:
     return next((f"{what} is {kind[a]} in {other.name} and {kind[b]} in {spec.name}" for what, a, b in pairs if a != b), "")
 
 
-def _written_out(spec: Spec, state: str) -> list[Statement]:
+def _written_out(spec: Spec, previous: frozenset[At]) -> list[Statement]:
     """The statements, and in what a dense map reads the lines that come from the state's previous value, written out."""
     lines = {At(s.target, complex=is_complex(s.expr)): s.expr for s in spec.statements
              if isinstance(s, Equation) and not s.state}
 
     def out(expr: Any) -> Any:
         inner = {s: out(lines[s]) for s in samples(expr) if s in lines}
-        return expr.xreplace({s: e for s, e in inner.items() if any(_previous(r, state) for r in samples(e))})
+        return expr.xreplace({s: e for s, e in inner.items() if previous.intersection(samples(e))})
 
     return [replace(s, operands=tuple(map(out, s.operands))) if isinstance(s, MapCall) else s for s in spec.statements]
 
 
-def _replace(spec: Spec, state: str, other: Spec, delay: int) -> Spec:
+def _replace(spec: Spec, state: str, previous: frozenset[At], other: Spec, delay: int) -> Spec:
     inner = _prefixed(other, state)
     value = inner.outputs[0][1]
     statements = []
-    for s in _written_out(spec, state):
+    for s in _written_out(spec, previous):
         if isinstance(s, MapCall):
-            turn = {r: value.shift(r.lag * delay) for r in s.reads() if _previous(r, state)}
+            turn = {r: value.shift(r.lag * delay) for r in s.reads() if r in previous}
             s = replace(s, operands=tuple(o.xreplace(turn) for o in s.operands))
         statements.append(s)
-    read = f"{value.base}[t-1]" if delay else f"{value.base}[t]"
-    note = f"surrogate: the dense maps read {read}, of {other.name}, instead of {state}[t-1]"
+    was = max(previous, key=str)
+    note = f"surrogate: the dense maps read {At(value.base, was.lag * delay)}, of {other.name}, instead of {was}"
     return replace(spec, declared=spec.declared + tuple(d for d in inner.declared if d.kind != "input"),
                    statements=inner.statements + tuple(statements), notes=(*spec.notes, *inner.notes, note))
 

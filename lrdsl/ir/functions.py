@@ -24,6 +24,8 @@ sign: Any
 erf: Any
 greater: Any
 greater_equal: Any
+equal: Any
+maximum: Any
 where: Any
 
 Partials = Callable[..., tuple[Any, ...]]
@@ -42,6 +44,12 @@ class Meaning:
 def _tie(a: Any, b: Any) -> Any:
     """1 where a > b, 1/2 at a tie, 0 elsewhere: the subgradient that torch.maximum has."""
     return (greater(a, b) + greater_equal(a, b)) / 2
+
+
+def _shares(a: Any, b: Any) -> tuple[Any, Any]:
+    """e^a and e^b as parts of their sum; halves where both are -oo, as of a maximum (torch.logaddexp has nan there)."""
+    apart = where(equal(maximum(a, b), -sp.oo), sp.S.Zero, a - b)
+    return sigmoid(apart), sigmoid(-apart)
 
 
 TABLE: dict[str, Meaning] = {
@@ -64,7 +72,7 @@ TABLE: dict[str, Meaning] = {
     "erf": Meaning(1, lambda y, x: (exp(-x * x) * sp.Float("1.1283791670955125739", 20),), (-1, 1)),
     "maximum": Meaning(2, lambda y, a, b: (_tie(a, b), _tie(b, a))),
     "minimum": Meaning(2, lambda y, a, b: (_tie(b, a), _tie(a, b))),
-    "logaddexp": Meaning(2, lambda y, a, b: (sigmoid(a - b), sigmoid(b - a))),
+    "logaddexp": Meaning(2, lambda y, a, b: _shares(a, b)),
     "greater": Meaning(2, lambda y, a, b: (sp.S.Zero, sp.S.Zero), (0, 1)),
     "greater_equal": Meaning(2, lambda y, a, b: (sp.S.Zero, sp.S.Zero), (0, 1)),
     "equal": Meaning(2, lambda y, a, b: (sp.S.Zero, sp.S.Zero), (0, 1)),
@@ -122,7 +130,7 @@ def pullback(call: Any, value: Any, cotangent: Any) -> tuple[Any, ...]:
 def pushforward(call: Any, value: Any, tangents: tuple[Any, ...]) -> Any:
     """The tangent of an applied function's value, from those of its arguments."""
     if isinstance(call, where):
-        return where(call.args[0], tangents[1], tangents[2])
+        return tangents[1] if tangents[1] == tangents[2] else where(call.args[0], tangents[1], tangents[2])
     return sp.Add(*(d * v for d, v in zip(TABLE[name_of(call)].partials(value, *call.args), tangents, strict=True)))
 
 

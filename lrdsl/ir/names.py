@@ -15,12 +15,13 @@ real V I LANES WHOLE Args Index Step At Loads Inside Boundaries Scratch Window R
 ring now next ahead reset zeros cross step sweep lanes share get put load store load_n store_n write fold earlier later window
 clear copy add refill large splat select threadIdx blockIdx blockDim gridDim warpSize half assert offset thread batch channel
 board place ticket held Held live warp lane row rows channels chunk crossed s0 t0 k there cut all All whole walk first second
-word exponent power_of_two Word Stretch Place Board Message Unneeded tell hear unmoved told_state tell_transition state_of
-one_by_one state_before handed_on over_warps NOTHING TRANSITION CUT STATE
+before word exponent power_of_two Word State Stretch Place Board Message Unneeded ROOM tell hear unmoved size_of state_of
+tell_numbers tell_state tell_transition one_by_one state_before handed_on over_warps NOTHING TRANSITION CUT STATE
 """.split())
 
 # Names that templates derive from others.
-_DERIVED = re.compile(r"to_.*[^_]|.*_(kept|part|total|crossing|beyond|row|upto|tail)|constant_\d+")
+_DERIVED = re.compile(r"to_.*[^_]|.*_(kept|part|total|crossing|beyond|row|upto|tail|from|again|before|powers|c\d+)|"
+                      r"constant_\d+|Map\d*")
 
 
 def c_name(name: str, taken: set[str]) -> str:

@@ -66,7 +66,8 @@ class Dense:
 class Sequence:
     """A sequence of the plan that is read at a lag somewhere: its edge, and the name that a user gives it by.
 
-    side: -1 where read at t-k, +1 at t+k. States come back in h_n; inputs only in a Carry.
+    side: -1 where read at t-k, +1 at t+k. ahead: its run does not come from there; the other side has the plain name. States
+    come back in h_n, by the plain name; inputs only in a Carry.
     """
 
     name: str
@@ -75,6 +76,12 @@ class Sequence:
     init: complex
     learned: bool
     state: bool
+    ahead: bool = False
+
+    @property
+    def key(self) -> str:
+        """The name of its edge: `h`, or `h.ahead`."""
+        return self.name + ".ahead" * self.ahead
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,6 @@ class Plan:
     """The steps in order; `sequences` in the order of h_n (states of the signature, then surrogates'), inputs last."""
 
     name: str
-    reverse: bool
     inputs: tuple[str, ...]
     affines: tuple[Affine, ...]
     steps: tuple[Dense | Stage, ...]
@@ -113,9 +119,25 @@ class Plan:
         return tuple(s.program for s in self.steps if isinstance(s, Stage))
 
     @property
+    def reverse(self) -> bool:
+        """Whether a pass runs from the right."""
+        return any(p.reverse for p in self.programs)
+
+    @property
     def carried(self) -> tuple[Sequence, ...]:
         """The states of h_n."""
-        return tuple(s for s in self.sequences if s.state)
+        return tuple(s for s in self.sequences if s.state and not s.ahead)
+
+    @property
+    def both_ways(self) -> str:
+        """Which states run which way, where no order of chunks fits all that reads them; "" where one does."""
+        own = [s for s in self.sequences if s.name not in self.inputs]
+        if len({s.side for s in own}) < 2:
+            return ""
+        runs = {way: [s.name for s in own if s.side == side and not s.ahead] for side, way in ((-1, "left"), (1, "right"))}
+        said = [f"{', '.join(names)} run{'s' * (len(names) == 1)} from the {way}" for way, names in runs.items() if names]
+        turned = [f"{s.name} is read at {'later' if s.side > 0 else 'earlier'} steps too" for s in own if s.ahead]
+        return " and ".join(said if len(said) == 2 else [*said, *turned])
 
     def check(self) -> Plan:
         """Raise InternalError unless every step reads what earlier ones wrote, and all outputs are written."""

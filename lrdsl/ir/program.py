@@ -3,6 +3,7 @@
     Program = Buffer*, Vector*, Edge*, (Let | Scan)*, Keep*, Sum*
     Let     : target[t] = expr
     Scan    : s[t] = A_1 s[t-1] + … + A_K s[t-K] + b     (t+1, … where the Program runs from the right)
+              s[t] = max(A + s[t-1], b)                  over another algebra (`ir.algebras`)
     Keep    : samples written to memory (what a caller or the backward pass may read)
     Sum     : a sample added up over batch and time (the gradient of a learned number)
     Edge    : what a sequence that is read at a lag holds outside its segment
@@ -28,6 +29,8 @@ import sympy as sp
 
 from ..errors import InternalError
 from ..location import Location
+from .algebras import ALGEBRAS, Algebra, AlgebraName
+from .structure import Structure, structure
 from .symbols import At, params, samples
 from .text import exact, show
 
@@ -97,27 +100,40 @@ class Let:
 
 @dataclass(frozen=True)
 class Scan:
-    """The linear recurrence: `A[k-1]` is the matrix that multiplies the states k steps back, `b` the rest."""
+    """The linear recurrence: `A[k-1]` is the matrix that multiplies the states k steps back, `b` the rest.
+
+    Over another algebra than plus-times there is one state, read one step back: A[0][0, 0] is added to it, and the sum of the
+    algebra joins that with b[0].
+    """
 
     targets: tuple[str, ...]
     A: tuple[sp.ImmutableMatrix, ...]
     b: tuple[sp.Expr, ...]
     reverse: bool = False
     where: Location | None = None
+    algebra: AlgebraName = "plus-times"
+
+    @property
+    def other(self) -> Algebra | None:
+        """The algebra, where it is not plus-times."""
+        return ALGEBRAS.get(self.algebra)
 
     @property
     def order(self) -> int:
         return len(self.A)
 
     @property
-    def structure(self) -> str:
-        """What kind of matrix A is; a schedule may cost no more than it must."""
-        if len(self.targets) == 1:
-            return "diagonal" if self.order == 1 else f"companion, order {self.order}"
-        if all(m.is_diagonal() for m in self.A):
-            return "diagonal"
-        triangular = all(m.is_lower for m in self.A) or all(m.is_upper for m in self.A)
-        return f"{'triangular' if triangular else 'dense'} {len(self.targets)}x{len(self.targets)}"
+    def orders(self) -> tuple[int, ...]:
+        """How far back the recurrence reads each state."""
+        if self.other:
+            return (1,)
+        return tuple(max([0, *(k for k, m in enumerate(self.A, 1) if any(e != 0 for e in m[:, j]))])
+                     for j in range(len(self.targets)))
+
+    @functools.cached_property
+    def structure(self) -> Structure:
+        """What its matrices look like, or the other algebra: a schedule costs no more than that must."""
+        return structure(self.orders, self.A, {}, self.other)
 
     @property
     def exprs(self) -> tuple[sp.Expr, ...]:
@@ -130,21 +146,33 @@ class Scan:
     @property
     def past(self) -> tuple[At, ...]:
         """The states' earlier samples that the recurrence reads."""
+        if self.other:
+            return (self.back(self.targets[0], 1),)
         return tuple(self.back(s, k + 1) for k, m in enumerate(self.A) for j, s in enumerate(self.targets)
                      if any(m[i, j] != 0 for i in range(m.rows)))
 
     def update(self, row: int) -> sp.Expr:
         """The right-hand side of one state's equation."""
+        if self.other:
+            return self.other.sum(self.A[0][0, 0] + self.past[0], self.b[0])
         return sp.Add(*(m[row, j] * self.back(s, k + 1) for k, m in enumerate(self.A)
                         for j, s in enumerate(self.targets)), self.b[row])
 
     def __str__(self) -> str:
+        return self.text(self.structure)
+
+    def text(self, structure: Structure) -> str:
+        """The equations, under what kind of recurrence they are."""
         way = "from the right" if self.reverse else "from the left"
-        rows = [f"scan {', '.join(self.targets)}   ({self.structure}, {way})"]
+        rows = [f"scan {', '.join(self.targets)}   ({structure.name}, {way})"]
         for i, state in enumerate(self.targets):
-            terms = [f"({show(m[i, j])})*{self.back(s, k + 1)}" for k, m in enumerate(self.A)
+            if self.other:
+                rows.append(f"  {state}[t] = {self.other.equation(show(self.A[0][0, 0]), str(self.past[0]), show(self.b[0]))}")
+                continue
+            terms = [("" if m[i, j] == 1 else f"({show(m[i, j])})*") + str(self.back(s, k + 1)) for k, m in enumerate(self.A)
                      for j, s in enumerate(self.targets) if m[i, j] != 0]
-            rows.append(f"  {state}[t] = {' + '.join(terms) or '0'} + ({show(self.b[i])})")
+            terms += [f"({show(self.b[i])})"] if self.b[i] != 0 or not terms else []
+            rows.append(f"  {state}[t] = {' + '.join(terms)}")
         return "\n".join(rows)
 
 
@@ -225,6 +253,10 @@ class Program:
         anywhere = replace(self, steps=tuple(replace(step, where=None) for step in self.steps))
         return hashlib.sha256("\n".join([str(anywhere), *numbers]).encode()).hexdigest()
 
+    def structure(self, scan: Scan) -> Structure:
+        """That of one of its recurrences, with all that the lines say of the coefficients."""
+        return structure(scan.orders, scan.A, {At(s.target): s.expr for s in self.steps if isinstance(s, Let)}, scan.other)
+
     def edge(self, base: str, side: int) -> Edge | None:
         """The edge of a sequence on one side."""
         return next((e for e in self.edges if e.base == base and e.side == side), None)
@@ -254,6 +286,8 @@ class Program:
                 n = len(step.targets)
                 if any(m.shape != (n, n) for m in step.A) or len(step.b) != n:
                     raise fault(f"A or b of {', '.join(step.targets)} has the wrong shape")
+                if step.other and (n, step.order) != (1, 1):
+                    raise fault(f"{', '.join(step.targets)} over {step.other} is more than one state, one step back")
                 own = {s for e in step.exprs for s in samples(e) if s.base in step.targets}
                 if own:
                     raise fault(f"A or b of {step} still reads {own}")
@@ -284,7 +318,7 @@ class Program:
         lines += [f"  {'vector' if v.shape == 'channel' else 'scalar'} {v.name}" for v in self.vectors]
         lines += [f"  edge {e}" for e in self.edges]
         for step in self.steps:
-            text = str(step).replace("\n", "\n  ")
+            text = str(step if isinstance(step, Let) else step.text(self.structure(step))).replace("\n", "\n  ")
             lines.append(f"  {text:<72} # {step.where.short}" if isinstance(step, Let) and step.where else f"  {text}")
         lines += [f"  keep {', '.join(k.samples)}" + (f"   (columns of {k.name})" if k.samples != (k.name,) else "")
                   + ("   (for the backward pass)" if k.inner else "") for k in self.keeps]

@@ -19,7 +19,7 @@ class Carry(NamedTuple):
 
     now: what the next call starts from; edge: what was given in the beginning, which reads across a `reset` get. Each is
     (B, k, channels), nearest first, by the sequence's name (`layers.0.h` in a module). A cell that runs in reverse is fed
-    its chunks from right to left.
+    its chunks from right to left; one whose states run both ways has no Carry.
     """
 
     now: dict[str, Tensor]

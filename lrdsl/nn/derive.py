@@ -29,8 +29,8 @@ class Backward:
         self.program, self.adjoint, self.op = program, adjoint, op
         place = {"input": {n: i for i, n in enumerate(program.inputs)}}
         place["output"] = place["gradient"] = {n: i for i, n in enumerate(program.outputs)}
-        self.takes = tuple((str(o.what), place[o.what][o.name], o.flip) for o in adjoint.takes)
-        self.needs = tuple(sorted({(what, i) for what, i, _ in self.takes if what != "gradient"}))
+        self.takes = tuple((str(o.what), place[o.what][o.name], o.flip, o.nearest) for o in adjoint.takes)
+        self.needs = tuple(sorted({(what, i) for what, i, *_ in self.takes if what != "gradient"}))
         depth = {n: e.depth for e in program.edges for n in (e.start, e.edge) if n}
         gives = dict(adjoint.gives)
         self.gives = tuple((gives.get(n, ()), depth.get(n, 0)) for n in program.inputs)
@@ -41,11 +41,13 @@ class Backward:
         """The gradient of each input, None where it is zero or not wanted. values: what `needs` names; sizes: B, T, C."""
         known = next(t for t in (*gradients, *values.values()) if t is not None)
         args: list[Maybe] = []
-        for what, i, flip in self.takes:
+        for what, i, flip, nearest in self.takes:
             tensor = gradients[i] if what == "gradient" else values[what, i]
             if tensor is None and what == "gradient":
                 tensor = self._zeros(known, i, sizes)
-            args.append(tensor.flip(1) if flip and tensor is not None else tensor)
+            if tensor is not None:
+                tensor = tensor.flip(1) if flip else tensor[:, nearest - 1:nearest] if nearest else tensor
+            args.append(tensor)
         got = dict(zip(self.adjoint.program.outputs, self.op(*args, reset), strict=True))
         return [assemble(pieces, got, self.columns, reset, depth) if want and pieces else None
                 for want, (pieces, depth) in zip(wanted, self.gives, strict=True)]

@@ -29,10 +29,11 @@ class CellFunction:
     a tuple or dict as the cell returns it. What the cell declares complex may be complex, in the same precision, or real.
 
     init: by name, the edge of a state or an input: a number or a tensor that broadcasts to (batch…, channels), with the k
-    values nearest first at the end where the cell reads k > 1 steps back (`x.ahead` is the other end of an input that is read
-    on both sides); or a Carry. reset: bool, the inputs' shape without
-    features: a boundary between t-1 and t. return_state: also give a Carry, (outputs, carry).
-    Raises ShapeMismatch, DtypeMismatch, UnknownName, NotBuilt.
+    values nearest first at the end where the cell reads k > 1 steps back. Where a sequence is read on both sides, `h` is the
+    edge on the side that its run comes from (an input has the run of the first state), and `h.ahead` that on the other. Or a
+    Carry. reset: bool, the inputs' shape without features: a boundary between t-1 and t. return_state: also give a Carry,
+    (outputs, carry); a cell whose states run both ways has none.
+    Raises ShapeMismatch, DtypeMismatch, UnknownName, NotBuilt, CellError.
     """
 
     def __init__(self, cell: Cell, dim: int = 1) -> None:
@@ -56,6 +57,8 @@ class CellFunction:
     def at(self, dim: int, given: Mapping[str, Tensor | complex], init: Init = None, return_state: bool = False,
            reset: Tensor | None = None) -> Any:
         """A call with time at `dim` and all arguments by name."""
+        if return_state or isinstance(init, Carry):
+            self.pipeline.check_chunks()
         inputs, layout, channels = self._inputs(given, dim)
         like = next(iter(inputs.values()))
         learned = {d.name: numbers_of(self.cell.spec, d, given[d.name], like, channels)

@@ -91,13 +91,17 @@ class RNN(nn.Module):
         x: (T, B, input_size), (B, T, input_size) with batch_first, or (T, input_size); the cell's other Inputs by name, in the
         same layout. h_0: the states that are read at a lag, (layers × directions, B, hidden) each, then k when the order is
         above 1; one tensor or a tuple; or a Carry. reset: bool, x's shape without features: a boundary between t-1 and t.
-        output: (T, B, hidden × directions); several outputs of the cell come as it returns them, in a tuple or a dict.
+        output: (T, B, hidden × directions); several outputs of the cell come as it returns them, in a tuple or a dict. h_n: the
+        last values in the direction of each state's own run, at t = 0 where it runs from the right; that is also the side of
+        h_0. A cell whose states run both ways has no Carry: a CellError.
         Raises ShapeMismatch, DtypeMismatch, CellError, NotBuilt.
         """
         for name, given in (("cu_seqlens", cu_seqlens), ("cp", cp)):
             if given is not None:
                 raise NotBuilt(f"{name}= is part of the language but not built yet", None,
                                "give reset= with the same boundaries" if name == "cu_seqlens" else "run on one device")
+        if return_state or isinstance(h_0, Carry):
+            self.parts[0].pipeline.check_chunks()
         call = read_call(self, x, h_0, reset, inputs)
         outputs, after = self._run(call, return_state)
         result = self.parts[0].pipeline.returned([call.outward(o) for o in outputs])
@@ -109,12 +113,13 @@ class RNN(nn.Module):
              **inputs: Tensor) -> tuple[Any, Carry]:
         """One step: (y_t, carry). x_t (B, input_size) or (input_size,); reset (B,) or ().
 
-        Raises CellError for a cell that looks ahead.
+        Raises CellError for a cell that looks ahead, or whose states run both ways.
         """
         pipeline = self.parts[0].pipeline
         if self.bidirectional or pipeline.reverse or pipeline.looks_ahead:
-            way = "runs in both directions" if self.bidirectional else "runs from the right" if pipeline.reverse else \
-                f"reads {pipeline.looks_ahead[0]} ahead"
+            both = pipeline.plan.both_ways
+            way = f"runs both ways ({both})" if both else "runs in both directions" if self.bidirectional else \
+                "runs from the right" if pipeline.reverse else f"reads {pipeline.looks_ahead[0]} ahead"
             raise CellError(f"{self.cell.name} {way}, so that it cannot go step by step", self.cell.spec.where,
                             "give it the whole sequence")
         time = 1 if self.batch_first and x_t.dim() == 2 else 0

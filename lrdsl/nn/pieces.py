@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..passes.adjoint import Piece
@@ -35,6 +36,8 @@ def _part(piece: Piece, value: Tensor, reset: Maybe, depth: int) -> Maybe:
     match piece.how:
         case "window":
             return padded(value.flip(1), depth)
+        case "nearest":
+            return F.pad(value, (0, 0, piece.lag - 1, depth - piece.lag))
         case "shifted":
             if reset is not None:
                 value = torch.where(_clear(reset, piece.lag, abs(piece.lag)).unsqueeze(2), value, 0.0)

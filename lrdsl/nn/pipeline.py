@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..compiler import plan_of
+from ..errors import CellError
 from ..ir.plan import Block, Dense, Plan
 from ..ir.plan import Sequence as Lagged
 from ..ir.spec import Spec
@@ -29,8 +30,9 @@ class Pipeline:
         self.spec = spec
         self.plan: Plan = plan_of(spec)
         self.reverse = self.plan.reverse
-        self.sequences = {self._key(s.name, s.side): s for s in self.plan.sequences}
-        self.looks_ahead = tuple(s.name for key, s in self.sequences.items() if key.endswith(".ahead"))
+        self.sequences = {s.key: s for s in self.plan.sequences}
+        self.keys = {(s.name, s.side): s.key for s in self.plan.sequences}
+        self.looks_ahead = tuple(s.name for s in self.plan.sequences if s.ahead)
         inputs = set(self.plan.inputs)
         given = inputs | {f"{k}.{e}" for k, s in self.sequences.items() if s.name in inputs for e in ("start", "edge")}
         self.steps: tuple[tuple[Dense, Products] | tuple[Op, frozenset[str]], ...] = tuple(
@@ -39,20 +41,14 @@ class Pipeline:
         self.channelwise = tuple(n for n in self.plan.inputs
                                  if any(b.name == n for p in self.plan.programs for b in p.buffers))
 
-    def _key(self, sequence: str, side: int) -> str:
-        """The name of its edges in the Programs: `h`, or `x.ahead` for a side that the run reaches later."""
-        return sequence + (".ahead" if (side > 0) != self.reverse else "")
-
     def _products(self, dense: Dense) -> Products:
         """(key of the source, depth, blocks) of the products that are read at a lag."""
-        depth: dict[tuple[str, str], int] = {}
-        for program in self.plan.programs:
-            for e in program.edges:
-                depth[e.base, ".ahead" if (e.side > 0) != self.reverse else ""] = e.depth
+        depth = {(e.base, e.side): e.depth for program in self.plan.programs for e in program.edges}
         found = []
-        for side in ("", ".ahead"):
+        for side in (-1, 1):
             for k in sorted({depth[b.target, side] for b in dense.blocks if (b.target, side) in depth}):
-                found.append((dense.source + side, k, tuple(b for b in dense.blocks if depth.get((b.target, side)) == k)))
+                found.append((self.keys[dense.source, side], k,
+                              tuple(b for b in dense.blocks if depth.get((b.target, side)) == k)))
         return tuple(found)
 
     def __call__(self, inputs: Mapping[str, Tensor], learned: Mapping[str, Tensor], weights: Weights,
@@ -95,7 +91,7 @@ class Pipeline:
 
     def _edges(self, dense: Dense, source: Tensor, values: Mapping[str, Tensor | None]) -> dict[int, Window]:
         """(start, edge) of a window's source on each side that it is read on."""
-        keys = {side: self._key(dense.source, side) for side in (-1, 1) if any(side * lag > 0 for lag in dense.lags)}
+        keys = {side: self.keys[dense.source, side] for side in (-1, 1) if any(side * lag > 0 for lag in dense.lags)}
         ends = {key: [self._window(key, values.get(f"{key}.{end}"), source) for end in ("start", "edge")]
                 for key in keys.values()}
         return {side: (ends[key][0], ends[key][1]) for side, key in keys.items()}
@@ -119,15 +115,15 @@ class Pipeline:
 
     def carried(self, values: Mapping[str, Any], windows: Mapping[str, Window], reset: Tensor | None,
                 inputs: bool = True) -> dict[str, Window]:
-        """(final window, edge) of every sequence that is read at a lag: what a Carry holds; without inputs, of states only."""
+        """(final window, edge) of every sequence that is read at a lag: what a Carry holds, or without inputs h_n."""
         found: dict[str, Window] = {}
         for key, s in self.sequences.items():
             start, edge = windows.get(key, NONE)
-            if s.name not in self.plan.inputs:
+            if s.name not in self.plan.inputs and (inputs or (s.state and not s.ahead)):
                 found[key] = values[f"{s.name}.final"], edge
             elif not inputs:
                 continue
-            elif key.endswith(".ahead"):
+            elif s.ahead:
                 found[key] = _constant(values[s.name], s) if start is None else start, edge
             else:
                 sequence = values[s.name]
@@ -135,6 +131,12 @@ class Pipeline:
                 found[key] = last_window(sequence, default if start is None else start, default if edge is None else edge,
                                          reset, self.reverse), edge
         return found
+
+    def check_chunks(self) -> None:
+        """Raise CellError where states run both ways, so that there is no Carry."""
+        if self.plan.both_ways:
+            raise CellError(f"{self.spec.name} runs both ways ({self.plan.both_ways}), so that no order of chunks fits both",
+                            self.spec.where, "give it the whole sequence, without a Carry or return_state")
 
     def __reduce__(self) -> Any:
         return pipeline_of, (self.spec,)

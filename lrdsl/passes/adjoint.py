@@ -4,7 +4,8 @@ For each sequence s that step t reads k steps back, `back.s` (at lag k) is what 
 the other way. The gradient of s[t] is what its readers at t send, plus back.s[t+k]. For a Scan, back.h[t] = A[t]' d.h[t] is
 itself a linear recurrence, with A at t: nothing is read beyond the end, and a carry that would cross a boundary is dropped
 before any arithmetic. The last value of back.h is the gradient of the initial state, and its first one that of the final
-state, which is why a Program's edges have four names.
+state, which is why a Program's edges have four names. Of a recurrence of order k the state is h[t-1] … h[t-k], and its
+adjoint runs over the gradients of these, back.h … back.h.k: as many numbers, by the transposed companion matrix.
 
 Holds afterwards: the result reads the forward inputs, the forward outputs and their gradients, each at the lags that the
 forward read. Where a forward sequence was read against the run, its gradient is written at the reader's step (`shifted`) and
@@ -14,6 +15,7 @@ moved by the caller.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import sympy as sp
@@ -23,28 +25,32 @@ from ..ir.program import Buffer, Edge, Keep, Let, Program, Scan, Step, Sum, Vect
 from ..ir.symbols import At, Param, params, samples
 from .recompute import with_forward_values
 from .simplify import flatten, fresh, names_of, simplify
+from .slopes import linearised
 
 
 @dataclass(frozen=True)
 class Origin:
     """Where a tensor of the backward pass comes from: a forward input or output, or the gradient of a forward output.
 
-    flip: the depth axis is reversed (the nearest value before the segment is the farthest after it).
+    flip: the depth axis is reversed (the nearest value before the segment is the farthest after it). nearest: of a window,
+    only the value so many steps away, (B, 1, C).
     """
 
     what: Literal["input", "output", "gradient"]
     name: str
     flip: bool = False
+    nearest: int = 0
 
 
 @dataclass(frozen=True)
 class Piece:
     """A summand of an input's gradient: the output `name` as it is; a window (B, k, C) to be reversed, whose values are
-    those at lags 1 … k; or values written at their reader's step, `lag` steps from where they belong (`shifted`, and
-    the part of them that crosses a boundary, for `start` and `edge`)."""
+    those at lags 1 … k; the one value of a window that is `lag` steps away (`nearest`); or values written at their reader's
+    step, `lag` steps from where they belong (`shifted`, and the part of them that crosses a boundary, for `start` and
+    `edge`)."""
 
     name: str
-    how: Literal["whole", "window", "shifted", "shifted start", "shifted edge"] = "whole"
+    how: Literal["whole", "window", "nearest", "shifted", "shifted start", "shifted edge"] = "whole"
     lag: int = 0
 
 
@@ -148,25 +154,34 @@ def _cotangents(source: Program, absent: frozenset[str], tape: _Tape,
 
 
 def _register(source: Program, base: str, lag: int, name: str, tape: _Tape, edges: list[Edge],
-              origins: dict[str, Origin], gives: dict[str, list[Piece]]) -> None:
-    """The edge of the register `name`, which carries what is sent to base[t+lag] the other way."""
+              origins: dict[str, Origin], gives: dict[str, list[Piece]], chain: int = 0) -> None:
+    """The edge of the register `name`, which carries what is sent to base[t+lag] the other way.
+
+    chain: how many registers one step deep carry it, of which this is the |lag|-th; 0 where it alone is |lag| steps deep.
+    """
     edge = source.edge(base, 1 if lag > 0 else -1)
     assert edge is not None
-    depth, deepest = abs(lag), abs(lag) == edge.depth
-    start = crossed = final = crossing = None
-    if deepest and edge.final:
-        start = fresh(f"{edge.final}.grad", tape.taken)
-        origins[start] = Origin("gradient", edge.final, flip=depth > 1)
-    if deepest and edge.crossing:
-        crossed = fresh(f"{edge.crossing}.grad", tape.taken)
-        origins[crossed] = Origin("gradient", edge.crossing, flip=depth > 1)
-    if edge.start:
-        final = fresh(f"d.{edge.start}", tape.taken)
-        gives.setdefault(edge.start, []).append(Piece(final, "window" if edge.depth > 1 else "whole"))
-    if edge.edge:
-        crossing = fresh(f"d.{edge.edge}", tape.taken)
-        gives.setdefault(edge.edge, []).append(Piece(crossing, "window" if edge.depth > 1 else "whole"))
-    edges.append(Edge(name, -edge.side, depth, 0.0, start, crossed, final, crossing))
+    depth, deepest = 1 if chain else abs(lag), (chain or abs(lag)) == edge.depth
+    one_of = abs(lag) if chain and edge.depth > 1 else 0
+    piece = Piece("", "nearest", one_of) if one_of else Piece("", "window" if edge.depth > 1 else "whole")
+    origin = Origin("gradient", "", flip=depth > 1, nearest=one_of)
+
+    def taken(tensor: str | None) -> str | None:
+        if tensor is None or not deepest:
+            return None
+        unique = fresh(f"{tensor}.grad" + (f".{one_of}" if one_of else ""), tape.taken)
+        origins[unique] = replace(origin, name=tensor)
+        return unique
+
+    def given(tensor: str | None) -> str | None:
+        if tensor is None:
+            return None
+        unique = fresh(f"d.{tensor}" + (f".{one_of}" if one_of else ""), tape.taken)
+        gives.setdefault(tensor, []).append(replace(piece, name=unique))
+        return unique
+
+    edges.append(Edge(name, -edge.side, depth, 0.0, taken(edge.final), taken(edge.crossing), given(edge.start),
+                      given(edge.edge)))
 
 
 def _arrivals(source: Program, base: str, tape: _Tape, edges: list[Edge], origins: dict[str, Origin],
@@ -205,9 +220,9 @@ def _let(source: Program, step: Let, tape: _Tape, edges: list[Edge], origins: di
 
 def _scan(source: Program, step: Scan, tape: _Tape, edges: list[Edge], origins: dict[str, Origin],
           gives: dict[str, list[Piece]]) -> None:
-    back = source.back
-    own = [(i, k) for k in range(1, step.order + 1) for i in range(len(step.targets))
-           if any(step.A[k - 1][j, i] != 0 for j in range(len(step.targets)))]
+    step, slopes = linearised(source, step, partial(tape.line, where=step.where))
+    back, orders = source.back, step.orders
+    own = [(i, k) for i, order in enumerate(orders) for k in range(1, order + 1)]
     sent = {(i, k): tape.lagged.pop((step.targets[i], back * k), []) for i, k in own}
     before = []
     for i, state in enumerate(step.targets):
@@ -216,23 +231,24 @@ def _scan(source: Program, step: Scan, tape: _Tape, edges: list[Edge], origins: 
         total = sp.Add(*terms)
         before.append(total if total.is_Atom else tape.line(f"d.{state}.direct", total, step.where))
     names = {(i, k): fresh(_back(step.targets[i], back * k), tape.taken) for i, k in own}
-    A = [sp.zeros(len(own), len(own)) for _ in range(step.order)]
-    b = []
+    # What is sent to h[t-k] is on its way to h[t-k+1] first: each register hands on to the one a step nearer.
+    A, b = sp.zeros(len(own), len(own)), []
     for row, (i, k) in enumerate(own):
         weights = [step.A[k - 1][j, i] for j in range(len(step.targets))]
         for column, (j, other) in enumerate(own):
-            A[other - 1][row, column] = weights[j]
+            A[row, column] = weights[j] if other == 1 else int((j, other) == (i, k + 1))
         b.append(sp.Add(*(w * d for w, d in zip(weights, before, strict=True)), *sent[i, k]))
-    tape.steps.append(Scan(tuple(names[key] for key in own), tuple(sp.ImmutableMatrix(m) for m in A), tuple(b),
-                           not step.reverse, step.where))
+    if own:
+        tape.steps.append(Scan(tuple(names[key] for key in own), (sp.ImmutableMatrix(A),), tuple(b), not step.reverse,
+                               step.where))
     for i, k in own:
-        _register(source, step.targets[i], back * k, names[i, k], tape, edges, origins, gives)
+        _register(source, step.targets[i], back * k, names[i, k], tape, edges, origins, gives, orders[i])
     for i, state in enumerate(step.targets):
-        total = sp.Add(before[i], *(At(names[j, k], -back * k) for j, k in own if j == i))
+        total = before[i] + At(names[i, 1], -back) if orders[i] else before[i]
         gradient = tape.line(f"d.{state}", total, step.where)
         update, past = step.update(i), {step.back(s, k + 1) for k in range(step.order) for s in step.targets}
         for atom in (*samples(update), *params(update)):
-            if atom not in past:
+            if atom not in past | slopes:
                 tape.send(atom, gradient * sp.diff(update, atom))
 
 

@@ -22,23 +22,39 @@ INCREASING = {"exp": math.exp, "expm1": math.expm1, "tanh": math.tanh, "sigmoid"
 
 
 def contracts(program: Program) -> dict[Scan, bool]:
-    """For each scan, whether the equations bound every row of |A|, added up over states and lags, by 1."""
+    """For each scan, whether the equations bound the matrix of a step by 1, so that no product of many overflows: in every row
+    or in every column, |A| added up; or the modulus of a rotation. Over another algebra coefficients are added up instead, and
+    that overflows where the state does."""
     known: dict[At, Interval] = {}
     for step in program.steps:
         if isinstance(step, Let):
             known[At(step.target)] = interval(step.expr, known)
     found = {}
     for scan in (s for s in program.steps if isinstance(s, Scan)):
-        rows = [sum(max(map(abs, interval(m[i, j], known))) for m in scan.A for j in range(m.cols))
-                for i in range(len(scan.targets))]
-        found[scan] = max(rows) <= 1
+        if scan.other:
+            found[scan] = True
+            continue
+        structure = program.structure(scan)
+        sizes = [_size(interval(c, known)) for c in structure.coefficients]
+        rows, columns = [0.0] * structure.size, [0.0] * structure.size
+        for i, row in enumerate(structure.step):
+            for term in row:
+                size = 1.0 if term.number is None else sizes[term.number]
+                rows[i] += size
+                columns[term.column] += size
+        turns = structure.modulus is not None and _size(interval(structure.modulus, {})) <= 1
+        found[scan] = turns or max(rows, default=0) <= 1 or max(columns, default=0) <= 1
     return found
+
+
+def _size(a: Interval) -> float:
+    return max(map(abs, a))
 
 
 def interval(expr: Any, known: Mapping[At, Interval]) -> Interval:
     """Numbers between which every finite value of an expression lies."""
     if expr.is_Number:
-        return (float(expr), float(expr))
+        return (float(expr), float(expr)) if expr.is_finite else UNKNOWN  # the zero of an algebra, which is no finite value
     if expr.is_Symbol:
         return known.get(expr, UNKNOWN)
     parts = [interval(a, known) for a in expr.args]

@@ -1,35 +1,33 @@
 """From a recurrent group to a Scan: A and b of the linear recurrence that it is, or NotLinear with the term that bends it.
 
+A recurrence that is bent over (+, *) by a maximum, a minimum or a logaddexp is looked at over that algebra (`algebras.over`).
+
 A is the Jacobian with respect to the states' previous values and b the rest, found by one walk over the expression instead
 of by sympy.diff and subs: the user's factors stay as written, a `where` on anything but a state passes, and a refusal knows
 its culprit. (A derivative alone would accept `where(h[t-1] > 0, …)`, whose derivative is free of h.)
-Non-goals: coupled structures that deserve better than a k x k block.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import sympy as sp
 
-from ..errors import CellError, InternalError, NotLinear, raise_all
+from ..errors import CellError, InternalError, NotBuilt, NotLinear, raise_all
 from ..ir import complex as cx
 from ..ir import functions as f
+from ..ir.algebras import Algebra, algebra_of
 from ..ir.program import Let, Scan
 from ..ir.spec import Equation
 from ..ir.symbols import At, samples
 from ..ir.text import show
 from ..location import Location
+from .algebras import Bends as _Bends
+from .algebras import Parts, advice, over
 from .stratify import Group
 
 LARGEST_BLOCK, LARGEST_ORDER = 4, 8
-
-
-class _Bends(Exception):
-    """A term that is not affine in the unknowns."""
-
-    def __init__(self, term: sp.Expr) -> None:
-        self.term = term
 
 
 def affine_parts(expr: Any, unknowns: frozenset[At]) -> tuple[dict[At, Any], Any]:
@@ -72,14 +70,19 @@ def extract(group: Group, reverse: bool) -> tuple[Scan, tuple[Let, ...]]:
     order = max(abs(r.lag) for s in statements.values() for r in s.reads() if r.lag and r.base in states)
     back = 1 if reverse else -1
     unknowns = frozenset(r for s in statements.values() for r in s.reads() if r.lag and r.base in states)
-    errors: list[CellError] = []
-    rows: list[tuple[dict[At, Any], Any]] = []
-    for state in states:
-        try:
-            rows.append(affine_parts(written[state], unknowns))
-        except _Bends as bend:
-            errors.append(_not_linear(state, bend.term, _place(state, statements, written, unknowns), unknowns))
+    parts: Parts = affine_parts
+    rows, bends = _rows(states, written, unknowns, parts)
+    algebra = next(filter(None, map(algebra_of, bends.values())), None)
+    if algebra:
+        parts = partial(over, algebra)
+        rows, bends = _rows(states, written, unknowns, parts)
+    errors: list[CellError] = [
+        _not_linear(state, term, _place(state, statements, written, unknowns, parts), unknowns, algebra)
+        for state, term in bends.items()]
     where = statements[states[0]].where
+    if not errors and algebra and len(unknowns) > 1:
+        errors.append(NotBuilt(f"{', '.join(states)}: over {algebra}, recurrences of several states or of order above 1 are "
+                               "not built yet", where, "write one state a recurrence, read one step back"))
     if not errors and len(states) > LARGEST_BLOCK:
         errors.append(NotLinear(f"{', '.join(states)} are one recurrence of {len(states)} coupled states; the largest has "
                                 f"{LARGEST_BLOCK}", where, "couple fewer states"))
@@ -89,7 +92,7 @@ def extract(group: Group, reverse: bool) -> tuple[Scan, tuple[Let, ...]]:
     raise_all(errors)
     A = tuple(sp.ImmutableMatrix([[c.get(At(s, back * k), sp.S.Zero) for s in states] for c, _ in rows])
               for k in range(1, order + 1))
-    scan = Scan(states, A, tuple(rest for _, rest in rows), reverse, where)
+    scan = Scan(states, A, tuple(rest for _, rest in rows), reverse, where, algebra.name if algebra else "plus-times")
     for row, state in enumerate(states):
         if {r.base for e in (scan.b[row], *(m[row, j] for m in A for j in range(len(states)))) for r in samples(e)} \
                 & set(states):
@@ -98,27 +101,39 @@ def extract(group: Group, reverse: bool) -> tuple[Scan, tuple[Let, ...]]:
     return scan, lets
 
 
-def _place(state: str, statements: dict[str, Equation], written: dict[str, Any], unknowns: frozenset[At]) -> Location:
+def _rows(states: tuple[str, ...], written: dict[str, Any], unknowns: frozenset[At],
+          parts: Parts) -> tuple[list[tuple[dict[At, Any], Any]], dict[str, Any]]:
+    """The parts of each state's value, and the terms that bend those that have none."""
+    rows, bends = [], {}
+    for state in states:
+        try:
+            rows.append(parts(written[state], unknowns))
+        except _Bends as bend:
+            bends[state] = bend.term
+    return rows, bends
+
+
+def _place(state: str, statements: dict[str, Equation], written: dict[str, Any], unknowns: frozenset[At],
+           parts: Parts) -> Location:
     """The first line that bends, of those that the state's value comes from at the same step."""
     for read in statements[state].reads():
         if read.lag == 0 and read.base in statements:
             try:
-                affine_parts(written[read.base], unknowns)
+                parts(written[read.base], unknowns)
             except _Bends:
-                return _place(read.base, statements, written, unknowns)
+                return _place(read.base, statements, written, unknowns, parts)
     return statements[state].where
 
 
-def _not_linear(state: str, term: sp.Expr, where: Location, unknowns: frozenset[At]) -> NotLinear:
+def _not_linear(state: str, term: sp.Expr, where: Location, unknowns: frozenset[At], algebra: Algebra | None) -> NotLinear:
     bent = sorted(term.free_symbols & unknowns, key=str)
     previous = bent[0] if bent else At(state, -1)
     conditional = isinstance(term, f.where) and bool(term.args[0].free_symbols & unknowns)
     what = f"the condition {show(term.args[0])}" if conditional else f"the term {show(term)}"
     others = ", ".join(dict.fromkeys(s.base for s in sorted(unknowns, key=str)))
-    hint = f"make {what} free of {previous}" if conditional else \
-        f"a linear recurrence is {state}[t] = (…)*{previous} + (…), without {others} in the brackets"
-    if isinstance(term, f.maximum | f.minimum | f.logaddexp):
-        name = f.name_of(term)
-        hint += f"; recurrences over the algebra ({name}, +) are part of the language but not built yet"
-    return NotLinear(f"{state}[t] is not linear in {previous}: {what} bends it", where,
-                     hint + "; or read a solved value there (a surrogate)")
+    hints = [f"make {what} free of {previous}" if conditional else "" if algebra else
+             f"a linear recurrence is {state}[t] = (…)*{previous} + (…), without {others} in the brackets",
+             "" if conditional else advice(state, term, unknowns, previous, algebra),
+             "or read a solved value there (a surrogate)"]
+    linear = f"linear in {previous}" + (f" over {algebra}" if algebra else "")
+    return NotLinear(f"{state}[t] is not {linear}: {what} bends it", where, "; ".join(filter(None, hints)))

@@ -1,8 +1,8 @@
 """From Strata to a Plan: Programs between dense maps, one matrix product for all maps of the same samples.
 
-A value's stage is the number of the Program that computes it: one more than that of the sequences which its dense maps
-read. Recurrences and everything that must be written are computed once, at their stage; other lines are recomputed in each
-Program that needs them, which costs a read of their operands and saves a write.
+A value's stage is the number of the Program that computes it: after that of the sequences which its dense maps read, and of
+those which it reads against their run (`stages`). Recurrences and everything that must be written are computed once, at their
+stage; other lines are recomputed in each Program that needs them, which costs a read of their operands and saves a write.
 A dense map commutes with the shift: `W s[t-1]` is the sample at t-1 of the product `W s`, and its edge is `W edge`. Where
 one call reads a sequence at several lags, the product is of the window, which the Dense forms: k samples of the sequence
 side by side cost less than k products written and read.
@@ -16,11 +16,14 @@ from typing import Any, NamedTuple
 
 import sympy as sp
 
+from ..errors import raise_all
 from ..ir.plan import Affine, Block, Dense, Plan, Sequence, Stage
 from ..ir.program import Buffer, Edge, Keep, Let, Program, Scan, Step, Vector
 from ..ir.spec import MapCall, Spec
 from ..ir.symbols import At, Param, params, samples
+from .algebras import check_initial
 from .extract import extract
+from .stages import sides, stages
 from .stratify import Strata
 
 
@@ -37,40 +40,26 @@ class _Work:
     """What is known of each name while the plan is laid out."""
 
     spec: Spec
-    reverse: bool
     steps: list[Step] = field(default_factory=list)
     stage: dict[str, int] = field(default_factory=dict)
-    ready: dict[str, int] = field(default_factory=dict)
+    side: dict[str, int] = field(default_factory=dict)
     products: dict[str, _Product] = field(default_factory=dict)
     affines: dict[str, Affine] = field(default_factory=dict)
 
 
 def partition(strata: Strata) -> Plan:
     """Lay the groups out as Dense steps and Programs."""
-    spec = strata.spec
-    lags = [r.lag for s in spec.statements for r in s.reads() if r.lag and r.base in spec.names("state")]
-    work = _Work(spec, reverse=any(lag > 0 for lag in lags))
-    work.ready = dict.fromkeys(spec.names("input"), 0)
+    work = _Work(strata.spec)
     for group in strata.groups:
         if group.recurrent:
-            scan, lets = extract(group, work.reverse)
-            stage = max([1, *(work.stage.get(s.base, 1) for e in scan.exprs for s in samples(e))])
-            work.steps.append(scan)
-            work.stage |= dict.fromkeys(scan.targets, stage)
-            work.ready |= dict.fromkeys(scan.targets, stage)
-            for let in lets:
-                _add(work, let)
+            scan, lets = extract(group, group.reverse)
+            work.steps += [scan, *lets]
         else:
             statement = group.statements[0]
-            _add(work, _map(work, statement) if isinstance(statement, MapCall)
-                 else Let(statement.target, statement.expr, statement.where))
+            work.steps.append(_map(work, statement) if isinstance(statement, MapCall)
+                              else Let(statement.target, statement.expr, statement.where))
+    raise_all(check_initial(work.spec, work.steps))
     return _assemble(work)
-
-
-def _add(work: _Work, let: Let) -> None:
-    work.steps.append(let)
-    stage = max([1, *(work.stage.get(s.base, 1) for s in samples(let.expr))])
-    work.stage[let.target] = work.ready[let.target] = stage
 
 
 def _map(work: _Work, call: MapCall) -> Let:
@@ -82,7 +71,7 @@ def _map(work: _Work, call: MapCall) -> Let:
             continue
         if not isinstance(operand, At):
             line = f"{call.target}.in{k}"
-            _add(work, Let(line, operand, call.where))
+            work.steps.append(Let(line, operand, call.where))
             operand = At(line)
         operands.append(operand)
     terms: list[Any] = []
@@ -112,7 +101,6 @@ def _product(work: _Work, name: str, source: str, lags: tuple[int, ...], affine:
     known = (n for n, p in work.products.items() if (p.source, p.lags, p.block.affine, p.block.operands) == wanted)
     product = next(known, name)
     work.products[product] = _Product(source, lags, Block(product, affine, operands))
-    work.stage[product] = work.ready[source] + 1
     return product
 
 
@@ -124,7 +112,11 @@ def _assemble(work: _Work) -> Plan:
     outputs = {sample.base for _, sample in spec.outputs}
     written = outputs | {p.source for p in work.products.values() if p.source not in spec.names("input")}
     lasting |= written
-    last = max([1, *(work.stage[n] for n in lasting)])
+    work.side = sides(spec, work.steps)
+    made = stages(work.steps, spec.names("input"), {p: known.source for p, known in work.products.items()}, work.side, lasting)
+    work.stage = {**made.of, **{p: made.of[known.source] + 1 for p, known in work.products.items()}}
+    lasting |= {b for b, side in depth if made.of.get(b, 0) and made.against(side)}
+    last = len(made.runs)
     needed = {k: _needed(work, k, lasting, {n for n in lasting if work.stage[n] == k}) for k in range(1, last + 1)}
     for k, names in needed.items():
         for later in range(k + 1, last + 1):
@@ -133,22 +125,23 @@ def _assemble(work: _Work) -> Plan:
             written |= {n for n in names & lasting if n in reads and work.stage[n] == k and n not in needed[later]}
     users = {p: tuple(k for k, names in needed.items() if p in _reads(work, names)) for p in work.products}
     steps: list[Dense | Stage] = []
-    for k in range(1, last + 1):
+    for k, reverse in enumerate(made.runs, 1):
         dense = _dense(work, k, users)
         steps += dense
         pieces = {b.target: (buffer, blocks) for d in steps if isinstance(d, Dense) for buffer, blocks in d.outputs
                   for b in blocks}
         name = spec.name if last == 1 else f"{spec.name}_{k}"
-        program = _program(work, name, needed[k], k, depth, pieces, [n for n in _order(work) if n in written])
-        if program.keeps:
+        program = _program(work, name, needed[k], k, reverse, depth, pieces, [n for n in _order(work) if n in written])
+        if program.outputs:
             steps.append(Stage(program))
-    sequences = [Sequence(d.name, side, n, d.option("init", 0.0), bool(d.option("learned")), d.kind == "state")
+    sequences = [Sequence(d.name, side, n, d.option("init", 0.0), bool(d.option("learned")), d.kind == "state",
+                          _ahead(work, d.name, side))
                  for kind in ("state", "input") for d in spec.of(kind)
                  for (base, side), n in depth.items() if base == d.name]
     # Lines that a surrogate reads at a lag: a Carry must hold them too.
-    sequences += [Sequence(base, side, n, 0.0, False, False) for (base, side), n in depth.items()
+    sequences += [Sequence(base, side, n, 0.0, False, False, _ahead(work, base, side)) for (base, side), n in depth.items()
                   if base not in work.products and base not in {d.name for d in spec.declared}]
-    return Plan(spec.name, work.reverse, spec.names("input"), tuple(work.affines.values()), tuple(steps),
+    return Plan(spec.name, spec.names("input"), tuple(work.affines.values()), tuple(steps),
                 tuple(sequences), tuple((n, s.base) for n, s in spec.outputs)).check()
 
 
@@ -211,7 +204,7 @@ def _dense(work: _Work, k: int, users: dict[str, tuple[int, ...]]) -> list[Dense
     return found
 
 
-def _program(work: _Work, name: str, names: set[str], k: int, depth: dict[tuple[str, int], int],
+def _program(work: _Work, name: str, names: set[str], k: int, reverse: bool, depth: dict[tuple[str, int], int],
              pieces: dict[str, tuple[str, tuple[Block, ...]]], written: list[str]) -> Program:
     steps = tuple(s for s in work.steps if set(s.targets) & names)
     reads = [s for step in steps for e in step.exprs for s in samples(e)]
@@ -226,13 +219,20 @@ def _program(work: _Work, name: str, names: set[str], k: int, depth: dict[tuple[
     vectors = tuple(Vector(p, "one" if p in scalars else "channel")
                     for p in dict.fromkeys(str(p) for step in steps for e in step.exprs for p in params(e)))
     edges = tuple(_edge(work, base, side, n, base in names) for (base, side), n in depth.items()
-                  if base in names or any(s.base == base and s.lag * side > 0 for s in reads))
+                  if (base in names and (side > 0) == reverse)
+                  or (base not in names and any(s.base == base and s.lag * side > 0 for s in reads)))
     keeps = tuple(Keep(n, (n,)) for n in written if n in names and work.stage[n] == k)
-    return Program(name, work.reverse, tuple(buffers.values()), vectors, edges, steps, keeps).check()
+    return Program(name, reverse, tuple(buffers.values()), vectors, edges, steps, keeps).check()
+
+
+def _ahead(work: _Work, name: str, side: int) -> bool:
+    """Whether a side is not the one that its run comes from; what has no run of its own has that of the first state."""
+    return side != work.side.get(name, next(iter(work.side.values()), -1))
 
 
 def _edge(work: _Work, base: str, side: int, depth: int, computed: bool) -> Edge:
-    ahead = ".ahead" if (side > 0) != work.reverse else ""
+    source = work.products[base].source if base in work.products else base
+    ahead = ".ahead" if _ahead(work, source, side) else ""
     declared = {d.name: d for d in work.spec.declared}
     init = declared[base].option("init", 0.0) if base in declared and declared[base].kind == "state" else 0.0
     return Edge(base, side, depth, init, f"{base}{ahead}.start", f"{base}{ahead}.edge",

@@ -36,10 +36,9 @@ def realify(spec: Spec) -> Spec:
     """The same cell on real values. Raises NotLinear and its kin in the user's names, which its halves have no more."""
     if not spec.complex and not any(e.has(sp.I) for s in spec.statements for e in _exprs(s)):
         return spec
-    reverse = any(r.lag > 0 for s in spec.statements for r in s.reads() if r.base in spec.names("state"))
     for group in stratify(spec).groups:
         if group.recurrent:
-            extract(group, reverse)
+            extract(group, group.reverse)
     work = _Work(spec)
     for statement in spec.statements:
         work.statement(statement)

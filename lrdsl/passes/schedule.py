@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from ..ir.functions import Elementwise
 from ..ir.kernel import Chunks, Kernel, Read, Strategy, Target, lagged
 from ..ir.names import c_name
-from ..ir.program import Program
+from ..ir.program import Program, Scan
 from .bounds import contracts
-from .walks import hindrance, named, walks
+from .join import joined
+from .walks import hindrance, named, walks, warps
 
 # A CUDA thread keeps up to 16 steps of loads in flight: a large GPU wants 128 bytes of them a thread, which has 255 registers
 # for everything. As many steps are written out in a row; the functions called there must fit the instruction cache.
@@ -22,10 +23,10 @@ IN_FLIGHT, IN_A_ROW = 40, 64
 # as well, but pays for what chunks say to each other, and has nothing to cut in short sequences.
 MANY, SHORT = 24_000, 128
 
-# A block has 8 warps. Two run at once on a multiprocessor where a thread has 128 registers; a heavy Program gets them all, for
-# one block, rather than few steps a warp, which would have much to tell for little work. By ptxas, which must not spill, so
-# many registers may hold what is known of a warp's steps, learned numbers and sums; the rest is for addresses and arithmetic.
-WARPS, HELD_OF_128, HELD_OF_255 = 8, 44, 120
+# Two blocks run at once on a multiprocessor where a thread has 128 registers; a heavy Program gets them all, for one block,
+# rather than few steps a warp, which would have much to tell for little work. By ptxas, which must not spill, so many
+# registers may hold what is known of a warp's steps, learned numbers and sums; the rest is for addresses and arithmetic.
+HELD_OF_128, HELD_OF_255 = 44, 120
 
 
 def strategies(program: Program, target: Target) -> tuple[Strategy, ...]:
@@ -59,11 +60,11 @@ def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | 
         return Kernel("cpu", "rows", entry, program, dtype, reads, _names(program),
                       "rows: channels stream through the cache in the order of memory, the carry stays in L1")
     if strategy == "chunked":
-        program = named(program)
+        program = named(joined(program))
         chunks = _chunks(program, dtype, len(reads))
         return Kernel("cuda", "chunked", f"{entry}_chunked", program, dtype, reads, _names(program),
                       f"chunks, all worked on at once: for fewer than {MANY:,} channels (batch * hidden) over more than "
-                      f"{SHORT} steps; {_said(chunks)}", block=32 * WARPS, chunks=chunks)
+                      f"{SHORT} steps; {_said(chunks)}", block=32 * chunks.warps, chunks=chunks)
     size = 2 if dtype == "float64" else 1
     calls = _calls(program)
     ahead = next(n for n in (16, 8, 4, 2)
@@ -76,7 +77,8 @@ def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | 
 
 
 def _calls(program: Program) -> int:
-    return sum(len(e.atoms(Elementwise)) for step in program.steps for e in step.exprs)
+    sums = sum(isinstance(step, Scan) and step.other is not None for step in program.steps)
+    return sums + sum(len(e.atoms(Elementwise)) for step in program.steps for e in step.exprs)
 
 
 def _chunks(program: Program, dtype: str, reads: int) -> Chunks:
@@ -85,16 +87,19 @@ def _chunks(program: Program, dtype: str, reads: int) -> Chunks:
     found, size = walks(program, loose), 2 if dtype == "float64" else 1
     held = max([reads, *(len(w.held) + sum(e.depth for e in w.registers) for w in found)])
     always = len(program.vectors) + len(program.sums) + sum(e.depth for e in program.registers if e.crossing)
+    # What steps do to a state, and that of other steps, to be combined with it.
+    always += max([0, *(sum(2 * ((0 if s.powers else s.count) + s.size - 2) for s in map(program.structure, w.sums))
+                        for w in found)])
     steps, at_once = next(((n, blocks) for n, blocks, room in (
         (16, 2, HELD_OF_128), (12, 2, HELD_OF_128), (8, 2, HELD_OF_128), (6, 2, HELD_OF_128), (8, 1, HELD_OF_255),
         (6, 1, HELD_OF_255), (4, 1, HELD_OF_255), (3, 1, HELD_OF_255)) if (n * held + always) * size <= room), (2, 1))
     steps = max([steps, *(e.depth for w in found for e in w.tails)])
-    return Chunks(WARPS, steps, at_once, found, loose)
+    return Chunks(warps(program), steps, at_once, found, loose)
 
 
 def _said(chunks: Chunks) -> str:
     if not chunks.loose:
-        return "|A| <= 1 by the equations, so that no product overflows"
+        return "no product of coefficients overflows, by the equations"
     return ("|A| <= 1 does not follow from the equations: a chunk in which a product or a state may overflow waits for the "
             "state before it and is replayed in order")
 

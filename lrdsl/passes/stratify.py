@@ -25,6 +25,11 @@ class Group:
     def targets(self) -> tuple[str, ...]:
         return tuple(s.target for s in self.statements)
 
+    @property
+    def reverse(self) -> bool:
+        """Whether the recurrence runs from the right: it reads itself ahead."""
+        return any(r.lag > 0 and r.base in self.targets for s in self.statements for r in s.reads())
+
     def __str__(self) -> str:
         return f"{'recurrence' if self.recurrent else 'value'} {', '.join(self.targets)}"
 

@@ -1,6 +1,6 @@
 """Forward mode: Program to Program. The result computes the tangents of all outputs, next to the values they need.
 
-The tangent of a Scan is a Scan with the same A, whose b is the rest of the derivative.
+The tangent of a Scan is a Scan with the same A, whose b is the rest of the derivative; over another algebra, see `slopes`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from ..ir import functions as f
 from ..ir.program import Buffer, Edge, Keep, Let, Program, Scan, Step, Sum, Vector
 from ..ir.symbols import At, Param, params, samples
 from .simplify import flatten, fresh, names_of, simplify
+from .slopes import linearised
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,22 @@ def tangent(program: Program) -> Tangent:
     source = flatten(program)
     dot = _Names(names_of(source))
     steps: list[Step] = []
+
+    def line(name: str, expr: Any) -> At:
+        target = fresh(name, dot.taken)
+        steps.append(Let(target, expr))
+        return At(target)
+
     for step in source.steps:
         steps.append(step)
         if isinstance(step, Scan):
+            linear, slopes = linearised(source, step, line)
             b = []
             for i in range(len(step.targets)):
-                update = step.update(i)
-                atoms = [a for a in (*samples(update), *params(update)) if a not in step.past]
+                update = linear.update(i)
+                atoms = [a for a in (*samples(update), *params(update)) if a not in slopes.union(step.past)]
                 b.append(sp.Add(*(dot.atom(a) * sp.diff(update, a) for a in atoms)))
-            steps.append(replace(step, targets=tuple(dot(s) for s in step.targets), b=tuple(b)))
+            steps.append(replace(linear, targets=tuple(dot(s) for s in step.targets), b=tuple(b)))
         else:
             steps.append(Let(dot(step.target), _derivative(step, dot), step.where))
     buffers = tuple(Buffer(dot(b.name), tuple(dot(c) for c in b.columns)) for b in source.buffers)

@@ -19,22 +19,49 @@ import sympy as sp
 from ..ir.functions import Elementwise, name_of
 from ..ir.kernel import Walk
 from ..ir.program import Edge, Let, Program, Scan, Step
+from ..ir.structure import Structure
 from ..ir.symbols import At, samples
 from .simplify import fresh, names_of, rewritten
 
 FAR = 16  # steps that are kept of one sequence: each warp must have as many, and registers for them
+WARPS = 8  # of a block
+SHARED = 48 << 10  # bytes of a block's static shared memory
+LARGEST = 4  # numbers of a state: 16 say what steps do to it, and those of 8 warps fill the memory that a block shares
+LARGEST_CONSTANT = 6  # where two powers of one matrix are all that must be known
 MOST = 12  # walks; beyond them lines read each other's past in a circle
 
 
 def hindrance(program: Program) -> str:
     """Why a Program is not cut in chunks, as the end of a sentence; "" where it can be."""
-    for step in program.steps:
-        if isinstance(step, Scan) and (len(step.targets) > 1 or step.order > 1):
-            return f"the recurrence of {', '.join(step.targets)} is {step.structure}, and chunks are for diagonal ones"
+    structures = {s: program.structure(s) for s in program.steps if isinstance(s, Scan)}
+    for scan, structure in structures.items():
+        most = LARGEST_CONSTANT if structure.powers else LARGEST
+        if structure.size > most:
+            return f"the state of {', '.join(scan.targets)} has {structure.size} numbers, and chunks hold {most}"
+    if (needed := _shared(list(structures.values()))) > SHARED:
+        return f"what its recurrences do to their states takes {needed} bytes a block, and blocks share {SHARED}"
     far = max([0, *(e.depth for e in program.registers)])
     if far > FAR:
         return f"it keeps {far} steps of what it computes, and the warps of a chunk hold {FAR}"
     return "" if walks(program) else "its lines read each other's past in a circle"
+
+
+def warps(program: Program) -> int:
+    """Warps of a block: fewer where each has much to tell the others."""
+    structures = [program.structure(s) for s in program.steps if isinstance(s, Scan)]
+    return WARPS // 2 if any(s.size > LARGEST for s in structures) else WARPS
+
+
+def _shared(structures: list[Structure]) -> int:
+    """Bytes that the warps of a block share, in float64 (see templates/cuda/chunks.cuh: Board, Known, Powers)."""
+    known = [s for s in structures if s.powers]
+    others = [s for s in structures if not s.powers]
+    W, N = WARPS // 2 if any(s.size > LARGEST for s in structures) else WARPS, max([0, *(s.size for s in known)])
+    matrix, state = max([1, *(s.count for s in others)]), max([1, *(s.size for s in others)])
+    board, heard = (matrix + state + 2) * W + state, (2 * N + 2) * W - 1 if known else 0
+    powers = sum(2 * n * n + n + 2 for n, _ in {(s.size, s.coefficients) for s in known})
+    flags = W + (2 * W if known else 0)
+    return 32 * (8 * (board + heard + powers) + 4 * flags) + 16
 
 
 def named(program: Program) -> Program:
@@ -73,7 +100,7 @@ def walks(program: Program, loose: tuple[Scan, ...] = ()) -> tuple[Walk, ...]:
     runs: dict[int, list[Edge]] = {n: [] for n in range(count)}
     tails: dict[int, list[Edge]] = {n: [] for n in range(count)}
     for e in program.registers:
-        if e.base in solved and e.depth == 1:
+        if e.depth <= _own_depth(solved.get(e.base), e.base):
             runs[walk_of[e.base]].append(e)
         else:
             tails[walk_of[e.base]].append(e)
@@ -119,7 +146,7 @@ def _first_walks(program: Program) -> dict[str, int] | None:
     def ready(a: At) -> int:
         if a.base in loads:
             return 0
-        waits = a.lag and not (isinstance(owner[a.base], Scan) and abs(a.lag) == 1)
+        waits = abs(a.lag) > _own_depth(owner[a.base], a.base)
         return walk[a.base] + bool(waits)
 
     changed = True
@@ -132,8 +159,13 @@ def _first_walks(program: Program) -> dict[str, int] | None:
                     walk[t], changed = first, True
         if max([0, *walk.values()]) > MOST:
             return None
-    deep = [walk[e.base] + 1 for e in program.registers if not (isinstance(owner[e.base], Scan) and e.depth == 1)]
+    deep = [walk[e.base] + 1 for e in program.registers if e.depth > _own_depth(owner[e.base], e.base)]
     return walk | ({"": max(deep)} if deep else {})  # a register that is only handed on needs its walk too
+
+
+def _own_depth(step: Step | None, base: str) -> int:
+    """How far back a walk that solves `step` knows the state `base` while it runs."""
+    return step.orders[step.targets.index(base)] if isinstance(step, Scan) else 0
 
 
 def _reads(step: Step) -> list[At]:
@@ -156,7 +188,7 @@ def _own(lines: tuple[Step, ...], runs: list[Edge]) -> set[At]:
     """What a walk defines itself: its lines' values, and the pasts of the registers that run in it."""
     own = {At(t) for s in lines for t in s.targets}
     return own | {At(e.base, e.side * k) for e in runs for k in range(1, e.depth + 1)} | {
-        At(t, side) for s in lines if isinstance(s, Scan) for t in s.targets for side in (-1, 1)}
+        a for s in lines if isinstance(s, Scan) for a in s.past}
 
 
 def _defined(program: Program, n: int, walk_of: dict[str, int], lines: list[tuple[Step, ...]]) -> set[At]:
@@ -164,10 +196,8 @@ def _defined(program: Program, n: int, walk_of: dict[str, int], lines: list[tupl
     every = {a for a in program.reads() if a.base in program.loads}
     every |= {At(t) for step in lines for s in step for t in s.targets}
     for e in program.registers:
-        first = walk_of[e.base]
-        own = any(e.base in s.targets for step in lines for s in step if isinstance(s, Scan))
-        every |= {At(e.base, e.side * k) for k in range(1, e.depth + 1)
-                  if (own and k == 1 and first <= n) or first + 1 <= n}
+        first, own = walk_of[e.base], max([0, *(_own_depth(s, e.base) for step in lines for s in step if e.base in s.targets)])
+        every |= {At(e.base, e.side * k) for k in range(1, e.depth + 1) if (k <= own and first <= n) or first + 1 <= n}
     return every
 
 

@@ -56,22 +56,39 @@ FAULTS = (
           "ticket = blockIdx.x"),
     Fault("the ticket is read before it is there", f"1u);\n  {BARRIER}", "1u);"),
     Fault("transitions are read before they are there", f"board.put(w, x, mine);\n  {BARRIER}", "board.put(w, x, mine);"),
-    Fault("what comes before a warp is read too early", f"  {BARRIER}\n  const Stretch upto", "  const Stretch upto"),
+    Fault("what comes before a warp is read too early", f"  {BARRIER}\n  const Stretch<M> upto", "  const Stretch<M> upto"),
     Fault("the sums of other chunks are read too early", f"  {BARRIER}\n  bool slow = false;", "  bool slow = false;"),
     Fault("the state is read too early", f"  if (!LOOSE) {{\n    {BARRIER}", "  if (!LOOSE) {", cell="gilr"),
     Fault("transitions are combined in the wrong order", "whole.then(next);",
-          "{ Stretch s = next; s.then(whole); whole = s; }"),
+          "{ Stretch<M> s = next; s.then(whole); whole = s; }"),
     Fault("a boundary in a stretch is forgotten", "b = later(b), cut = cut || later.cut;", "b = later(b);", "gilr"),
-    Fault("what a boundary cut off is multiplied by 0", "return cut ? b : lr_fma(a, h, b);", "return lr_fma(a, h, b);", "gilr"),
+    Fault("what a boundary cut off is multiplied by 0", "return cut ? b : a(h, b);", "return a(h, b);", "gilr"),
     Fault("a message is written in pieces", "emu_store_relaxed(at, w);", "*at = w;", cell="gilr"),
-    Fault("half a transition is enough", "w.flag != NOTHING && (w.flag != TRANSITION || more.flag != NOTHING)",
-          "w.flag != NOTHING", cell="gilr", dtype="float64"),
+    Fault("half a transition is enough", " : w[i].flag != NOTHING || w[0].flag != TRANSITION)", " : true)", cell="gilr",
+          dtype="float64"),
+    Fault("half a state is enough", "w[i].flag == w[0].flag :", "w[i].flag != NOTHING :", cell="order_two",
+          dtype="float64"),
+    Fault("half a state ends the wait", "!m.there() || m.w[0].flag != STATE", "m.w[0].flag != STATE", cell="order_two",
+          dtype="float64"),
+    Fault("a state of order two moves the wrong way", "y_prev2 = there ? y_prev :", "y_prev2 = there ? y :", cell="order_two"),
+    Fault("the farther initial value is lost", "y_start_beyond.at(1)", "y_start_beyond.at(0)", cell="order_two"),
+    Fault("a chunk has the power of a warp", "powers.times(powers.chunk, x, h, b)", "powers.times(powers.warp, x, h, b)",
+          cell="order_four"),
+    Fault("a power is squared once too little", "for (int n = 1; n < W; n *= 2)", "for (int n = 2; n < W; n *= 2)",
+          cell="order_four"),
+    Fault("columns are rows", "a[j][i][x], h.of[j]", "a[i][j][x], h.of[j]", cell="order_four"),
+    Fault("what is known is read too early", f"board.flag[w][x] = mine.cut;\n  {BARRIER}", "board.flag[w][x] = mine.cut;",
+          cell="order_four"),
+    Fault("an overflow of powers is not seen", "< LR_LIMIT); };", "< LR_LIMIT) && false; };", cell="order_four"),
+    Fault("a boundary keeps the farther value", "          y_prev2 = y_edge_beyond.at(1);\n", "", cell="order_two"),
+    Fault("a rotation turns the other way", "lr_fma(-p[1], e.p[1], p[0] * e.p[0])", "lr_fma(p[1], e.p[1], p[0] * e.p[0])",
+          cell="oscillator"),
     Fault("the last of a group tells no state", "before == GROUP - 1 && !at.last()", "before == GROUP - 2 && !at.last()"),
     Fault("the transitions of the last few chunks are left out", "(i - 1) * EACH < before; ++i", "i * EACH < before; ++i"),
     Fault("one message of a warp is left out", "if (i < count) sum.then", "if (i < count && i < 3) sum.then"),
-    Fault("the initial state is lost", "start.at(0);", "0;"),
-    Fault("a value is handed on from the wrong warp", "return board.a[w - 1][x];", "return board.a[w][x];", "strata"),
-    Fault("a value is handed on before it is there", f"told_state(mine));\n  {BARRIER}", "told_state(mine));", "strata"),
+    Fault("the initial state is lost", "h_start_beyond.at(0)}", "0}"),
+    Fault("a value is handed on from the wrong warp", "return board.a[0][w - 1][x];", "return board.a[0][w][x];", "strata"),
+    Fault("a value is handed on before it is there", f"State<1>{{{{mine}}}});\n  {BARRIER}", "State<1>{{mine}});", "strata"),
     Fault("missing steps cross boundaries", "k < n && at[k].crossed", "at[k].crossed", "gilr", "backward"),
     Fault("missing steps are added up", "_total += there ? ", "_total += true ? ", "gilr", "backward"),
     Fault("lanes without a channel write", "if ((all.of || live) && there)", "if (there)"),
@@ -80,7 +97,7 @@ FAULTS = (
     Fault("sums of warps are read before they are there", f"mine;\n  {BARRIER}\n  V sum", "mine;\n  V sum", "gilr",
           "backward"),
     Fault("all chunks write one part", "(chunk * a.B + b) * a.C", "b * a.C", "gilr", "backward"),
-    Fault("an overflow is not seen", "return !(lr_fma(most, lr_abs(h), rest) < limit);", "return false;"),
+    Fault("an overflow is not seen", "return !(lr_fma(most, size_of(h), rest) < limit);", "return false;"),
     Fault("a slow chunk tells no state", "if (w == 0 && slow && !at.last())", "if (false)"),
     Fault("a slow chunk goes through its warps at once", "if (w == i && slow)", "if (i == 0 && slow)"),
     Fault("a gradient that is written further on crosses a boundary", "cut ? zeros.at(0) : back_forget_h_h", "back_forget_h_h",
@@ -113,15 +130,31 @@ def problems(program: Program, chunk: int) -> tuple[tuple[Problem, int, int], ..
     def more(T: int, reset: str, **given: np.ndarray) -> None:
         made.append((Problem(program, T, edges="given", reset=reset, given=given), 1, 3))
 
-    ends = np.zeros((3, some + 3), bool)
-    ends[:, 1 if program.reverse else -1] = True
-    more(some + 3, "none", **{RESET: ends})
+    last = np.zeros((3, some + 3), bool)
+    last[:, 1 if program.reverse else -1] = True
+    more(some + 3, "none", **{RESET: last})
     if program.name == "linear_scan":
         ones, zeros = np.ones((3, long, 1, 100)), np.zeros((3, 1, 100))
         more(long, "none", a=1 - 4 / long * rng.random(ones.shape))
         late = ones * (np.arange(long) > long - 20)[None, :, None, None]
         for grows in (1.5, 3.0):
             more(long, "none", a=grows * ones, b=late, **{"h.start": zeros})
+    if program.name == "oscillator":  # of modulus near 1
+        ones = np.ones((3, long, 1, 100))
+        more(long, "none", r=np.log(long / 4) * ones, w=rng.uniform(0, 3, ones.shape))
+    if program.name == "order_four":  # with two such roots and two that vanish; then as below, with every second step
+        modulus, zeros = 1 - 4 / long, np.zeros(100)
+        more(long, "none", p=2 * modulus * np.cos(rng.uniform(0, 3, 100)), q=-modulus ** 2 + zeros, r=zeros, s=np.zeros(1))
+        ends = np.stack([zeros, 1 + zeros, zeros, 1 + zeros])[None] + np.zeros((3, 1, 1))
+        quiet = np.zeros((3, long, 1, 100))
+        more(long, "none", p=zeros + 2.0 ** 20, q=zeros, r=zeros, s=np.zeros(1), x=quiet, **{"y.start": 0 * ends})
+    if program.name == "order_two":  # with roots of modulus near 1
+        ones, modulus = np.ones((3, long, 1, 100)), 1 - 4 / long
+        more(long, "none", a=2 * modulus * np.cos(rng.uniform(0, 3, 100)) * ones, b=-modulus ** 2 * ones)
+        # Even steps keep what they are, odd ones are 0 and would grow: every chunk waits for a state of which one half is 0.
+        growth = np.where(np.arange(long) % 2, 1e12, 1.0)[None, :, None, None] * ones
+        ends = np.stack([np.zeros((3, 100)), np.ones((3, 100))], 1)
+        more(long, "none", a=0 * ones, b=growth, **{"y.start": ends, "a.start": 0 * ends[:, :1], "b.start": 0 * ends})
     if program.name == "gilr":
         maps = rng.uniform(-0.5, 0.5, (3, long, 2, 100))
         maps[:, :, 0] += np.log(long / 4)

@@ -48,4 +48,47 @@ def leaning(x: lr.Input, a: lr.State, b: lr.State):
     return b[t] + a[t - 2]
 
 
-CELLS = {**SHARED, **{c.name: c for c in (linear_scan, sru, far, functions, awkward, leaning)}}
+@lr.cell
+def oscillator(x: lr.Input, w: lr.Input, r: lr.Input, u: lr.State, v: lr.State):
+    """A damped rotation, whose modulus is seen to be at most 1."""
+    d = sigmoid(r[t])
+    c, s = d * lr.cos(w[t]), d * lr.sin(w[t])
+    u[t] = c * u[t - 1] - s * v[t - 1] + x[t]
+    v[t] = s * u[t - 1] + c * v[t - 1]
+    return u[t]
+
+
+@lr.cell
+def weighted(x: lr.Input, w: lr.Input, k: lr.Input, num: lr.State, den: lr.State):
+    """A weighted mean of the past: numerator and denominator decay alike."""
+    f = sigmoid(w[t])
+    weight = lr.exp(k[t])
+    num[t] = f * num[t - 1] + weight * x[t]
+    den[t] = f * den[t - 1] + weight
+    return num[t], den[t]
+
+
+@lr.cell
+def order_four(x: lr.Input, y: lr.State, p: lr.Vector, q: lr.Vector, r: lr.Vector, s: lr.Scalar):
+    """A recursive filter with constant coefficients."""
+    y[t] = p * y[t - 1] + q * y[t - 2] + r * y[t - 3] + s * y[t - 4] + x[t]
+    return y[t]
+
+
+@lr.cell
+def order_six(x: lr.Input, y: lr.State, p: lr.Scalar, q: lr.Vector):
+    """As many constant coefficients as chunks take, two of them 0, and a sum of the state's own past."""
+    y[t] = p * y[t - 1] + tanh(q) * y[t - 3] - y[t - 4] / 4 + p * q * y[t - 6] + x[t]
+    return y[t] - y[t - 7]
+
+
+@lr.cell
+def pairs(x: lr.Input, w: lr.Input, a: lr.State, b: lr.State, p: lr.Vector):
+    """A rotation of order two: pairs of numbers, two steps of them."""
+    a[t] = sigmoid(w[t]) * a[t - 1] - p * b[t - 1] + x[t - 1] * a[t - 2] / 4
+    b[t] = p * a[t - 1] + sigmoid(w[t]) * b[t - 1] + x[t - 1] * b[t - 2] / 4 + x[t]
+    return a[t] * b[t], b[t - 3]
+
+
+CELLS = {**SHARED, **{c.name: c for c in (linear_scan, sru, far, functions, awkward, leaning, oscillator, weighted, order_four,
+                                         order_six, pairs)}}

@@ -85,3 +85,23 @@ def test_a_mirrored_surrogate_reads_ahead() -> None:
     back = lr.Cell(gilr_lstm.spec.mirrored())
     assert maps(back)[2] == "forget = forget(x[t], h.h[t+1])"
     assert lr.surrogate(lr.Cell(lstm.spec.mirrored()), h=lr.Cell(gilr.spec.mirrored())).spec.statements == back.spec.statements
+
+
+def test_a_surrogate_may_run_the_other_way() -> None:
+    """The maps read its value a step ago, which knows all that comes."""
+    spec = lr.surrogate(lstm, h=lr.Cell(gilr.spec.mirrored())).spec
+    assert [str(r) for s in spec.statements for r in s.reads() if r.base == "h.h"] == ["h.h[t+1]"] + ["h.h[t-1]"] * 4
+
+
+def test_what_is_solved_is_no_previous_value() -> None:
+    """A map of the other way reads h itself a step ahead; where h runs from the right, it is the other way round."""
+    @lr.cell
+    def both(x: lr.Input, h: lr.State, b: lr.State, W: lr.Affine, V: lr.Affine):
+        h[t] = sigmoid(W(x[t], h[t - 1])) * h[t - 1] + x[t]
+        b[t] = sigmoid(V(h[t + 1])) * b[t + 1] + x[t]
+        return h[t] * b[t]
+
+    assert maps(lr.surrogate(both, h=gilr))[-2:] == ["W = W(x[t], h.h[t-1])", "V = V(h[t+1])"]
+    turned = lr.surrogate(lr.Cell(both.spec.mirrored()), h=gilr)
+    assert maps(turned)[-2:] == ["W = W(x[t], h.h[t+1])", "V = V(h[t-1])"]
+    assert turned.spec.notes == ("surrogate: the dense maps read h.h[t+1], of gilr, instead of h[t+1]",)

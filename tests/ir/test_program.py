@@ -110,22 +110,6 @@ def test_tensors_in_the_order_of_a_call() -> None:
     assert [str(s) for s in GOOD.reads()] == ["u[t]", "a[t]", "x[t-2]", "x[t]", "h[t]", "h[t-1]"]
 
 
-STRUCTURES = {
-    "diagonal": (matrix([X]),),
-    "companion, order 2": (matrix([X]), matrix([U])),
-    "diagonal ": (matrix([X, 0], [0, U]),),
-    "triangular 2x2": (matrix([X, 0], [1, U]),),
-    "dense 2x2": (matrix([X, 1], [1, U]),),
-    "dense 2x2 ": (matrix([X, 0], [1, U]), matrix([0, 1], [0, 0])),
-}
-
-
-@pytest.mark.parametrize("structure", STRUCTURES)
-def test_structures(structure: str) -> None:
-    A = STRUCTURES[structure]
-    assert Scan(("h", "c")[:A[0].rows], A, (X, X)[:A[0].rows]).structure == structure.strip()
-
-
 def test_a_scan_says_its_equations() -> None:
     scan = Scan(("h", "c"), (matrix([X, 0], [1, 0]), matrix([0, U], [0, 0])), (X, sp.S.Zero), reverse=True)
     assert [str(s) for s in scan.past] == ["h[t+1]", "c[t+2]"] and scan.order == 2

@@ -64,24 +64,26 @@ def run(spec: Spec, inputs: Mapping[str, Tensor], params: Mapping[str, Tensor], 
     """Every named value of the cell, (B, T, channels).
 
     inputs (B, T, size); params: `forget.weight`, `forget.bias`, `v`; init: by name (B, channels) or (B, channels, k), nearest
-    first, `x.ahead` for the side that the run reaches later; reset (B, T).
+    first, `x.ahead` for the side that the run reaches later; reset (B, T). What is read at another step is computed when it is
+    asked for, so that states may run either way.
     """
     B, T = next(iter(inputs.values())).shape[:2]
-    reverse = any(r.lag > 0 for s in spec.statements for r in s.reads() if r.lag and r.base in spec.names("state"))
+    runs = own_sides(spec)
+    first = next(iter(runs.values()), -1)
     done: dict[str, dict[int, Tensor]] = {n: {t: x[:, t] for t in range(T)} for n, x in inputs.items()}
     constants = {d.name: d.option("init", 0.0) for d in spec.of("state")}
 
     def edge(base: str, way: int, k: int, width: int) -> Tensor:
-        base += ".ahead" if (way > 0) != reverse and init and f"{base}.ahead" in init else ""
-        if init and base in init:
-            given = init[base]
+        key = base + ".ahead" * (way != runs.get(base, first) and (base in runs or f"{base}.ahead" in (init or {})))
+        if init and key in init:
+            given = init[key]
             return given if given.dim() == 2 else given[..., k]
         return _t(constants.get(base, 0.0)).expand(B, width)
 
     def read(s: At, t: int) -> Tensor:
         way = 1 if s.lag > 0 else -1
         width = inputs[s.base].shape[2] if s.base in inputs else channels
-        out: Tensor | None = done.get(s.base, {}).get(t + s.lag)
+        out: Tensor | None = value(s.base, t + s.lag) if 0 <= t + s.lag < T else None
         for j in range(abs(s.lag), 0, -1):  # from the far end: the boundary nearest to the reader wins
             boundary = t + way * j if way > 0 else t - j + 1
             if boundary == (0 if way < 0 else T):
@@ -92,16 +94,24 @@ def run(spec: Spec, inputs: Mapping[str, Tensor], params: Mapping[str, Tensor], 
         assert out is not None
         return out
 
-    order = _order(spec)
-    for t in reversed(range(T)) if reverse else range(T):
-        for s in order:
+    statements = {s.target: s for s in spec.statements}
+
+    def value(name: str, t: int) -> Tensor:
+        known = done.setdefault(name, {})
+        if t not in known:
+            s = statements[name]
             if isinstance(s, Equation):
-                value = evaluate(s.expr, lambda a, t=t: read(a, t), params)
+                found = evaluate(s.expr, lambda a: read(a, t), params)
             else:
-                operands = [evaluate(o, lambda a, t=t: read(a, t), params) for o in s.operands]
-                value = F.linear(*_alike(torch.cat(_alike(*operands), -1), params[f"{s.affine}.weight"]))
-                value = value + params.get(f"{s.affine}.bias", 0.0)
-            done.setdefault(s.target, {})[t] = _t(value).expand(B, channels)
+                operands = [evaluate(o, lambda a: read(a, t), params) for o in s.operands]
+                found = F.linear(*_alike(torch.cat(_alike(*operands), -1), params[f"{s.affine}.weight"]))
+                found = found + params.get(f"{s.affine}.bias", 0.0)
+            known[t] = _t(found).expand(B, channels)
+        return known[t]
+
+    for name in sorted(statements, key=lambda n: (len(_comes_from(spec, n)), n not in runs)):  # what others need comes first
+        for t in range(T) if runs.get(name, -1) < 0 else reversed(range(T)):
+            value(name, t)
     return {n: torch.stack([values[t] for t in range(T)], 1) for n, values in done.items() if n not in inputs}
 
 
@@ -110,17 +120,28 @@ def outputs(spec: Spec, values: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
     return tuple(values[e.base] for _, e in spec.outputs)
 
 
-def _order(spec: Spec) -> list[Any]:
-    """The statements so that each comes after what it reads at the same step."""
-    by_name = {s.target: s for s in spec.statements}
-    found: dict[str, Any] = {}
-
-    def visit(s: Any) -> None:
-        for r in s.reads():
-            if r.lag == 0 and r.base in by_name and r.base not in found:
-                visit(by_name[r.base])
-        found.setdefault(s.target, s)
-
+def own_sides(spec: Spec) -> dict[str, int]:
+    """The side that the run of each state comes from: that on which its own recurrence reads it; for others the one on which
+    they are read, or that of the first recurrence."""
+    own: dict[str, int] = {}
+    read: dict[str, set[int]] = {}
     for s in spec.statements:
-        visit(s)
-    return list(found.values())
+        for r in s.reads():
+            if r.lag:
+                read.setdefault(r.base, set()).add(1 if r.lag > 0 else -1)
+                if s.target in _comes_from(spec, r.base):
+                    own[r.base] = 1 if r.lag > 0 else -1
+    states = spec.names("state")
+    first = next((own[n] for n in states if n in own), -1)
+    return {n: own.get(n, min(read[n]) if len(read[n]) == 1 else first) for n in states if n in read}
+
+
+def _comes_from(spec: Spec, name: str) -> set[str]:
+    """Everything that a value needs, at any step."""
+    needs = {s.target: {r.base for r in s.reads()} for s in spec.statements}
+    found, waiting = set[str](), [name]
+    while waiting:
+        new = needs.get(waiting.pop(), set()) - found
+        found |= new
+        waiting += new
+    return found

@@ -59,7 +59,7 @@ def test_a_module_is_its_equations(cell: lr.Cell, given: bool, mirrored: bool, b
     values = loop.run(cell.spec, {first: x, **more}, params, C, init, reset)
     want = loop.outputs(cell.spec, values)
     close(outputs, want)
-    last = [values[s.name][:, 0 if plan.reverse else -1] for s in plan.carried]
+    last = [values[s.name][:, 0 if s.side > 0 else -1] for s in plan.carried]
     nearest = [h[0] if h.dim() == 3 else h[0, ..., 0] for h in (h_n if isinstance(h_n, tuple) else (h_n,))]
     close(nearest, last)
     leaves = [x, *more.values(), *params.values(), *(states or [])]

@@ -75,7 +75,9 @@ def backward(adjoint: Adjoint, tensors: dict[str, Array], outputs: dict[str, Arr
     taken = {}
     for name, origin in zip(adjoint.program.inputs, adjoint.takes, strict=True):
         value = where[origin.what].get(origin.name)  # an edge that was not given
-        taken[name] = value[:, ::-1] if origin.flip and value is not None else value
+        if value is not None:
+            value = value[:, ::-1] if origin.flip else value[:, origin.nearest - 1:][:, :1] if origin.nearest else value
+        taken[name] = value
     given = run(adjoint.program, taken, reset)
     pieces = dict(adjoint.gives)
     found = {name: np.zeros_like(value) for name, value in tensors.items()}
@@ -91,6 +93,8 @@ def _add(gradient: Array, piece: Piece, given: dict[str, Array], reset: Array) -
     elif piece.how == "window":
         window = given[piece.name][:, ::-1]
         gradient[:, : window.shape[1]] += window
+    elif piece.how == "nearest":
+        gradient[:, piece.lag - 1:piece.lag] += given[piece.name]
     else:
         _add_shifted(gradient, piece, given, reset)
 

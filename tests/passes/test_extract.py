@@ -128,7 +128,7 @@ def scan_of(cell: lr.Cell) -> Scan:
 def test_coupled_states_are_one_block() -> None:
     c, s = Param("c"), Param("s")
     scan = scan_of(CELLS["rotation"])
-    assert scan.targets == ("x", "y") and scan.structure == "dense 2x2"
+    assert scan.targets == ("x", "y") and scan.structure.name == "scaled rotation, constant"
     (A,) = scan.A
     assert sp.Matrix([[c, -s], [s, c]]) == A and scan.b == (At("b"), 0)
 

@@ -22,6 +22,7 @@ from lrdsl.passes.partition import partition
 from lrdsl.passes.simplify import simplify
 from lrdsl.passes.stratify import stratify
 from tests.cells_for_tests import CELLS
+from tests.two_way_cells import TWO_WAY
 
 from .differences import first_boundary
 from .random_cells import random_cell
@@ -108,9 +109,9 @@ def execute(plan: Plan, given: Given) -> dict[str, Array]:
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("mirrored", [False, True], ids=["as-written", "mirrored"])
-@pytest.mark.parametrize("name", CELLS)
-def test_a_plan_means_what_its_cell_says(name: str, mirrored: bool, seed: int) -> None:
-    check(CELLS[name].spec.mirrored() if mirrored else CELLS[name].spec, seed)
+@pytest.mark.parametrize("cell", {**CELLS, **TWO_WAY}.values(), ids=lambda c: c.name)
+def test_a_plan_means_what_its_cell_says(cell: lr.Cell, mirrored: bool, seed: int) -> None:
+    check(cell.spec.mirrored() if mirrored else cell.spec, seed)
 
 
 def check(spec: Spec, seed: int = 0) -> None:
@@ -122,8 +123,8 @@ def check(spec: Spec, seed: int = 0) -> None:
         want = np.stack([says.at(sample, t) for t in range(T)])
         assert np.isfinite(want).all() and want.any()
         np.testing.assert_allclose(does[sample], want, rtol=1e-11, atol=1e-11, err_msg=sample)
-    end = -1 if plan.reverse else T
     for state in plan.carried:
+        end = -1 if state.side > 0 else T
         want = [says.read(state.name, state.side * (k + 1), end) for k in range(state.depth)]
         np.testing.assert_allclose(does[f"{state.name}.final"], want, rtol=1e-11, atol=1e-11, err_msg=f"the last {state.name}")
 
@@ -135,10 +136,20 @@ def test_random_cells(seed: int) -> None:
     check(spec.mirrored(), seed)
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_random_cells_of_both_ways(seed: int) -> None:
+    spec = random_cell(seed, two_ways=True).spec
+    check(spec, seed)
+    check(spec.mirrored(), seed)
+
+
 def test_the_random_cells_differ() -> None:
     specs = [random_cell(seed).spec for seed in range(20)]
     assert {len(partition(stratify(s)).programs) for s in specs} >= {2, 3}
     assert random_cell(0) == random_cell(0) and len(set(specs)) == 20
+    plans = [partition(stratify(random_cell(seed, two_ways=True).spec)) for seed in range(30)]
+    runs = {"".join("FR"[p.reverse] for p in plan.programs) for plan in plans}
+    assert {"FRF", "RFR"} <= runs and max(map(len, runs)) >= 4
 
 
 @lr.cell
@@ -171,6 +182,8 @@ def scaled(x: lr.Input, s: lr.State, v: lr.Vector):
 
 
 @pytest.mark.parametrize("delay", [0, 1])
+@pytest.mark.parametrize("turned", [False, True], ids=["", "the other way"])
 @pytest.mark.parametrize("by", ["gilr", "scaled"])
-def test_surrogates_of_a_gru(by: str, delay: int) -> None:
-    check(lr.surrogate(gru, h={"gilr": CELLS["gilr"], "scaled": scaled}[by], delay=delay).spec)
+def test_surrogates_of_a_gru(by: str, turned: bool, delay: int) -> None:
+    spec = {"gilr": CELLS["gilr"], "scaled": scaled}[by].spec
+    check(lr.surrogate(gru, h=lr.Cell(spec.mirrored() if turned else spec), delay=delay).spec)

@@ -32,7 +32,7 @@ def test_how_the_tensors_of_a_backward_pass_belong(golden: Any) -> None:
         for program in partition(stratify(cell.spec)).programs:
             made = adjoint(adjoint(simplify(program)).forward)
             lines += [program.name]
-            lines += [f"  takes {n}: {o.what} {o.name}{', reversed' * o.flip}"
+            lines += [f"  takes {n}: {o.what} {o.name}{', reversed' * o.flip}{f', {o.nearest} steps away' if o.nearest else ''}"
                       for n, o in zip(made.program.inputs, made.takes, strict=True)]
             lines += [f"  gives {n}: " + " + ".join(f"{p.name} ({p.how}{f', lag {p.lag}' if p.lag else ''})" for p in pieces)
                       for n, pieces in made.gives]

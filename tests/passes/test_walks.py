@@ -77,10 +77,29 @@ def test_what_is_added_to_something_is_not_pushed() -> None:
     assert [e.base for w in found for e in w.tails] == ["back.x"] and not any(w.pushes for w in found)
 
 
-def test_coupled_states_and_orders_are_not_cut() -> None:
-    assert hindrance(plan_of(CELLS["order_two"].spec).programs[0]) .startswith("the recurrence of y is companion, order 2")
-    assert "dense 2x2" in hindrance(plan_of(CELLS["rotation"].spec).programs[0])
-    assert strategies(plan_of(CELLS["rotation"].spec).programs[0], "cuda") == ("serial",)
+def test_coupled_states_and_orders_are_cut() -> None:
+    """The state of a recurrence is known in the walk that solves it, as far back as the recurrence itself reads."""
+    assert said(plan_of(CELLS["order_two"].spec).programs[0])[1] == "computes y; runs y"
+    assert said(plan_of(CELLS["rotation"].spec).programs[0])[0].startswith("adds up x, y")
+    assert strategies(plan_of(CELLS["ring"].spec).programs[0], "cuda") == ("serial", "chunked")
+
+
+def test_large_states_are_not_cut() -> None:
+    spiral = plan_of(CELLS["spiral"].spec).programs[0]
+    assert hindrance(spiral).startswith("the state of x, y has 5 numbers") and strategies(spiral, "cuda") == ("serial",)
+    six = plan_of(CELLS["order_six"].spec).programs[0]
+    assert not hindrance(six), "two powers of one matrix, where the coefficients are constant"
+    assert schedule(six, "cuda", "float64", "chunked").block == 128 and schedule(six, "cuda", "float64").block == 64
+
+
+def test_what_blocks_share_is_limited() -> None:
+    @lr.cell
+    def both(x: lr.Input, y: lr.Input, a: lr.State, b: lr.State, p: lr.Vector, q: lr.Scalar):
+        a[t] = x[t] * a[t - 1] + y[t] * a[t - 4]
+        b[t] = p * b[t - 1] + q * b[t - 4] + a[t]
+        return b[t]
+
+    assert "bytes a block, and blocks share 49152" in hindrance(plan_of(both.spec).programs[0])
 
 
 def test_what_is_read_far_back_is_not_cut() -> None:
@@ -147,5 +166,5 @@ def test_the_rule_between_the_strategies() -> None:
     sizes = {(1, 129, 1): "chunked", (1, 128, 1): "serial", (8, 4096, 1024): "chunked", (1, 10**6, 23_999): "chunked",
              (240, 4096, 100): "serial"}
     assert {size: chosen(both, *size).strategy for size in sizes} == sizes
-    lone = schedules(plan_of(CELLS["rotation"].spec).programs[0], "cuda", "float32")
+    lone = schedules(plan_of(CELLS["spiral"].spec).programs[0], "cuda", "float32")
     assert chosen(lone, 1, 10**6, 1).strategy == "serial"

@@ -213,14 +213,14 @@ def a_state_with_a_size():
         return h[t]
 
 
-@mistake(NotBuilt)
+@mistake(BadDeclaration)
 def an_infinite_complex_initial_value():
     lr.State(init=complex(0, math.inf), complex=True)  # <-
 
 
-@mistake(NotBuilt)
-def an_infinite_initial_value():
-    lr.State(init=-math.inf)  # <-
+@mistake(BadDeclaration)
+def an_infinite_initial_value_to_learn():
+    lr.State(init=-math.inf, learned=True)  # <-
 
 
 @mistake(NotBuilt)

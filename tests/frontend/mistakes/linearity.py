@@ -1,8 +1,8 @@
 """Cells that are written well and are no linear recurrence: refused where they are to run."""
 
 import lrdsl as lr
-from lrdsl import maximum, sigmoid, t, tanh, where
-from lrdsl.errors import BothDirections, CyclicStates, NotBuilt, NotLinear
+from lrdsl import sigmoid, t, tanh, where
+from lrdsl.errors import BothDirections, CyclicStates, NotLinear
 
 from . import Cases, run
 
@@ -77,7 +77,7 @@ def a_condition_on_the_state():
 def a_bend_in_a_named_line():
     @lr.cell
     def clipped(x: lr.Input, h: lr.State):
-        kept = maximum(h[t - 1], 0)  # <-
+        kept = abs(h[t - 1])  # <-
         h[t] = kept + x[t]
         return h[t]
     run(clipped)
@@ -156,17 +156,18 @@ def both_directions_in_one_state():
 def both_directions_in_two_lines():
     @lr.cell
     def torn(x: lr.Input, h: lr.State):
-        h[t] = x[t] * h[t - 1]
-        return h[t] + h[t + 1]  # <-
+        before = x[t] * h[t - 1]
+        h[t] = before + h[t + 1]  # <-
+        return h[t]
 
 
-@mistake(NotBuilt)
-def one_state_each_way():
+@mistake(BothDirections)
+def both_directions_in_two_states():
     @lr.cell
-    def bidirectional(x: lr.Input, f: lr.State, b: lr.State):  # <-
-        f[t] = x[t] + f[t - 1]
-        b[t] = x[t] + b[t + 1]
-        return f[t], b[t]
+    def torn(x: lr.Input, a: lr.State, b: lr.State):
+        a[t] = b[t - 1] + x[t]
+        b[t] = x[t] * a[t + 1]  # <-
+        return b[t]
 
 
 @mistake(CyclicStates)

@@ -2,7 +2,7 @@
 
 import lrdsl as lr
 from lrdsl.cells import gilr, linear_scan, lstm
-from lrdsl.errors import BadDeclaration, BothDirections, NotBuilt, UnknownName, UnusedName
+from lrdsl.errors import BadDeclaration, NotBuilt, UnknownName, UnusedName
 
 from . import Cases
 
@@ -52,8 +52,3 @@ def not_of_a_cell():
 @mistake(NotBuilt)
 def not_by_a_cell():
     lr.surrogate(lstm, h="gilr")  # <-
-
-
-@mistake(BothDirections)
-def the_other_direction():
-    lr.surrogate(lstm, h=lr.Cell(gilr.spec.mirrored()))  # <-

@@ -12,7 +12,7 @@
 //       b = i[t]*(1 - g[t])
 //
 // gilr, float32: chunked, from the left.
-// Chunks, all worked on at once: for fewer than 24,000 channels (batch * hidden) over more than 128 steps; |A| <= 1 by the equations, so that no product overflows.
+// Chunks, all worked on at once: for fewer than 24,000 channels (batch * hidden) over more than 128 steps; no product of coefficients overflows, by the equations.
 //
 //   gate[t] = gate.x[t] + gate.bias   (cells_for_tests.py:12)
 //   g[t] = sigmoid(gate[t])   (cells_for_tests.py:12)
@@ -44,7 +44,7 @@
 //   d.impulse.bias.t[t] = d.impulse[t]
 //
 // gilr_backward, float32: chunked, from the right.
-// Chunks, all worked on at once: for fewer than 24,000 channels (batch * hidden) over more than 128 steps; |A| <= 1 by the equations, so that no product overflows.
+// Chunks, all worked on at once: for fewer than 24,000 channels (batch * hidden) over more than 128 steps; no product of coefficients overflows, by the equations.
 //
 //   gate[t] = gate.x[t] + gate.bias   (cells_for_tests.py:12)
 //   g[t] = sigmoid(gate[t])   (cells_for_tests.py:12)
@@ -198,6 +198,29 @@ struct Loads {
   unsigned char crossed;
 };
 
+// What steps do to a state: diagonal.
+struct Map {
+  enum { SIZE = 1, COUNT = 1 };
+  V p[COUNT];
+  LR_INLINE State<SIZE> operator()(const State<SIZE> &h, const State<SIZE> &b) const {
+    return {{lr_fma(p[0], h.of[0], b.of[0])}};
+  }
+  LR_INLINE Map after(const Map &e) const {
+    return {{p[0] * e.p[0]}};
+  }
+  LR_INLINE V norm() const { return lr_abs(p[0]); }
+  // One step after many, a and b, by its coefficients and rests.
+  static LR_INLINE void step(Map &a, State<SIZE> &b, V c0, V r0) {
+    const State<SIZE> h = b;
+    b = {{lr_fma(c0, h.of[0], r0)}};
+    const Map e = a;
+    a = {{c0 * e.p[0]}};
+  }
+  static LR_INLINE Map identity() { return {{1}}; }
+  static LR_INLINE Map nothing() { return {{0}}; }
+  static LR_INLINE State<SIZE> zero() { return {{0}}; }
+};
+
 // What later walks over a step need of earlier ones.
 struct Held {
   V g;
@@ -206,7 +229,7 @@ struct Held {
 
 // A block for 128 steps of 32 channels: 8 warps, each with 16 consecutive steps.
 extern "C" __global__ void __launch_bounds__(256, 2) gilr_digest_chunked(const Args a) {
-  __shared__ Board<8> board;
+  __shared__ Board<8, 1, 1> board;
   __shared__ unsigned ticket;
   if (threadIdx.x == 0) ticket = atomicAdd((unsigned *)a.scratch, 1u);
   __syncthreads();
@@ -259,7 +282,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) gilr_digest_chunked(const A
   // Most chunks are whole and without a boundary: for them each walk is compiled without the tests.
   const bool whole = !a.reset && (chunk + 1) * 128 <= a.T && (row + 1) * 32 <= channels;
   Held held[16];
-  Stretch h_upto = unmoved();
+  auto h_upto = unmoved<Map>();
 
   {  // walk 1
     const auto walk = [&](auto all) {
@@ -267,7 +290,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) gilr_digest_chunked(const A
       for (int k = 0; k < 16; ++k) {
         const bool there = all.of || k < n;
         if (!all.of && crossed >> k & 1) {
-          h_upto.boundary(h_edge_beyond.at(0));
+          h_upto.boundary({{h_edge_beyond.at(0)}});
         }
         const V gate_x = at[k].gate_x;
         const V impulse_x = at[k].impulse_x;
@@ -287,7 +310,9 @@ extern "C" __global__ void __launch_bounds__(256, 2) gilr_digest_chunked(const A
   }
 
   {  // walk 2
-    V h_prev = state_before<8, false>(place, board, 0, h_upto, h_start_beyond, Unneeded());
+    const auto h_from = [&] { return State<1>{{h_start_beyond.at(0)}}; };
+    const auto h_before = state_before<false>(place, board, 0, h_upto, h_from, Unneeded());
+    V h_prev = h_before.of[0];
     real *to_h_row = a.h + b * a.h_batch + t0 * a.h_time + c;
     const auto walk = [&](auto all) {
 #pragma unroll
@@ -500,6 +525,29 @@ struct Loads {
   unsigned char crossed;
 };
 
+// What steps do to a state: diagonal.
+struct Map {
+  enum { SIZE = 1, COUNT = 1 };
+  V p[COUNT];
+  LR_INLINE State<SIZE> operator()(const State<SIZE> &h, const State<SIZE> &b) const {
+    return {{lr_fma(p[0], h.of[0], b.of[0])}};
+  }
+  LR_INLINE Map after(const Map &e) const {
+    return {{p[0] * e.p[0]}};
+  }
+  LR_INLINE V norm() const { return lr_abs(p[0]); }
+  // One step after many, a and b, by its coefficients and rests.
+  static LR_INLINE void step(Map &a, State<SIZE> &b, V c0, V r0) {
+    const State<SIZE> h = b;
+    b = {{lr_fma(c0, h.of[0], r0)}};
+    const Map e = a;
+    a = {{c0 * e.p[0]}};
+  }
+  static LR_INLINE Map identity() { return {{1}}; }
+  static LR_INLINE Map nothing() { return {{0}}; }
+  static LR_INLINE State<SIZE> zero() { return {{0}}; }
+};
+
 // What later walks over a step need of earlier ones.
 struct Held {
   V g;
@@ -508,7 +556,7 @@ struct Held {
 
 // A block for 64 steps of 32 channels: 8 warps, each with 8 consecutive steps.
 extern "C" __global__ void __launch_bounds__(256, 2) gilr_backward_digest_chunked(const Args a) {
-  __shared__ Board<8> board;
+  __shared__ Board<8, 1, 1> board;
   __shared__ unsigned ticket;
   if (threadIdx.x == 0) ticket = atomicAdd((unsigned *)a.scratch, 1u);
   __syncthreads();
@@ -576,7 +624,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) gilr_backward_digest_chunke
   // Most chunks are whole and without a boundary: for them each walk is compiled without the tests.
   const bool whole = !a.reset && (chunk + 1) * 64 <= a.T && (row + 1) * 32 <= channels;
   Held held[8];
-  Stretch back_h_upto = unmoved();
+  auto back_h_upto = unmoved<Map>();
 
   {  // walk 1
     const auto walk = [&](auto all) {
@@ -584,7 +632,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) gilr_backward_digest_chunke
       for (int k = 0; k < 8; ++k) {
         const bool there = all.of || k < n;
         if (!all.of && crossed >> k & 1) {
-          back_h_upto.boundary(zeros.at(0));
+          back_h_upto.boundary({{zeros.at(0)}});
         }
         const V gate_x = at[k].gate_x;
         const V impulse_x = at[k].impulse_x;
@@ -605,7 +653,9 @@ extern "C" __global__ void __launch_bounds__(256, 2) gilr_backward_digest_chunke
   }
 
   {  // walk 2
-    V back_h_next = state_before<8, false>(place, board, 0, back_h_upto, h_final_grad_beyond, Unneeded());
+    const auto back_h_from = [&] { return State<1>{{h_final_grad_beyond.at(0)}}; };
+    const auto back_h_before = state_before<false>(place, board, 0, back_h_upto, back_h_from, Unneeded());
+    V back_h_next = back_h_before.of[0];
     real *to_d_x_maps_0_row = a.d_x_maps + b * a.d_x_maps_batch + t0 * a.d_x_maps_time + c;
     real *to_d_x_maps_1_row = a.d_x_maps + b * a.d_x_maps_batch + a.C + t0 * a.d_x_maps_time + c;
     const auto walk = [&](auto all) {

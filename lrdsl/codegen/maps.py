@@ -1,0 +1,95 @@
+"""What steps do to the state of a recurrence, as text: a struct for each structure in a chunked kernel.
+
+Its members are the few numbers of a `Structure`. Every sum of products is a chain of fused multiply-adds in a fixed order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..ir.functions import name_of_class
+from ..ir.structure import Structure, Term
+from .printers import number
+
+
+@dataclass(frozen=True)
+class MapView:
+    """apply: the state h after the steps, b where h is 0. after: the matrix of steps before (e) and these. step_b, step_a: both
+    after one step more, which `takes` coefficients and rests. once: that step of a state without a rest, where it is the same
+    at all times: then the matrix is a power, and none of its numbers are carried. The rest is finished text too."""
+
+    name: str
+    note: str
+    size: int
+    count: int
+    apply: tuple[str, ...]
+    after: tuple[str, ...]
+    norm: str
+    takes: tuple[str, ...]
+    step_b: tuple[str, ...]
+    step_a: tuple[str, ...]
+    once: tuple[str, ...]
+    identity: tuple[str, ...]
+    nothing: tuple[str, ...]
+    zero: tuple[str, ...]
+
+
+def map_view(name: str, structure: Structure, rests: tuple[bool, ...], dtype: str) -> MapView:
+    """rests: which rows of a step have a rest that is not 0."""
+    note = f"What steps do to a state: {structure.name}."
+    if structure.algebra:
+        join, zero = f"lr_{name_of_class(structure.algebra.sum)}", number(structure.algebra.zero, dtype)
+        return MapView(name, note, 1, 1, (f"{join}(p[0] + h.of[0], b.of[0])",), ("p[0] + e.p[0]",), "0", ("c0", "r0"),
+                       (f"{join}(c0 + h.of[0], r0)",), ("c0 + e.p[0]",), (), ("0",), (zero,), (zero,))
+    n, powers = structure.size, structure.powers
+    count = 0 if powers else structure.count
+    places = [structure.place(k) for k in range(count)]
+    uses = [sum(t.number == k for row in structure.many for t in row) for k in range(count)]
+    norm = " + ".join((f"{times} * " if times > 1 else "") + f"lr_abs(p[{k}])" for k, times in enumerate(uses))
+    takes = (*(f"c{k}" for k in range(len(structure.coefficients))), *(f"r{i}" for i in range(n) if rests[i]))
+
+    def step(i: int, rest: str) -> str:
+        return _sum(((_coefficient(t), f"h.of[{t.column}]") for t in structure.step[i]), rest)
+
+    return MapView(
+        name, note, n, count,
+        tuple(_sum(((_own(t), f"h.of[{t.column}]") for t in row), f"b.of[{i}]") for i, row in enumerate(structure.many)),
+        tuple(_sum(_products(structure.many[i], "p", structure, j)) for i, j in places), norm or "0", takes,
+        tuple(step(i, f"r{i}" if rests[i] else "") for i in range(n)),
+        tuple(_sum(_products(structure.step[i], "c", structure, j)) for i, j in places),
+        tuple(step(i, "") for i in range(n)) if powers else (),
+        tuple(str(k) for k in structure.identity[:count]), ("0",) * count, ("0",) * n)
+
+
+def _own(t: Term) -> str:
+    return f"{'-' * (t.sign < 0)}p[{t.number}]"
+
+
+def _coefficient(t: Term) -> str:
+    """A factor of one step; "" for 1."""
+    if t.number is None:
+        return "" if t.sign > 0 else "-"
+    return f"{'-' * (t.sign < 0)}c{t.number}"
+
+
+def _products(row: Iterable[Term], who: str, structure: Structure, column: int) -> Iterable[tuple[str, str]]:
+    """The factors of entry (row, column) of a product, whose right side are the numbers of e."""
+    for t in row:
+        for other in structure.many[t.column]:
+            if other.column == column:
+                left = _own(t) if who == "p" else _coefficient(t)
+                if other.sign < 0:
+                    left = left[1:] if left.startswith("-") else f"-{left}"
+                yield left, f"e.p[{other.number}]"
+
+
+def _sum(products: Iterable[tuple[str, str]], rest: str = "") -> str:
+    """rest + the products, the first innermost. A factor "" is 1, "-" is -1."""
+    text = rest
+    for factor, value in products:
+        if factor in ("", "-"):
+            text = (f"{text} - {value}" if factor else f"{text} + {value}") if text else f"{factor}{value}"
+        else:
+            text = f"lr_fma({factor}, {value}, {text})" if text else f"{factor} * {value}"
+    return text or "0"

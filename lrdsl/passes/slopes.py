@@ -1,0 +1,73 @@
+"""The derivative of a recurrence over another algebra: a plus-times Scan, whose coefficients are the slopes of the sum.
+
+    h[t] = sum(A + h[t-1], b)        dh[t] = w (dA + dh[t-1]) + r db
+
+w and r are the partial derivatives of the algebra's sum, as the table of functions has them: at a tie of maxima 1/2 each, as in
+torch; of a logaddexp the shares e^(A + h[t-1] - h[t]) and e^(b - h[t]), as sigmoids of the difference, which never overflow.
+Where a `where` leaves only one operand, nothing goes to the other, even if both are infinite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import sympy as sp
+
+from ..ir import functions as f
+from ..ir.program import Let, Program, Scan
+from ..ir.symbols import At
+
+
+def linearised(program: Program, scan: Scan, line: Callable[[str, Any], At]) -> tuple[Scan, frozenset[At]]:
+    """The plus-times Scan with the derivatives of `scan`, and the slopes that are constants in it; a plus-times Scan as it is.
+
+    line: writes a line with a new name, and gives its sample.
+    """
+    if not scan.other:
+        return scan, frozenset()
+    [state], A, b = scan.targets, scan.A[0][0, 0], scan.b[0]
+    partials = f.TABLE[scan.other.sum.__name__].partials(None, A + scan.past[0], b)
+    there = _Operands(program, scan)
+    w, r = (line(f"{name}.{state}", there.slope(*s)) for name, s in (
+        ("carries", (partials[0], A, b)), ("takes", (partials[1], b, A))))
+    return replace(scan, A=(sp.ImmutableMatrix([[w]]),), b=(w * A + r * b,), algebra="plus-times"), frozenset((w, r))
+
+
+class _Operands:
+    """Which of the two operands there are: one is missing where its expression picks the algebra's zero."""
+
+    def __init__(self, program: Program, scan: Scan) -> None:
+        assert scan.other
+        self.zero, self.sum = scan.other.zero, scan.other.sum
+        self.lines = {At(s.target): s.expr for s in program.steps if isinstance(s, Let)}
+        self.known: dict[Any, Any] = {}
+        self.none = not any(e.has(self.zero) for step in program.steps for e in step.exprs)
+
+    def slope(self, partial: Any, own: Any, other: Any) -> Any:
+        """The partial derivative with respect to one operand; 1 where it is alone, 0 where it is missing."""
+        here, there = self.present(own), self.present(other)
+        alone = partial if there == 1 else f.where(there, partial, sp.S.One)
+        return alone if here == 1 else f.where(here, alone, sp.S.Zero)
+
+    def present(self, expr: Any) -> Any:
+        """1, 0, or the conditions for them; no value decides, so that an infinite input is not taken for a missing one."""
+        if self.none:
+            return sp.S.One
+        if expr not in self.known:
+            self.known[expr] = self._present(self.lines.get(expr, expr))
+        return self.known[expr]
+
+    def _present(self, expr: Any) -> Any:
+        if expr == self.zero:
+            return sp.S.Zero
+        if isinstance(expr, f.where):
+            a, b = map(self.present, expr.args[1:])
+            return a if a == b else f.where(expr.args[0], a, b)
+        if expr.is_Add:
+            return sp.Mul(*map(self.present, expr.args))
+        if isinstance(expr, self.sum):
+            a, b = map(self.present, expr.args)
+            return sp.S.One if sp.S.One in (a, b) else f.maximum(a, b)
+        return self.present(expr) if expr in self.lines else sp.S.One
