@@ -1,6 +1,6 @@
 """The driver: a cell's way to text, stage by stage.
 
-    @cell ─> Spec ─> Strata ─> Plan ─> Programs, forward ─> backward ─> Kernels ─> Sources
+    @cell ─> Spec ─> real Spec ─> Strata ─> Plan ─> Programs, forward ─> backward ─> Kernels ─> Sources
 
 `compile` below is the table of contents of the compiler: each line is one stage, checked, remembered in `Compiled.stages`
 and written to `LRDSL_DUMP` where that is set. Everything after `Program` is the same for forward and backward passes.
@@ -32,6 +32,7 @@ from .ir.spec import Spec
 from .passes import precision
 from .passes.partition import partition
 from .passes.ragged import ragged
+from .passes.realify import realify
 from .passes.schedule import chosen, schedule, schedules, strategies
 from .passes.simplify import simplify
 from .passes.stratify import stratify
@@ -87,7 +88,8 @@ def compile(cell: Cell, target: Target = "cuda", arch: str = "sm_90", dtype: str
         return made
 
     spec = keep("spec", cell.spec.check())                                                      # Cell -> Spec
-    strata = keep("strata", stratify(spec))                                                     # Spec -> Strata
+    real = keep("real", realify(spec))                                                          # Spec -> Spec
+    strata = keep("strata", stratify(real))                                                     # Spec -> Strata
     plan = keep("plan", _with_keeps(partition(strata)))                                         # Strata -> Plan
     forward = keep("forward", plan.programs)                                                    # Plan -> Programs
     backward = keep("backward", tuple(backward_of(p) for p in forward))                         # Program -> Program
@@ -123,7 +125,7 @@ def inner_keeps(program: Program) -> frozenset[str]:
 @functools.cache
 def plan_of(spec: Spec) -> Plan:
     """The Plan that runs a cell. Raises NotLinear and its kin."""
-    plan = _with_keeps(partition(stratify(spec)))
+    plan = _with_keeps(partition(stratify(realify(spec))))
     if options.dump_dir():
         compile(Cell(spec), "cpu")
     return plan
@@ -202,14 +204,15 @@ def explain(cell: Cell, dtype: str = "float32") -> str:
     """What was found in a cell and what was generated, or why it cannot run as it is."""
     _check("cpu", dtype)
     try:
-        found, plan = partition(stratify(cell.spec)), plan_of(cell.spec)
+        real, plan = realify(cell.spec), plan_of(cell.spec)
+        found = partition(stratify(real))
     except CellError as error:
         return explanation.refused(cell.spec, error)
     stages = {"forward": plan.programs, "backward": tuple(backward_of(p) for p in plan.programs)}
     kernels: dict[str, explanation.Kernels] = {
         target: {name: tuple(k for p in programs for k in schedules(p, target, dtype)) for name, programs in stages.items()}
         for target in TARGETS}
-    return explanation.text(cell.spec, found, plan, stages["backward"], kernels, dtype)
+    return explanation.text(cell.spec, real, found, plan, stages["backward"], kernels, dtype)
 
 
 def _dump(spec: Spec, number: int, name: str, made: Any) -> None:

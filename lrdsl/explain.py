@@ -17,6 +17,7 @@ from .ir.program import Program, Scan
 from .ir.spec import MapCall, Spec
 from .ir.symbols import At, samples
 from .ir.text import show
+from .passes.halves import halves, whole
 
 Kernels = Mapping[str, tuple[Kernel, ...]]
 WIDTH = 100
@@ -27,13 +28,16 @@ def refused(spec: Spec, error: CellError) -> str:
     return "\n".join([*_title(spec), "", "It cannot run as it is", *textwrap.indent(str(error), "  ").splitlines()])
 
 
-def text(spec: Spec, found: Plan, plan: Plan, backward: tuple[Program, ...], kernels: Mapping[str, Kernels], dtype: str) -> str:
-    """The cell as written; its recurrences with A and b as `found`; what runs, what is kept, what moves."""
-    lines = [*_title(spec), "", *_found(spec, found), "", *_runs(plan), "", *_backward(plan, backward)]
+def text(spec: Spec, real: Spec, found: Plan, plan: Plan, backward: tuple[Program, ...], kernels: Mapping[str, Kernels],
+         dtype: str) -> str:
+    """The cell as written, and of `real` values; its recurrences with A and b as `found`; what runs, is kept, moves."""
+    pairs = [f"{z} = {re} + i {im}" for z, (re, im) in halves(spec).items()]
+    said = textwrap.wrap(f"(complex: {', '.join(pairs)})", WIDTH, initial_indent="  ", subsequent_indent="   ") if pairs else []
+    lines = [*_title(spec), *said, "", *_found(real, found), "", *_runs(plan), "", *_backward(plan, backward)]
     lines += ["", f"Kernels, {dtype} (bytes a step and channel; a sequence that is read at several lags counts once)"]
     for target, stages in kernels.items():
         lines += _kernels(target, stages)
-    return "\n".join([*lines, "", _carried(plan)])
+    return "\n".join([*lines, "", _carried(whole(plan, spec))])
 
 
 def _title(spec: Spec) -> list[str]:

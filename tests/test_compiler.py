@@ -16,7 +16,7 @@ from lrdsl.ir.plan import Plan
 from lrdsl.ir.program import Program
 from lrdsl.ir.spec import Spec
 
-STAGES = ["spec", "strata", "plan", "forward", "backward", "kernels", "source"]
+STAGES = ["spec", "real", "strata", "plan", "forward", "backward", "kernels", "source"]
 
 
 def test_every_stage_is_remembered_in_order_and_prints() -> None:
@@ -47,10 +47,10 @@ def test_dump_writes_each_stage_as_a_file(tmp_path: Path, monkeypatch: pytest.Mo
     (place,) = tmp_path.iterdir()
     assert place.name.startswith("gilr-")
     names = sorted(f.name for f in place.iterdir())
-    assert names == ["0-spec.txt", "1-strata.txt", "2-plan.txt", "3-forward.txt", "4-backward.txt", "5-kernels.txt",
-                     "6-gilr.cu", "6-gilr_backward.cu"]
-    assert "scan h" in (place / "3-forward.txt").read_text()
-    assert "__global__" in (place / "6-gilr.cu").read_text()
+    assert names == ["0-spec.txt", "1-real.txt", "2-strata.txt", "3-plan.txt", "4-forward.txt", "5-backward.txt",
+                     "6-kernels.txt", "7-gilr.cu", "7-gilr_backward.cu"]
+    assert "scan h" in (place / "4-forward.txt").read_text()
+    assert "__global__" in (place / "7-gilr.cu").read_text()
 
 
 def test_what_is_not_linear_is_refused_where_it_is_to_run() -> None:

@@ -16,7 +16,8 @@ PRINT = """if True:
     import lrdsl as lr
     from lrdsl.errors import CellError
     from tests.cells_for_tests import CELLS
-    for cell in CELLS.values():
+    from tests.nn.complex_cells import FUNCTIONS, MODULES
+    for cell in (*CELLS.values(), *FUNCTIONS, *MODULES):
         for target in ("cpu", "cuda"):
             try:
                 made = lr.compile(cell, target)

@@ -35,7 +35,7 @@ def test_kernels_are_generated(tmp_path: Path) -> None:
     said = run("generate_kernels", tmp_path, "kernels")
     names = {p.name for p in (tmp_path / "kernels").iterdir()}
     assert {f"gilr_lstm_{s}.{e}" for s in ("forward", "backward") for e in ("cu", "cpp")} <= names
-    assert "spec -> strata -> plan -> forward -> backward -> kernels -> source" in said and "0-spec.txt" in said
+    assert "spec -> real -> strata -> plan -> forward -> backward -> kernels -> source" in said and "0-spec.txt" in said
     assert (tmp_path / "kernels" / "gilr_lstm_forward.cu").read_text() == lr.cells.gilr_lstm.source("cuda", "forward")
 
 

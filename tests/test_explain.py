@@ -8,10 +8,11 @@ import pytest
 
 import lrdsl as lr
 from tests.cells_for_tests import order_two
+from tests.nn.complex_cells import lru
 from tests.two_way_cells import zigzag
 
 
-@pytest.mark.parametrize("cell", [lr.cells.gilr_lstm, lr.cells.linear_scan, order_two], ids=lambda c: c.name)
+@pytest.mark.parametrize("cell", [lr.cells.gilr_lstm, lr.cells.linear_scan, order_two, lru], ids=lambda c: c.name)
 def test_explain(cell: lr.Cell, golden: Any) -> None:
     assert cell.explain() == golden
 

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ..errors import BadDeclaration, CellError, raise_all
+from ..ir.complex import is_complex
 from ..ir.spec import Declared, Equation, Spec
 from ..ir.symbols import At
 from ..location import Location, caller
@@ -174,7 +175,7 @@ def _outputs(value: Any, recording: Recording, where: Location, inputs: set[str]
         if not (isinstance(expr, At) and expr.lag == 0 and expr.base not in inputs):
             target = recording.fresh(name or "y")
             recording.statements.append(Equation(target, expr, where))
-            expr = At(target)
+            expr = At(target, complex=is_complex(expr))
         outputs.append((name or expr.base, expr))
     names = [n for n, _ in outputs]
     if twice := [n for n in dict.fromkeys(names) if names.count(n) > 1]:

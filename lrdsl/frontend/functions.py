@@ -7,12 +7,16 @@ from typing import Any
 import sympy as sp
 
 from ..errors import NotBuilt, UnsupportedFunction
+from ..ir import complex as cx
 from ..ir import functions as f
-from .recording import symbolic
+from ..ir.complex import is_complex
+from ..ir.text import show
+from .recording import of_complex, symbolic
 
 
 def _apply(function: Any, *args: Any) -> Any:
-    return function(*(symbolic(a) for a in args))
+    values = [symbolic(a) for a in args]
+    return of_complex(function, *values) if any(map(is_complex, values)) else function(*values)
 
 
 def sigmoid(x: Any) -> Any:
@@ -46,7 +50,7 @@ def softplus(x: Any) -> Any:
 
 
 def exp(x: Any) -> Any:
-    """The exponential function."""
+    """The exponential function; of a complex value, too."""
     return _apply(f.exp, x)
 
 
@@ -71,18 +75,42 @@ def sqrt(x: Any) -> Any:
 
 
 def sin(x: Any) -> Any:
-    """The sine; x in radians."""
+    """The sine; x in radians, or complex."""
     return _apply(f.sin, x)
 
 
 def cos(x: Any) -> Any:
-    """The cosine; x in radians."""
+    """The cosine; x in radians, or complex."""
     return _apply(f.cos, x)
 
 
 def abs(x: Any) -> Any:
-    """The absolute value; the derivative at 0 is 0, as in torch."""
+    """The absolute value, of a complex value its modulus; the gradient at 0 is 0, as in torch.
+
+    Python's abs(z) is the same of a name, but sympy takes it for sqrt(x**2 + y**2) where z is written out, x + 1j*y.
+    """
     return _apply(f.absolute, x)
+
+
+def re(x: Any) -> Any:
+    """The real part of a complex value; a real one itself."""
+    value = symbolic(x)
+    return cx.re(value) if is_complex(value) else value
+
+
+def im(x: Any) -> Any:
+    """The imaginary part of a complex value. Raises UnsupportedFunction for a real one, as torch.imag does."""
+    value = symbolic(x)
+    if not is_complex(value):
+        raise UnsupportedFunction(f"im({show(value)}): {show(value)} is real", None,
+                                  "leave it out, or declare what it comes from with complex=True")
+    return cx.im(value)
+
+
+def conjugate(x: Any) -> Any:
+    """The complex conjugate; a real value itself."""
+    value = symbolic(x)
+    return cx.conjugate(value) if is_complex(value) else value
 
 
 def maximum(a: Any, b: Any) -> Any:
@@ -122,13 +150,13 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 def _condition(c: Any) -> Any:
     match c:
         case sp.StrictGreaterThan():
-            return f.greater(*c.args)
+            return _apply(f.greater, *c.args)
         case sp.GreaterThan():
-            return f.greater_equal(*c.args)
+            return _apply(f.greater_equal, *c.args)
         case sp.StrictLessThan():
-            return f.greater(c.args[1], c.args[0])
+            return _apply(f.greater, c.args[1], c.args[0])
         case sp.LessThan():
-            return f.greater_equal(c.args[1], c.args[0])
+            return _apply(f.greater_equal, c.args[1], c.args[0])
         case sp.And():
             return sp.Mul(*(_condition(a) for a in c.args))
         case sp.Or():
@@ -148,4 +176,3 @@ def _not_built(name: str, way: str) -> Any:
 
 
 sum = _not_built("sum", "states have one number a channel in this version: write the terms out")
-conjugate, re, im = (_not_built(n, "all samples are real in this version: leave it out") for n in ("conjugate", "re", "im"))

@@ -6,7 +6,8 @@ body the same class is bound to a name and to the `Recording` that collects the 
 
 from __future__ import annotations
 
-import math
+import builtins
+import cmath
 import numbers
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -38,6 +39,10 @@ class Kind:
         bound = object.__new__(type(self))
         bound._options, bound._where, bound._name, bound._recording = self._options, self._where, name, recording
         return bound
+
+    @property
+    def _complex(self) -> bool:
+        return bool(self._options.get("complex"))
 
     def _body(self) -> Recording:
         if self._recording is None:
@@ -82,14 +87,24 @@ def _not_built(where: Location, **options: Any) -> None:
                            f"leave {name} out in this version")
 
 
-def _check_init(what: str, init: Any, where: Location) -> None:
-    if not (init is None or callable(init) or _is_number(init)):
+def _check_init(what: str, init: Any, where: Location, complex: bool) -> None:
+    if not (init is None or callable(init) or _is_number(init, complex)):
         raise BadDeclaration(f"{what} is a number or a callable that fills a tensor, not {init!r}", where,
-                             f"write {what}=0.5, or a function such as torch.nn.init.zeros_")
+                             f"write {what}=0.5, or a function such as torch.nn.init.zeros_{_also(init)}")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+def _is_number(value: Any, complex: bool = False) -> bool:
+    return isinstance(value, numbers.Complex if complex else numbers.Real) and not isinstance(value, bool)
+
+
+def _also(value: Any) -> str:
+    """A second way out, for a complex number where a real one is wanted."""
+    return ", or add complex=True" if isinstance(value, builtins.complex) else ""
+
+
+def _said(complex: bool) -> dict[str, bool]:
+    """The option, where it is on."""
+    return {"complex": True} if complex else {}
 
 
 class Sequence(Kind):
@@ -98,7 +113,7 @@ class Sequence(Kind):
     def __getitem__(self, index: Any) -> Any:
         """The sample at t, t-k or t+k."""
         self._body()
-        return At(self._name, lag_of(self._name, index))
+        return At(self._name, lag_of(self._name, index), self._complex)
 
 
 class Input(Sequence):
@@ -106,13 +121,14 @@ class Input(Sequence):
 
     size: "channel" (the hidden size; a tensor with one channel is broadcast), or the size of an input which only maps read.
     Integers, (batch, time), stand for one-hot vectors where only maps read it: they look up rows of their weights.
+    complex: its values are complex numbers; a real tensor is taken for one without imaginary part.
     """
 
     kind = "input"
 
     def __init__(self, size: int | str = "channel", *, axis: int | None = None, complex: bool = False) -> None:
-        super().__init__(size=size)
-        _not_built(self._where, axis=axis, complex=complex)
+        super().__init__(size=size, **_said(complex))
+        _not_built(self._where, axis=axis)
         if size != "channel" and not (isinstance(size, int) and size > 0):
             raise BadDeclaration(f'an Input\'s size is "channel" or a positive integer, not {size!r}', self._where,
                                  "leave size out, or give the number of features of a sequence that only maps read")
@@ -122,24 +138,27 @@ class State(Sequence):
     """A sequence of hidden channels, set by one equation `h[t] = …`.
 
     init: the initial value, a number; infinite ones are for recurrences over another algebra, h[t] = maximum(h[t-1], x[t]),
-    whose sums they do not change. learned: a learned initial value, one a channel, that starts at `init`.
+    whose sums they do not change. learned: a learned initial value, one a channel, that starts at `init`. complex: its values
+    are complex numbers.
     """
 
     kind = "state"
 
-    def __init__(self, init: float = 0.0, *, learned: bool = False, size: int | None = None,
+    def __init__(self, init: builtins.complex = 0.0, *, learned: bool = False, size: int | None = None,
                  complex: bool = False) -> None:
-        super().__init__(init=init, learned=bool(learned))
-        _not_built(self._where, size=size, complex=complex)
+        super().__init__(init=init, learned=bool(learned), **_said(complex))
+        _not_built(self._where, size=size)
         if isinstance(init, sp.Number):  # sympy's -oo as well
             init = float(init)
-        if not _is_number(init) or math.isnan(init):
+        if not _is_number(init, complex) or cmath.isnan(init):
             raise BadDeclaration(f"init={init!r}: the initial value of a state is a number", self._where,
-                                 "write init=1.0; other values are given to each call")
-        if math.isinf(init) and learned:
+                                 f"write init=1.0; other values are given to each call{_also(init)}")
+        if cmath.isinf(init) and learned:
             raise BadDeclaration(f"init={init!r}: no step of learning leads away from infinity", self._where,
                                  "give a learned state a finite init")
-        self._options["init"] = float(init)
+        if cmath.isinf(init) and complex:
+            raise BadDeclaration(f"init={init!r}: complex states have finite values", self._where, "give a finite init")
+        self._options["init"] = builtins.complex(init) if complex else float(init)  # type: ignore[arg-type]
 
     def __setitem__(self, index: Any, value: Any) -> None:
         """The equation of the state."""
@@ -150,7 +169,7 @@ class State(Sequence):
         if self._name in body.set_at:
             raise DuplicateUpdate(f"the state {self._name} is set twice, first at line {body.set_at[self._name].line}",
                                   None, "keep one equation a state; call the other value by another name")
-        body.update(self._name, value, where)
+        body.update(self._name, value, where, self._complex)
 
 
 class Affine(Kind):
@@ -161,16 +180,18 @@ class Affine(Kind):
     size: "hidden", a number a channel; or "input" (the features of the layer's first Input) or n: then the value is no
     channel's, and only dense maps and outputs read it.
     skip: where its one operand has the hidden size, the map is the identity and has no parameters.
+    complex: weight and bias are complex, real and imaginary parts uniform in ±1/sqrt(2 hidden), which gives them the variance
+    of real ones. A real map of a complex operand acts on both parts.
     """
 
     kind = "affine"
     use = "{name}(x[t])"
 
-    def __init__(self, size: int | str = "hidden", *, bias: bool | float = True,
-                 init: float | Callable[[Any], Any] | None = None, axis: int | None = None, complex: bool = False,
+    def __init__(self, size: int | str = "hidden", *, bias: bool | builtins.complex = True,
+                 init: builtins.complex | Callable[[Any], Any] | None = None, axis: int | None = None, complex: bool = False,
                  skip: bool = False) -> None:
-        super().__init__(bias=bias, init=init)
-        _not_built(self._where, axis=axis, complex=complex)
+        super().__init__(bias=bias, init=init, **_said(complex))
+        _not_built(self._where, axis=axis)
         self._options |= {name: said for name, said, plain in (("size", size, "hidden"), ("skip", bool(skip), False))
                           if said != plain}
         if size not in ("hidden", "input") and not (isinstance(size, int) and not isinstance(size, bool) and size > 0):
@@ -179,39 +200,42 @@ class Affine(Kind):
         if skip and size != "hidden":
             raise NotBuilt(f"a map that skips gives the hidden size, not size={size!r}", self._where,
                            "leave size out, or skip")
-        _check_init("init", init, self._where)
-        if not (isinstance(bias, bool) or _is_number(bias)):
+        _check_init("init", init, self._where, complex)
+        if not (isinstance(bias, bool) or _is_number(bias, complex)):
             raise BadDeclaration(f"bias={bias!r}: it is True, False, or the number it starts at", self._where,
-                                 "write bias=1.0")
+                                 f"write bias=1.0{_also(bias)}")
 
     def __call__(self, *operands: Any) -> Any:
         """The map's value at t."""
         if self._options.get("skip") and len(operands) > 1:
             raise ShapeMismatch(f"{self._name} skips, so that it maps one operand, not {len(operands)}", None,
                                 "leave skip out, or give it one operand")
-        return self._body().map_call(self._name, operands, caller())
+        return self._body().map_call(self._name, operands, caller(), self._complex)
 
     def __getitem__(self, index: Any) -> Any:
         raise UnsupportedFunction(f"{self._name} is a map, not a sequence", None, f"write {self._name}(x[t])")
 
 
 class Vector(Kind):
-    """Learned numbers, one a channel: shape (hidden,). init: a number or a callable that fills a tensor in place."""
+    """Learned numbers, one a channel: shape (hidden,). init: a number or a callable that fills a tensor in place.
+
+    complex: they are complex numbers, drawn as the weights of a complex Affine.
+    """
 
     kind = "vector"
 
-    def __init__(self, init: float | Callable[[Any], Any] | None = None, *, size: int | None = None,
+    def __init__(self, init: builtins.complex | Callable[[Any], Any] | None = None, *, size: int | None = None,
                  complex: bool = False) -> None:
-        super().__init__(init=init)
-        _not_built(self._where, size=size, complex=complex)
-        _check_init("init", init, self._where)
+        super().__init__(init=init, **_said(complex))
+        _not_built(self._where, size=size)
+        _check_init("init", init, self._where, complex)
 
     def _bind(self, name: str, recording: Recording) -> Any:
-        return Param(name)
+        return Param(name, self._complex)
 
 
 class Scalar(Vector):
-    """One learned number: shape (). init: a number or a callable that fills a tensor in place."""
+    """One learned number: shape (). init: a number or a callable that fills a tensor in place; complex: as of a Vector."""
 
     kind = "scalar"
 

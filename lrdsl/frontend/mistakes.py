@@ -81,6 +81,10 @@ def _refused(said: str, text: str) -> CellError:
     if found := re.search(r"module 'lrdsl.*' has no attribute '(\w+)'", said):
         near = get_close_matches(found.group(1), FUNCTIONS, 1)
         return UnknownName(f"lrdsl has no {found.group(1)}", None, f"did you mean lr.{near[0]}?" if near else similar(""))
+    if found := re.search(r"no attribute '(real|imag|conj)'", said):
+        value = ast.unparse(tree.value) if isinstance(tree, ast.Attribute) else "z[t]"
+        return UnsupportedFunction(f"{text or said} has no meaning in a cell", None,
+                                   f"write lr.{_PARTS[found.group(1)]}({value})")
     if call and re.search("to float|to int|ufunc|must be Tensor|round symbolic", said):
         return UnsupportedFunction(f"{call} wants numbers, and samples have values only when the cell runs", None,
                                    similar(last))
@@ -93,6 +97,8 @@ def _refused(said: str, text: str) -> CellError:
             name = ast.unparse(part) if part else text
             what = "a learned number, the same at every step" if learned else "a value of this step"
             return UnsupportedFunction(f"{name} is {what}", None, way.format(name=name if name.isidentifier() else "y"))
+    if "comparison of non-real" in said:
+        return UnsupportedFunction(f"{text} compares a complex value", None, "compare real numbers: lr.abs(…), lr.re(…)")
     if re.search(r"GreaterThan|LessThan|'(And|Or|Not|bool)'", said):
         return UnsupportedFunction("a condition is not a number", None, "write lr.where(condition, 1, 0)")
     if "unsupported operand" in said or "bad operand" in said:
@@ -114,6 +120,8 @@ def _undecided(text: str, tree: ast.expr | None, call: str) -> BranchOnSymbol:
                               similar(last))
     return branch(last or "if")
 
+
+_PARTS = {"real": "re", "imag": "im", "conj": "conjugate"}  # torch's names of what is a function here
 
 # What a learned number and a value cannot do, in Python's words; and the way out.
 _LEARNED = {"not subscriptable": "write {name}", "not callable": "declare it as a map: {name}: lr.Affine",

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import BadDeclaration, CellError, NotBuilt, UnknownName, UnusedName, raise_all
+from ..ir.complex import is_complex
 from ..ir.spec import Equation, MapCall, Spec, Statement
 from ..ir.symbols import At, Param, params, samples
 from ..location import Location, caller
@@ -51,6 +52,8 @@ def surrogate(cell: Cell, *, delay: int = 1, **surrogates: Cell) -> Cell:
         elif missing := sorted(set(other.spec.names("input")) - set(spec.names("input"))):
             errors.append(UnknownName(f"the surrogate {other.name} of {state} reads {', '.join(missing)}, which "
                                       f"{spec.name} has not", where, "inputs bind by name: rename them"))
+        elif clash := _clash(spec, state, other.spec):
+            errors.append(BadDeclaration(clash, where, "declare both real, or both with complex=True"))
         elif not any(previous[state].intersection(s.reads()) for s in _written_out(spec, previous[state])
                      if isinstance(s, MapCall)):
             errors.append(UnusedName(f"no dense map of {spec.name} reads {max(previous[state], key=str)}, so that it needs no "
@@ -78,12 +81,21 @@ def _name(where: Location, cell: Cell, surrogates: dict[str, Cell], delay: int) 
 def _previous(spec: Spec, state: str) -> frozenset[At]:
     """The sample that is a state's previous value: by its recurrence h[t-1] or h[t+1], either of them if it is none."""
     sides = next((found for states, found in recurrences(spec).items() if state in states), (-1, 1))
-    return frozenset(At(state, side) for side in sides)
+    return frozenset(At(state, side, state in spec.complex) for side in sides)
+
+
+def _clash(spec: Spec, state: str, other: Spec) -> str:
+    """Where one cell has complex values and the other real ones; "" where they agree."""
+    kind = {True: "complex", False: "real"}
+    pairs = [(f"the input {n}", other[n].complex, spec[n].complex) for n in other.names("input")]
+    pairs += [(f"the value for {state}", other.outputs[0][1].complex, spec[state].complex)]
+    return next((f"{what} is {kind[a]} in {other.name} and {kind[b]} in {spec.name}" for what, a, b in pairs if a != b), "")
 
 
 def _written_out(spec: Spec, previous: frozenset[At]) -> list[Statement]:
     """The statements, and in what a dense map reads the lines that come from the state's previous value, written out."""
-    lines = {At(s.target): s.expr for s in spec.statements if isinstance(s, Equation) and not s.state}
+    lines = {At(s.target, complex=is_complex(s.expr)): s.expr for s in spec.statements
+             if isinstance(s, Equation) and not s.state}
 
     def out(expr: Any) -> Any:
         inner = {s: out(lines[s]) for s in samples(expr) if s in lines}
@@ -98,7 +110,7 @@ def _replace(spec: Spec, state: str, previous: frozenset[At], other: Spec, delay
     statements = []
     for s in _written_out(spec, previous):
         if isinstance(s, MapCall):
-            turn = {r: At(value.base, r.lag * delay) for r in s.reads() if r in previous}
+            turn = {r: value.shift(r.lag * delay) for r in s.reads() if r in previous}
             s = replace(s, operands=tuple(o.xreplace(turn) for o in s.operands))
         statements.append(s)
     was = max(previous, key=str)
@@ -115,8 +127,8 @@ def _prefixed(spec: Spec, state: str) -> Spec:
         return n if n in inputs else f"{state}.{n}"
 
     def expr(e: Any) -> Any:
-        turn: dict[Any, Any] = {s: At(name(s.base), s.lag) for s in samples(e)}
-        return e.xreplace(turn | {p: Param(name(str(p))) for p in params(e)})
+        turn: dict[Any, Any] = {s: At(name(s.base), s.lag, s.complex) for s in samples(e)}
+        return e.xreplace(turn | {p: Param(name(str(p)), p.complex) for p in params(e)})
 
     statements = tuple(
         replace(s, target=name(s.target), expr=expr(s.expr)) if isinstance(s, Equation) else

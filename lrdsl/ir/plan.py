@@ -90,7 +90,7 @@ class Sequence:
     name: str
     side: int
     depth: int
-    init: float
+    init: complex
     learned: bool
     state: bool
     ahead: bool = False

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ import sympy as sp
 
 from ..errors import InternalError
 from ..location import Location
+from .complex import is_complex
 from .symbols import At, Param, params, samples
 from .text import show
 
@@ -32,6 +34,11 @@ class Declared:
     def option(self, name: str, default: Any = None) -> Any:
         """What was said of one option."""
         return dict(self.options).get(name, default)
+
+    @property
+    def complex(self) -> bool:
+        """Whether its values are complex numbers."""
+        return bool(self.option("complex"))
 
     def __str__(self) -> str:
         said = ", ".join(f"{k}={v}" for k, v in self.options if not callable(v))
@@ -57,19 +64,24 @@ class Equation:
 
 @dataclass(frozen=True)
 class MapCall:
-    """`target[t]` is the dense map `affine` applied to the operands at t, bias included."""
+    """`target[t]` is the dense map `affine` applied to the operands at t, bias included unless `bias` says otherwise.
+
+    An operand may be the number 0: its columns of the weight are then left out.
+    """
 
     target: str
     affine: str
     operands: tuple[sp.Expr, ...]
     where: Location
+    bias: bool = True
 
     def reads(self) -> tuple[At, ...]:
         """The samples that the statement reads."""
         return tuple(s for operand in self.operands for s in samples(operand))
 
     def __str__(self) -> str:
-        return f"{self.target} = {self.affine}({', '.join(map(show, self.operands))})"
+        without = "" if self.bias else " without bias"
+        return f"{self.target} = {self.affine}({', '.join(map(show, self.operands))}){without}"
 
 
 Statement = Equation | MapCall
@@ -103,21 +115,35 @@ class Spec:
     def __getitem__(self, name: str) -> Declared:
         return next(d for d in self.declared if d.name == name)
 
+    @functools.cached_property
+    def complex(self) -> frozenset[str]:
+        """The names whose values are complex: declared, of lines and of values of maps (a map's own name is not among them)."""
+        names = {d.name for d in self.declared if d.complex and d.kind != "affine"}
+        for s in self.statements:
+            if isinstance(s, MapCall):
+                found = self[s.affine].complex or any(map(is_complex, s.operands))
+            else:
+                found = not s.state and is_complex(s.expr)
+            names |= {s.target} if found else set()
+        return frozenset(names)
+
     def mirrored(self) -> Spec:
         """The same cell run over time the other way: every lag changes its sign."""
         def turn(expr: sp.Basic) -> Any:
-            return expr.xreplace({s: At(s.base, -s.lag) for s in samples(expr)})
+            return expr.xreplace({s: s.shift(-2 * s.lag) for s in samples(expr)})
         statements = tuple(replace(s, expr=turn(s.expr)) if isinstance(s, Equation)
                            else replace(s, operands=tuple(turn(o) for o in s.operands)) for s in self.statements)
         return replace(self, statements=statements)
 
     def check(self) -> Spec:
-        """Raise InternalError unless every sample and parameter that is read was declared or computed."""
-        known = {d.name for d in self.declared} | {s.target for s in self.statements}
+        """Raise InternalError unless every sample and parameter that is read was declared or computed, as what it is read."""
+        known, complex = {d.name for d in self.declared} | {s.target for s in self.statements}, self.complex
         for statement in self.statements:
             for sample in statement.reads():
                 if sample.base not in known:
                     raise InternalError("spec", f"{statement} reads {sample}, which nothing defines", str(self))
+                if sample.complex != (sample.base in complex):
+                    raise InternalError("spec", f"{statement} takes {sample} for what it is not, real or complex", str(self))
             for expr in ([statement.expr] if isinstance(statement, Equation) else statement.operands):
                 if not {str(p) for p in params(expr)} <= set(self.names("vector") + self.names("scalar")):
                     raise InternalError("spec", f"{statement} reads an undeclared parameter", str(self))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import CellError, DtypeMismatch, ShapeMismatch
-from ..ir.spec import Declared
-from .dtypes import autocasts, check_dtype, compute, fits, widened
+from ..errors import DtypeMismatch, ShapeMismatch
+from ..ir.spec import Declared, Spec
+from .dtypes import autocasts, check_dtype, fits, widened
 from .layout import Layout
+from .planar import dtype_of, full, real_view
 
 
 def reset_of(reset: Any, shape: tuple[int, ...], device: torch.device) -> Tensor:
@@ -26,56 +26,42 @@ def reset_of(reset: Any, shape: tuple[int, ...], device: torch.device) -> Tensor
     return reset
 
 
-def insist(right: Tensor, error: Callable[[], CellError], otherwise: str) -> None:
-    """Raise the error unless `right`, the truth of something about numbers.
-
-    Where they cannot be looked at without waiting, on a GPU or while torch traces, this is an assertion of the device that says
-    `otherwise`, as for an index out of range in torch; inside of torch.func's transforms nothing is checked.
-    """
-    if torch._C._are_functorch_transforms_active():
-        return
-    plain = type(right) is Tensor and right.device.type == "cpu"
-    if plain and not torch.compiler.is_compiling() and not torch._C._is_tracing():
-        if not right:
-            raise error()
-    else:
-        torch._assert_async(right, otherwise)
-
-
-def tensor_of(declared: Declared, value: Any) -> Tensor:
+def tensor_of(spec: Spec, declared: Declared, value: Any) -> Tensor:
     """An Input."""
     if not isinstance(value, Tensor):
         raise DtypeMismatch(f"the input {declared.name} is a {type(value).__name__}, not a tensor", declared.where)
-    check_dtype(declared.name, value)
+    check_dtype(declared.name, real_view(f"the input {declared.name}", value, spec, declared.name))
     return value
 
 
-def numbers_of(declared: Declared, value: Tensor | float, like: Tensor, channels: int) -> Tensor:
+def numbers_of(spec: Spec, declared: Declared, value: Tensor | complex, like: Tensor, channels: int) -> Tensor:
     """A Vector (channels,) or a Scalar () from a tensor or a number, which is not rounded to 16 bits."""
     shape = (channels,) if declared.kind == "vector" else ()
     if not isinstance(value, Tensor):
-        return like.new_full(shape, value, dtype=compute(like.dtype))
+        return full(declared.name, value, like, shape, spec, declared.name)
     if not fits(value, like) and autocasts(value):
         value = widened(value)
-    if not fits(value, like):
+    if not fits(real_view(declared.name, value, spec, declared.name), like):
         raise DtypeMismatch(f"{declared.name} is {value.dtype} on {value.device}, the inputs {like.dtype} on {like.device}",
-                            declared.where, f"give {declared.name}.to({like.dtype})")
+                            declared.where, f"give {declared.name}.to({dtype_of(like.dtype, value.is_complex())})")
     if value.shape != shape and value.numel() != 1:
         raise ShapeMismatch(f"the {declared.kind} {declared.name} has shape {tuple(value.shape)}, not {shape}", declared.where)
     return value if value.shape == shape else value.reshape(()).expand(shape)
 
 
-def edge_of(what: str, value: Tensor | float, layout: Layout, like: Tensor, channels: int, depth: int) -> Tensor:
-    """(B, k, channels) of an initial value, which may be more precise than the inputs: a number, or what a 16-bit run left. A
-    layout of segments has them as its batch."""
+def edge_of(spec: Spec, name: str, value: Tensor | complex, layout: Layout, like: Tensor, channels: int, depth: int) -> Tensor:
+    """(B, k, channels) of the initial value of a sequence, which may be more precise than the inputs: a number, or what a
+    16-bit run left. A layout of segments has them as its batch."""
+    what = f"the initial value of {name}"
+    name = name.removesuffix(".ahead")
     shape = (*layout.batch, channels, *([depth] if depth > 1 else []))
     if not isinstance(value, Tensor):
-        return like.new_full((1, 1, 1), value, dtype=compute(like.dtype)).expand(layout.B, depth, channels)
+        return full(what, value, like, (1, 1, 1), spec, name).expand(layout.B, depth, channels)
     if autocasts(value):
         value = widened(value)
-    if not fits(value, like):
+    if not fits(real_view(what, value, spec, name), like):
         raise DtypeMismatch(f"{what} is {value.dtype} on {value.device}, the inputs {like.dtype} on {like.device}", None,
-                            f"give it .to({like.dtype})")
+                            f"give it .to({dtype_of(like.dtype, value.is_complex())})")
     try:
         return layout.window(value.expand(shape), depth)
     except RuntimeError:

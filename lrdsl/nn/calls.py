@@ -12,10 +12,13 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import CellError, DtypeMismatch, ShapeMismatch, UnknownName
 from ..ir.plan import Sequence as Lagged
-from .arguments import insist, reset_of
+from ..ir.spec import Spec
+from .arguments import reset_of
 from .carry import Carry, Window
+from .checks import insist
 from .dtypes import autocasts, check_dtype, fits, lowered
 from .packed import Packing, refuse_others
+from .planar import dtype_of, real_view
 from .products import INTEGERS
 from .segments import Segments, segments_of
 
@@ -138,11 +141,14 @@ def _input(name: str, value: Any, x: Tensor, size: int, like: Tensor | None, whe
     if whole and value.device != wanted.device:
         raise DtypeMismatch(f"the input {name} is on {value.device}, the layer on {wanted.device}", where, f"give {name}.to(…)")
     value = lowered(value)
+    part = real_view(f"the input {name}", value, module.parts[0].pipeline.spec, name)
     if not whole and not autocasts(value):
-        check_dtype(f"the input {name}", value)
-        if value.dtype != wanted.dtype or value.device != wanted.device:
-            raise DtypeMismatch(f"the input {name} is {value.dtype} on {value.device}, the layer {wanted.dtype} on "
-                                f"{wanted.device}", where, f"call layer.to({name}), or give {name}.to(…)")
+        check_dtype(f"the input {name}", part)
+        if part.dtype != dtype_of(wanted.dtype, False) or value.device != wanted.device:
+            layer = dtype_of(wanted.dtype, value.is_complex())
+            to = f"{name}.real" if value.is_complex() else name
+            raise DtypeMismatch(f"the input {name} is {value.dtype} on {value.device}, the layer {layer} on "
+                                f"{wanted.device}", where, f"call layer.to({to}), or give {name}.to(…)")
     value = value.unsqueeze(-1) if whole else value
     if value.dim() == 2:
         return value.unsqueeze(0)
@@ -218,7 +224,8 @@ def _given(module: RNN, who: str, at: range, h_0: Any, like: Tensor, call: Call,
         raise ShapeMismatch(f"h_0{of} holds {len(given)} states; {who} carries {len(states)}: {said}",
                             module.cells[0].spec.where, f"give ({', '.join(f'{s.name}_0' for s in states)})" if states else "")
     what = [f"h_0{of} of {s.name}" if len(states) > 1 else f"h_0{of}" for s in states]
-    parts = [_state(module, n, s, value, like, call, len(at)) for n, s, value in zip(what, states, given, strict=True)]
+    spec = module.parts[at[0]].pipeline.spec
+    parts = [_state(module, spec, n, s, value, like, call, len(at)) for n, s, value in zip(what, states, given, strict=True)]
     found = []
     for k, part in enumerate(module.parts[at[0]:at[-1] + 1]):
         window = {s.name: (p[k], p[k]) for s, p in zip(part.pipeline.plan.carried, parts, strict=True)}
@@ -226,7 +233,8 @@ def _given(module: RNN, who: str, at: range, h_0: Any, like: Tensor, call: Call,
     return tuple(found)
 
 
-def _state(module: RNN, what: str, state: Lagged, value: Any, like: Tensor, call: Call, layers: int) -> tuple[Tensor, ...]:
+def _state(module: RNN, spec: Spec, what: str, state: Lagged, value: Any, like: Tensor, call: Call,
+           layers: int) -> tuple[Tensor, ...]:
     """(rows, k, hidden) of a state for each layer and direction."""
     more = (state.depth,) if state.depth > 1 else ()
     shape = (layers, *((call.rows,) if call.rows_shown else ()), module.hidden_size, *more)
@@ -237,9 +245,11 @@ def _state(module: RNN, what: str, state: Lagged, value: Any, like: Tensor, call
         said += ", segments" if call.segments is not None and call.packing is None else ", batch" if call.rows_shown else ""
         raise ShapeMismatch(f"{what} has shape {tuple(value.shape)}, not {shape}", None,
                             f"it is ({said}, hidden)" + (f", then the {state.depth} values, nearest first" if more else ""))
-    if not autocasts(like) and not fits(value, like):
+    part = real_view(what, value, spec, state.name)
+    if not autocasts(like) and not fits(part, like):
         raise DtypeMismatch(f"{what} is {value.dtype} on {value.device}, the input {like.dtype} on {like.device}", None,
-                            "give h_0.to(x)")
+                            f"give h_0.to({dtype_of(like.dtype, True)})" if value.is_complex() else "give h_0.to(x.real)"
+                            if like.is_complex() else "give h_0.to(x)")
     value = value if call.rows_shown else value.unsqueeze(1)
     value = value.transpose(2, 3) if more else value.unsqueeze(2)
     return value.unbind(0)
@@ -259,7 +269,8 @@ def _ends(module: RNN, at: range, after: Sequence[Mapping[str, Window]], rows_sh
     found = []
     for j, state in enumerate(module.parts[at[0]].pipeline.plan.carried):
         finals: list[Any] = [after[k][module.parts[k].pipeline.plan.carried[j].name][0] for k in at]
-        whole = torch.stack(finals).to(dtype)
+        whole = torch.stack(finals)
+        whole = whole if whole.is_complex() else whole.to(dtype)
         whole = whole.squeeze(2) if state.depth == 1 else whole.transpose(2, 3)
         found.append(whole if rows_shown else whole.squeeze(1))
     return found[0] if len(found) == 1 else tuple(found)

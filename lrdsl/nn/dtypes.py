@@ -13,6 +13,8 @@ from ..ir.source import Slot
 
 NAMES: dict[torch.dtype, str] = {getattr(torch, name): name for name in dtypes.DTYPES}
 NARROW = tuple(getattr(torch, name) for name in dtypes.NARROW)
+COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+REAL = {c: r for r, c in COMPLEX.items()}
 _TENSORS: dict[str, torch.dtype] = {**{name: dtype for dtype, name in NAMES.items()}, "uint8": torch.bool}
 
 
@@ -34,8 +36,10 @@ def compute(dtype: torch.dtype) -> torch.dtype:
 
 
 def fits(value: Tensor, like: Tensor) -> bool:
-    """Whether a state or a learned number goes with sequences: it may have their dtype, or that of the arithmetic."""
-    return value.dtype in (like.dtype, compute(like.dtype)) and value.device == like.device
+    """Whether a state or a learned number goes with sequences: it may have their dtype, or that of the arithmetic; complex
+    numbers have the dtype of their parts."""
+    real = REAL.get(like.dtype, like.dtype)
+    return REAL.get(value.dtype, value.dtype) in (real, compute(real)) and value.device == like.device
 
 
 def dtype_of(slot: Slot, dtype: torch.dtype) -> torch.dtype:
@@ -52,8 +56,9 @@ def autocasts(tensor: Tensor) -> bool:
 
 
 def lowered(tensor: Tensor) -> Tensor:
-    """An input of a layer in an autocast region: in the region's dtype, as torch.nn.LSTM has it. float64 stays."""
-    if tensor.dtype is torch.float64 or not autocasts(tensor):
+    """An input of a layer in an autocast region: in the region's dtype, as torch.nn.LSTM has it. What has no such form stays:
+    float64, complex numbers, integers."""
+    if tensor.dtype is torch.float64 or not tensor.is_floating_point() or not autocasts(tensor):
         return tensor
     return tensor.to(torch.get_autocast_dtype(tensor.device.type))
 

@@ -18,9 +18,10 @@ from .dtypes import autocasts, widened
 from .layout import Layout
 from .parameters import beside
 from .pipeline import pipeline_of
+from .planar import dtype_of
 from .segments import Segments, segments_of
 
-Init = Carry | Mapping[str, Tensor | float] | None
+Init = Carry | Mapping[str, Tensor | complex] | None
 
 
 class CellFunction:
@@ -28,7 +29,7 @@ class CellFunction:
 
     Inputs: time at `dim`, features last, all other dimensions batch; one channel (or a batch of one) stands for all.
     Vectors: (channels,) or a number; Scalars: () or a number. Gives the outputs in the layout of the inputs: a tensor, or
-    a tuple or dict as the cell returns it.
+    a tuple or dict as the cell returns it. What the cell declares complex may be complex, in the same precision, or real.
 
     init: by name, the edge of a state or an input: a number or a tensor that broadcasts to (batch…, channels), with the k
     values nearest first at the end where the cell reads k > 1 steps back. Where a sequence is read on both sides, `h` is the
@@ -56,23 +57,24 @@ class CellFunction:
         self.arguments = tuple(d for d in spec.declared if d.kind in ("input", "vector", "scalar"))
         self.__name__, self.__doc__ = spec.name, spec.doc or type(self).__doc__
 
-    def __call__(self, *tensors: Tensor | float, init: Init = None, return_state: bool = False,
+    def __call__(self, *tensors: Tensor | complex, init: Init = None, return_state: bool = False,
                  reset: Tensor | None = None, cu_seqlens: Tensor | None = None, training: bool = True, cp: Any = None,
-                 **named: Tensor | float) -> Any:
+                 **named: Tensor | complex) -> Any:
         """The outputs; see the class."""
         if cp is not None:
             raise NotBuilt(f"{self}: cp= (context parallelism) is part of the language but not built yet", None,
                            "run the whole sequence on one device")
         return self.at(self.dim, self._bind(tensors, named), init, return_state, reset, cu_seqlens, training)
 
-    def at(self, dim: int, given: Mapping[str, Tensor | float], init: Init = None, return_state: bool = False,
+    def at(self, dim: int, given: Mapping[str, Tensor | complex], init: Init = None, return_state: bool = False,
            reset: Tensor | None = None, cu_seqlens: Tensor | None = None, training: bool = True) -> Any:
         """A call with time at `dim` and all arguments by name."""
         if return_state or isinstance(init, Carry):
             self.pipeline.check_chunks()
         inputs, layout, channels = self._inputs(given, dim)
         like = next(iter(inputs.values()))
-        learned = {d.name: numbers_of(d, given[d.name], like, channels) for d in self.arguments if d.kind != "input"}
+        learned = {d.name: numbers_of(self.cell.spec, d, given[d.name], like, channels)
+                   for d in self.arguments if d.kind != "input"}
         segments = None if cu_seqlens is None else self._segments(cu_seqlens, reset, layout, like)
         windows = self._windows(init, layout if segments is None else Layout(0, (segments.n,), layout.T), like, channels)
         flags = None if reset is None else self._flags(reset, layout, like)
@@ -85,7 +87,7 @@ class CellFunction:
         return result, Carry({k: w for k, (w, _) in after.items() if w is not None},
                              {k: e for k, (_, e) in after.items() if e is not None})
 
-    def _bind(self, tensors: Sequence[Tensor | float], named: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
+    def _bind(self, tensors: Sequence[Tensor | complex], named: Mapping[str, Tensor | complex]) -> dict[str, Tensor | complex]:
         names = [d.name for d in self.arguments]
         given = dict(zip(names, tensors, strict=False)) | dict(named)
         if unknown := [n for n in named if n not in names]:
@@ -98,7 +100,7 @@ class CellFunction:
 
     def _inputs(self, given: Mapping[str, Any], dim: int) -> tuple[dict[str, Tensor], Layout, int]:
         """(B, T, channels) of each Input, the layout they share, and the number of channels."""
-        found = {d.name: tensor_of(d, given[d.name]) for d in self.arguments if d.kind == "input"}
+        found = {d.name: tensor_of(self.cell.spec, d, given[d.name]) for d in self.arguments if d.kind == "input"}
         if len({x.dtype for x in found.values()}) > 1 and autocasts(next(iter(found.values()))):
             found = {n: widened(x) for n, x in found.items()}
         shape = self._common(found, dim)
@@ -119,7 +121,7 @@ class CellFunction:
                     a != b and a != 1 and b != 1 for a, b in zip(y.shape, shape, strict=True)):
                 raise ShapeMismatch(f"{name} of {self} has shape {tuple(y.shape)}, {first} {tuple(x.shape)}", spec[name].where,
                                     "time must agree, batch and channels must agree or be 1")
-            if y.dtype != x.dtype or y.device != x.device:
+            if dtype_of(y.dtype, False) != dtype_of(x.dtype, False) or y.device != x.device:
                 raise DtypeMismatch(f"{name} of {self} is {y.dtype} on {y.device}, {first} {x.dtype} on {x.device}",
                                     spec[name].where, f"give {name}.to({first})")
             shape = [b if a == 1 else a for a, b in zip(shape, y.shape, strict=True)]
@@ -139,7 +141,7 @@ class CellFunction:
             if key not in sequences:
                 raise UnknownName(f"{self} reads no {name} at a lag, so that it has no initial value", self.cell.spec.where,
                                   f"init may name {', '.join(sequences) or 'nothing'}")
-            window = edge_of(f"the initial value of {name}", value, layout, like, channels, sequences[key].depth)
+            window = edge_of(self.cell.spec, name, value, layout, like, channels, sequences[key].depth)
             windows[key] = window, window
         return windows | self.pipeline.not_first(windows, like, channels)
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -20,6 +19,7 @@ from .calls import Call, read_call, stacked
 from .carry import NONE, Carry, Window
 from .parameters import Layer
 from .pipeline import pipeline_of
+from .planar import dropout
 from .products import INTEGERS
 
 States = Tensor | tuple[Tensor, ...]
@@ -38,7 +38,10 @@ class RNN(nn.Module):
     dtype, or `.to(dtype)`: float32, float64, bfloat16 or float16. With 16 bits, outputs and h_n have them, states are float32
     inside and in a Carry, and Vectors and Scalars may be. In an autocast region x, weights and outputs have the region's dtype,
     as those of torch.nn.LSTM.
-    Raises NotLinear for a cell that is no linear recurrence, ShapeMismatch for sizes that do not fit, NotBuilt.
+    What the cell declares complex is complex here: tensors of a call, h_n, the Carry, parameters. dtype is the real one, and
+    complex numbers have its precision: complex64 beside float32, complex128 beside float64.
+    Raises NotLinear for a cell that is no linear recurrence, ShapeMismatch for sizes that do not fit, DtypeMismatch for a
+    dtype that is complex, BadDeclaration for layers that do not fit on each other, NotBuilt.
     """
 
     def __init__(self, cell: Cell | Sequence[Cell], input_size: int, hidden_size: int, num_layers: int = 1,
@@ -197,7 +200,7 @@ class RNN(nn.Module):
             outputs = ways[0] if len(ways) == 1 else tuple(torch.cat(pair, 2) for pair in zip(*ways, strict=True))
             x = outputs[0]
             if self.dropout and k < self.num_layers - 1:
-                x = F.dropout(x, self.dropout, self.training)
+                x = dropout(x, self.dropout, self.training)
         return outputs, after
 
     def reset_parameters(self) -> None:

@@ -10,11 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..errors import BadDeclaration, ShapeMismatch
+from ..errors import BadDeclaration, DtypeMismatch, ShapeMismatch
 from ..ir.plan import Sized
 from ..ir.spec import Equation, Spec
 from .carry import NONE, Window
+from .dtypes import COMPLEX
 from .pipeline import Pipeline
+from .planar import dtype_of
 from .products import INTEGERS
 from .windows import time_first
 
@@ -22,18 +24,37 @@ _TAKEN = frozenset(dir(nn.Module()))
 
 
 class Names(nn.Module):
-    """A place in the tree of names: it holds parameters, and further places."""
+    """A place in the tree of names: it holds parameters, and further places.
+
+    Complex parameters follow `.double()`, `.float()` and `.to(torch.float64)` as real ones do, where torch would leave them or
+    drop their imaginary parts.
+    """
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        def change(tensor: Tensor) -> Tensor:
+            part = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+            changed: Tensor = fn(part)
+            if changed.is_complex():
+                raise DtypeMismatch(f"a layer has a real dtype, and {changed.dtype} is none", None,
+                                    "write layer.double() or layer.float(): complex parameters stay complex")
+            if tensor.is_complex() and changed.dtype not in COMPLEX:
+                raise DtypeMismatch(f"torch has no complex numbers of {changed.dtype} that lrdsl computes with", None,
+                                    "write layer.float() or layer.double()")
+            return torch.view_as_complex(changed) if tensor.is_complex() else changed
+        return super()._apply(change, recurse)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One parameter. owner: the declared name that it belongs to; init: None for uniform in ±1/sqrt(hidden)."""
+    """One parameter. owner: the declared name that it belongs to; init: None for uniform in ±1/sqrt(hidden), or for both parts
+    of a complex number in ±1/sqrt(2 hidden)."""
 
     path: tuple[str, ...]
     kind: Literal["weight", "number", "initial"]
     owner: str
     shape: tuple[int, ...]
     init: Any
+    complex: bool
 
 
 class Layer:
@@ -64,14 +85,14 @@ class Layer:
             path, init = tuple(d.name.split(".")), d.option("init")
             if d.kind == "affine":
                 rows = self.heights[d.name]
-                yield Entry((*path, "weight"), "weight", d.name, (rows, sum(self.widths[d.name])), init)
+                yield Entry((*path, "weight"), "weight", d.name, (rows, sum(self.widths[d.name])), init, d.complex)
                 bias = d.option("bias", True)
                 if bias is not False:
-                    yield Entry((*path, "bias"), "number", f"{d.name}.bias", (rows,), None if bias is True else bias)
+                    yield Entry((*path, "bias"), "number", f"{d.name}.bias", (rows,), None if bias is True else bias, d.complex)
             elif d.kind in ("vector", "scalar"):
-                yield Entry(path, "number", d.name, (H,) if d.kind == "vector" else (), init)
+                yield Entry(path, "number", d.name, (H,) if d.kind == "vector" else (), init, d.complex)
             elif d.name in learned:
-                yield Entry((*path[:-1], f"{path[-1]}_init"), "initial", d.name, (H,), init or 0.0)
+                yield Entry((*path[:-1], f"{path[-1]}_init"), "initial", d.name, (H,), init or 0.0, d.complex)
 
     def _check_names(self) -> None:
         spec, seen = self.pipeline.spec, set[tuple[str, ...]]()
@@ -83,25 +104,30 @@ class Layer:
             seen.add(e.path)
 
     def make(self, device: Any = None, dtype: torch.dtype | None = None) -> Names:
-        """The tree with all parameters, drawn."""
-        tree = Names()
+        """The tree with all parameters, drawn. dtype: the real one; complex parameters have its precision."""
+        tree, dtype = Names(), dtype or torch.get_default_dtype()
+        if dtype.is_complex:
+            raise DtypeMismatch(f"a layer has a real dtype, and {dtype} is none", None,
+                                "what is complex is said in the cell: lr.Affine(complex=True)")
         for e in self.entries:
             place = tree
             for name in e.path[:-1]:
                 if name not in place._modules:
                     place.register_module(name, Names())
                 place = place._modules[name]  # type: ignore[assignment]
-            place.register_parameter(e.path[-1], nn.Parameter(torch.empty(e.shape, device=device, dtype=dtype)))
+            place.register_parameter(e.path[-1], nn.Parameter(torch.empty(
+                e.shape, device=device, dtype=dtype_of(dtype, e.complex))))
         self.draw(tree)
         return tree
 
     @torch.no_grad()
     def draw(self, tree: nn.Module) -> None:
-        """Uniform in ±1/sqrt(hidden), unless the cell's `init` or `bias` says otherwise."""
+        """Uniform in ±1/sqrt(hidden), complex ones of the same variance, unless the cell's `init` or `bias` says otherwise."""
         for e in self.entries:
             tensor = get(tree, e.path)
             if e.init is None:
-                nn.init.uniform_(tensor, -1 / math.sqrt(self.hidden), 1 / math.sqrt(self.hidden))
+                most = 1 / math.sqrt((1 + e.complex) * self.hidden)
+                nn.init.uniform_(torch.view_as_real(tensor) if e.complex else tensor, -most, most)
             elif callable(e.init):
                 e.init(tensor)
             else:
@@ -162,7 +188,7 @@ def beside(spec: Spec, like: Tensor, x: Tensor, channels: int, training: bool) -
 
     torch.bernoulli draws as torch's own dropout does: seeds, checkpointing and torch.compile mean the same here.
     """
-    (B, T), swap = x.shape[:2], time_first(x)
+    (B, T), swap, like = x.shape[:2], time_first(x), like.real if like.is_complex() else like
     found = {d.name: like.new_zeros(channels).expand(B, T, channels) for d in spec.of("first")}
     for d in spec.of("mask"):
         if training:

@@ -148,7 +148,7 @@ class Pipeline:
         given = next((start for key, (start, _) in windows.items() if start is not None and self.sequences[key].state), None)
         if given is None:
             return {}
-        zero = like.new_zeros((1, 1, 1)).expand(given.shape[0], 1, channels)
+        zero = (like.real if like.is_complex() else like).new_zeros((1, 1, 1)).expand(given.shape[0], 1, channels)
         return {d.name: (zero, zero) for d in self.spec.of("first")}
 
     def returned(self, outputs: Sequence[Tensor]) -> Any:
@@ -199,7 +199,8 @@ class Pipeline:
 @functools.cache
 def pipeline_of(spec: Spec) -> Pipeline:
     """The Pipeline of a cell, made once."""
-    return Pipeline(spec)
+    from .planar import Planar  # which is made of Pipelines
+    return Planar(spec) if spec.complex else Pipeline(spec)
 
 
 @torch.compiler.assume_constant_result

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import DtypeMismatch, ShapeMismatch
-from .arguments import insist
 from .carry import Window
+from .checks import insist
 from .windows import windowed
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import sympy as sp
 
 from ..errors import CellError, InternalError, NotBuilt, NotLinear, raise_all
+from ..ir import complex as cx
 from ..ir import functions as f
 from ..ir.algebras import Algebra, algebra_of
 from ..ir.program import Let, Scan
@@ -46,11 +47,14 @@ def affine_parts(expr: Any, unknowns: frozenset[At]) -> tuple[dict[At, Any], Any
         factor = sp.Mul(*(a for a in expr.args if a is not inside[0]))
         coefficients, rest = affine_parts(inside[0], unknowns)
         return {k: factor * c for k, c in coefficients.items()}, factor * rest
-    if isinstance(expr, f.where) and not expr.args[0].free_symbols & unknowns:
+    if isinstance(expr, cx.re | cx.im | cx.conjugate):  # of which `realify` makes sums; here it is asked only what bends
+        coefficients, rest = affine_parts(expr.args[0], unknowns)
+        return {k: expr.func(c) for k, c in coefficients.items()}, expr.func(rest)
+    if isinstance(expr, f.where | cx.where) and not expr.args[0].free_symbols & unknowns:
         (ca, ra), (cb, rb) = (affine_parts(a, unknowns) for a in expr.args[1:])
         keys = sorted({*ca, *cb}, key=str)
-        pick = {k: f.where(expr.args[0], ca.get(k, sp.S.Zero), cb.get(k, sp.S.Zero)) for k in keys}
-        return pick, f.where(expr.args[0], ra, rb) if (ra, rb) != (0, 0) else sp.S.Zero
+        pick = {k: expr.func(expr.args[0], ca.get(k, sp.S.Zero), cb.get(k, sp.S.Zero)) for k in keys}
+        return pick, expr.func(expr.args[0], ra, rb) if (ra, rb) != (0, 0) else sp.S.Zero
     raise _Bends(expr)
 
 
@@ -65,7 +69,7 @@ def extract(group: Group, reverse: bool) -> tuple[Scan, tuple[Let, ...]]:
         written[s.target] = s.expr.xreplace(inner)
     order = max(abs(r.lag) for s in statements.values() for r in s.reads() if r.lag and r.base in states)
     back = 1 if reverse else -1
-    unknowns = frozenset(At(s, back * k) for s in states for k in range(1, order + 1))
+    unknowns = frozenset(r for s in statements.values() for r in s.reads() if r.lag and r.base in states)
     parts: Parts = affine_parts
     rows, bends = _rows(states, written, unknowns, parts)
     algebra = next(filter(None, map(algebra_of, bends.values())), None)

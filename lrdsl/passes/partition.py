@@ -68,11 +68,11 @@ def partition(strata: Strata) -> Plan:
 
 
 def _map(work: _Work, call: MapCall) -> Let:
-    """The line `target = sum of products + bias`; compound operands become lines before it."""
+    """The line `target = sum of products + bias`; compound operands become lines before it, and 0 leaves no product."""
     operands = _operands(work, call)
     terms: list[Any] = []
-    for source in dict.fromkeys(o.base for o in operands):
-        reads = [(k, o.lag) for k, o in enumerate(operands) if o.base == source]
+    for source in dict.fromkeys(o.base for o in operands if o):
+        reads = [(k, o.lag) for k, o in enumerate(operands) if o and o.base == source]
         name = f"{call.target}.{source}"
         if len({lag for _, lag in reads}) > 1:
             reads.sort(key=lambda read: (abs(read[1]), read[1]))  # one order, so that maps of one window share it
@@ -83,16 +83,21 @@ def _map(work: _Work, call: MapCall) -> Let:
             product = name if k == reads[0][0] else f"{name}.{k}"
             terms.append(At(_product(work, product, source, (0,), call.affine, (k,)), lag))
     bias = work.spec[call.affine].option("bias", True)
-    if bias is not False:
+    if bias is not False and call.bias:
         terms.append(Param(f"{call.affine}.bias"))
-    work.affines.setdefault(call.affine, Affine(call.affine, tuple(o.base for o in operands), bias))
+    said = work.affines[call.affine].operands if call.affine in work.affines else ("",) * len(operands)
+    names = tuple(n or (o.base if o else "") for n, o in zip(said, operands, strict=True))
+    work.affines[call.affine] = Affine(call.affine, names, bias)
     return Let(call.target, sp.Add(*terms), call.where)
 
 
-def _operands(work: _Work, call: MapCall) -> list[At]:
-    """What a map reads; compound operands become lines before it."""
-    operands: list[At] = []
+def _operands(work: _Work, call: MapCall) -> list[At | None]:
+    """What a map reads, None for 0; compound operands become lines before it."""
+    operands: list[At | None] = []
     for k, operand in enumerate(call.operands):
+        if operand == 0:
+            operands.append(None)
+            continue
         if not isinstance(operand, At):
             line = f"{call.target}.in{k}"
             work.steps.append(Let(line, operand, call.where))
@@ -106,11 +111,12 @@ def _size(work: _Work, call: MapCall) -> None:
     operands, d = _operands(work, call), work.spec[call.affine]
     reads: dict[str, list[tuple[int, int]]] = {}
     for k, o in enumerate(operands):
-        reads.setdefault(o.base, []).append((o.lag, k))
+        if o:
+            reads.setdefault(o.base, []).append((o.lag, k))
     terms = tuple((source, *zip(*found, strict=True)) for source, found in reads.items())
     work.sized[call.target] = Sized(call.target, call.affine, terms)  # type: ignore[arg-type]
-    work.affines.setdefault(call.affine, Affine(call.affine, tuple(o.base for o in operands), d.option("bias", True),
-                                                d.option("size")))
+    names = tuple(o.base if o else "" for o in operands)
+    work.affines.setdefault(call.affine, Affine(call.affine, names, d.option("bias", True), d.option("size")))
 
 
 def _product(work: _Work, name: str, source: str, lags: tuple[int, ...], affine: str, operands: tuple[int, ...]) -> str:

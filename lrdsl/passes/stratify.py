@@ -70,13 +70,19 @@ def _fed_back(group: Group, spec: Spec) -> list[CellError]:
             errors.append(NotLinear(
                 f"{state}[t] depends on {read} through the dense map{'s' * (len(feeding) > 1)} {maps}, so that it is not a "
                 f"linear recurrence channel by channel", feeding[0].where,
-                f"give {state} a linear surrogate: lr.surrogate({spec.name}, {state}=lr.cells.gilr), or read an input there"))
+                f"give {state} a linear surrogate: {_surrogate(spec, state)}, or read an input there"))
     if calls and not errors:
         errors.append(NotLinear(
             f"{own[0]}[t] depends on its own past through the dense map {calls[0].affine}, so that it is not a linear "
             f"recurrence channel by channel", calls[0].where,
-            f"give {own[0]} a linear surrogate: lr.surrogate({spec.name}, {own[0]}=lr.cells.gilr), or read an input there"))
+            f"give {own[0]} a linear surrogate: {_surrogate(spec, own[0])}, or read an input there"))
     return errors
+
+
+def _surrogate(spec: Spec, state: str) -> str:
+    if spec[state].complex:
+        return f"lr.surrogate({spec.name}, {state}=…) with a linear cell of complex values"
+    return f"lr.surrogate({spec.name}, {state}=lr.cells.gilr)"
 
 
 def _at_one_step(statements: list[Statement]) -> tuple[Statement, ...]:

@@ -13,6 +13,7 @@ from .mistakes import (
     Cases,
     algebras,
     branches,
+    complexes,
     declarations,
     functions,
     lags,
@@ -25,7 +26,8 @@ from .mistakes import (
 )
 
 THEMES: dict[str, Cases] = {m.__name__.rpartition(".")[2]: m.mistake for m in (
-    linearity, names, functions, uses, branches, lags, declarations, surrogates, several, algebras, layers)}
+    linearity, names, functions, uses, branches, lags, declarations, surrogates, several, algebras, complexes,
+    layers)}
 EVERY = [pytest.param(theme, name, id=f"{theme}-{name}") for theme, cases in THEMES.items() for name in cases.found]
 
 
@@ -64,7 +66,8 @@ def test_every_marked_line_is_cited() -> None:
     """A mark that no error reaches is a mistake of the test."""
     cited = {(p.file, p.line) for theme, cases in THEMES.items() for name in cases.found
              for e in raised(theme, name).errors if (p := e.where)}
-    for module in (linearity, names, functions, uses, branches, lags, declarations, surrogates, several, algebras, layers):
+    for module in (linearity, names, functions, uses, branches, lags, declarations, surrogates, several, algebras, complexes,
+                   layers):
         file = str(module.__file__)
         marked = {n for n, line in enumerate(linecache.getlines(file), 1) if "# <-" in line}
         assert marked and not {n for n in marked if (file, n) not in cited}, file

@@ -30,7 +30,8 @@ def test_specs_are_values() -> None:
     assert spec["gate"].kind == "affine" and spec.names("affine") == ("gate", "impulse")
 
 
-@pytest.mark.parametrize(("expr", "what"), [(At("q"), "which nothing defines"), (Param("q"), "an undeclared parameter")])
+@pytest.mark.parametrize(("expr", "what"), [(At("q"), "which nothing defines"), (Param("q"), "an undeclared parameter"),
+                                            (At("h", complex=True), "for what it is not")])
 def test_a_spec_that_reads_what_is_not_there(expr: Any, what: str) -> None:
     bad = dataclasses.replace(gilr.spec, statements=(*gilr.spec.statements, Equation("z", expr, HERE)))
     with pytest.raises(InternalError, match=what) as caught:

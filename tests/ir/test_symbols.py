@@ -7,6 +7,8 @@ import pickle
 import pytest
 import sympy as sp
 
+from lrdsl.ir import complex as cx
+from lrdsl.ir.complex import is_complex
 from lrdsl.ir.functions import equal, greater, greater_equal, where
 from lrdsl.ir.symbols import At, Param
 from lrdsl.ir.text import exact, show
@@ -20,7 +22,16 @@ def test_a_sample_is_its_name_and_its_lag() -> None:
     assert (shifted.base, shifted.lag) == ("h", 2)
 
 
-@pytest.mark.parametrize("atom", [At("h", -3), Param("v"), At("x") * Param("v") + At("h", -1)])
+def test_complex_atoms_are_others_and_sympy_does_not_take_them_for_real() -> None:
+    z = At("z", -1, complex=True)
+    assert z != At("z", -1) and z.shift(1) == At("z", 0, complex=True) and str(z) == "z[t-1]" and z.complex
+    assert sp.conjugate(z) != z and sp.conjugate(At("z")) == At("z") and sp.conjugate(Param("v", complex=True)).args
+    assert is_complex(z + 1) and is_complex(sp.I * At("x")) and is_complex(cx.conjugate(z)) and not is_complex(cx.modulus(z))
+    assert not is_complex(cx.re(z) * At("x")) and cx.exp(z).is_real is None and cx.re(z).is_real
+
+
+@pytest.mark.parametrize("atom", [At("h", -3), Param("v"), At("x") * Param("v") + At("h", -1), At("h", -3, complex=True),
+                                  cx.conjugate(Param("v", complex=True)), cx.modulus(At("z", complex=True))])
 def test_atoms_survive_pickling(atom: sp.Expr) -> None:
     copy = pickle.loads(pickle.dumps(atom))
     assert copy == atom and {(s.base, s.lag) for s in copy.atoms(At)} == {(s.base, s.lag) for s in atom.atoms(At)}

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import sympy as sp
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,13 +23,20 @@ MEANING: dict[str, Callable[..., Any]] = {
     "exp": torch.exp, "expm1": torch.expm1, "log": torch.log, "log1p": torch.log1p, "sqrt": torch.sqrt, "sin": torch.sin,
     "cos": torch.cos, "abs": torch.abs, "maximum": torch.maximum, "minimum": torch.minimum, "logaddexp": torch.logaddexp,
     "greater": lambda a, b: (_t(a) > _t(b)).double(), "greater_equal": lambda a, b: (_t(a) >= _t(b)).double(),
-    "equal": lambda a, b: (_t(a) == _t(b)).double(), "where": lambda c, a, b: torch.where(_t(c) != 0, _t(a), _t(b)),
-    "detach": lambda x: x.detach(),
+    "equal": lambda a, b: (_t(a) == _t(b)).double(), "where": lambda c, a, b: torch.where(_t(c) != 0, *_alike(_t(a), _t(b))),
+    "detach": lambda x: x.detach(), "conjugate": torch.conj, "re": torch.real, "im": torch.imag,
 }
 
 
 def _t(value: Any) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+    if isinstance(value, Tensor):
+        return value
+    return torch.tensor(value, dtype=torch.complex128 if isinstance(value, complex) else torch.float64)
+
+
+def _alike(*values: Tensor) -> list[Tensor]:
+    """All real, or all complex: where torch promotes inside an operation, its gradient fails."""
+    return [v + 0j for v in values] if any(v.is_complex() for v in values) else list(values)
 
 
 def evaluate(expr: Any, read: Callable[[At], Tensor], learned: Mapping[str, Tensor]) -> Any:
@@ -39,6 +47,8 @@ def evaluate(expr: Any, read: Callable[[At], Tensor], learned: Mapping[str, Tens
         return learned[str(expr)]
     if expr.is_Number:
         return float(expr)
+    if expr is sp.I:
+        return 1j
     args = [evaluate(a, read, learned) for a in expr.args]
     if expr.is_Add:
         return sum(args[1:], args[0])
@@ -70,7 +80,7 @@ def run(spec: Spec, inputs: Mapping[str, Tensor], params: Mapping[str, Tensor], 
         if init and key in init:
             given = init[key]
             return given if given.dim() == 2 else given[..., k]
-        return torch.full((B, width), constants.get(base, 0.0), dtype=torch.float64)
+        return _t(constants.get(base, 0.0)).expand(B, width)
 
     def read(s: At, t: int) -> Tensor:
         way = 1 if s.lag > 0 else -1
@@ -96,7 +106,8 @@ def run(spec: Spec, inputs: Mapping[str, Tensor], params: Mapping[str, Tensor], 
                 found = evaluate(s.expr, lambda a: read(a, t), params)
             else:
                 operands = [evaluate(o, lambda a: read(a, t), params) for o in s.operands]
-                found = F.linear(torch.cat(operands, -1), params[f"{s.affine}.weight"], params.get(f"{s.affine}.bias"))
+                found = F.linear(*_alike(torch.cat(_alike(*operands), -1), params[f"{s.affine}.weight"]))
+                found = found + params.get(f"{s.affine}.bias", 0.0)
             known[t] = _t(found).expand(B, mapped.get(name, channels))
         return known[t]
 

@@ -337,3 +337,24 @@ def test_segments_of_recurrences_over_other_algebras(name: str) -> None:
     for got, want in zip(torch.autograd.grad((packed * weights).sum(), leaves),
                          torch.autograd.grad((apart * weights).sum(), leaves), strict=True):
         torch.testing.assert_close(got, want)
+
+
+@lr.cell
+def spun(x: lr.Input, a: lr.Vector = lr.Vector(complex=True), h: lr.State = lr.State(complex=True)):
+    h[lr.t] = a * h[lr.t - 1] + x[lr.t] + x[lr.t - 1]
+    return h[lr.t], lr.re(h[lr.t])
+
+
+def test_segments_of_complex_values() -> None:
+    """A segment begins with its complex state, and leaves one."""
+    torch.manual_seed(0)
+    x, h_0 = torch.randn(1, 9, 2, dtype=torch.float64), torch.randn(3, 2, dtype=torch.complex128, requires_grad=True)
+    a = (0.9 * torch.exp(1j * torch.rand(2, dtype=torch.float64))).requires_grad_()
+    run, borders = lr.function(spun), [0, 3, 4, 9]
+    (packed, real), carry = run(x, a, init={"h": h_0}, cu_seqlens=torch.tensor(borders), return_state=True)
+    apart = [run(x[:, lo:hi], a, init={"h": h_0[k:k + 1]}, return_state=True) for k, (lo, hi) in enumerate(pairwise(borders))]
+    torch.testing.assert_close(packed, torch.cat([y for (y, _), _ in apart], 1))
+    torch.testing.assert_close(carry.now["h"], torch.cat([c.now["h"] for _, c in apart]))
+    want = torch.autograd.grad(sum(y.abs().sum() for (y, _), _ in apart), (a, h_0))
+    for got, wanted in zip(torch.autograd.grad(packed.abs().sum(), (a, h_0)), want, strict=True):
+        torch.testing.assert_close(got, wanted)

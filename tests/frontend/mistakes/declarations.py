@@ -200,9 +200,9 @@ def an_input_with_an_axis():
     lr.Input(axis=16)  # <-
 
 
-@mistake(NotBuilt)
-def a_complex_input():
-    lr.Input(complex=True)  # <-
+@mistake(BadDeclaration)
+def a_complex_initial_value():
+    lr.State(init=1j)  # <-
 
 
 @mistake(NotBuilt)
@@ -213,9 +213,9 @@ def a_state_with_a_size():
         return h[t]
 
 
-@mistake(NotBuilt)
-def a_complex_state():
-    lr.State(complex=True)  # <-
+@mistake(BadDeclaration)
+def an_infinite_complex_initial_value():
+    lr.State(init=complex(0, math.inf), complex=True)  # <-
 
 
 @mistake(BadDeclaration)
@@ -228,9 +228,9 @@ def a_map_to_an_axis():
     lr.Affine(axis=16)  # <-
 
 
-@mistake(NotBuilt)
-def a_complex_map():
-    lr.Affine(complex=True)  # <-
+@mistake(BadDeclaration)
+def a_complex_bias():
+    lr.Affine(bias=1j)  # <-
 
 
 @mistake(NotBuilt)
@@ -238,6 +238,6 @@ def a_vector_with_a_size():
     lr.Vector(size=16)  # <-
 
 
-@mistake(NotBuilt)
-def a_complex_scalar():
-    lr.Scalar(complex=True)  # <-
+@mistake(BadDeclaration)
+def a_complex_start():
+    lr.Scalar(init=1 + 1j)  # <-

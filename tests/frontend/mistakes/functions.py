@@ -8,7 +8,7 @@ import torch
 
 import lrdsl as lr
 from lrdsl import t, tanh
-from lrdsl.errors import NotBuilt, UnsupportedFunction
+from lrdsl.errors import BadDeclaration, NotBuilt, UnsupportedFunction
 
 from . import Cases
 
@@ -151,7 +151,7 @@ def an_infinite_number():
         return h[t]
 
 
-@mistake(NotBuilt)
+@mistake(BadDeclaration)
 def a_complex_number():
     @lr.cell
     def c(x: lr.Input, h: lr.State):
@@ -191,11 +191,11 @@ def a_sum_over_an_axis():
         return h[t]
 
 
-@mistake(NotBuilt)
-def a_conjugate():
+@mistake(UnsupportedFunction)
+def the_imaginary_part_of_a_real_value():
     @lr.cell
     def c(x: lr.Input, h: lr.State):
-        h[t] = h[t - 1] + lr.conjugate(x[t])  # <-
+        h[t] = h[t - 1] + lr.im(x[t])  # <-
         return h[t]
 
 
