@@ -6,6 +6,7 @@ body the same class is bound to a name and to the `Recording` that collects the 
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 from collections.abc import Callable
@@ -23,6 +24,16 @@ class Kind:
 
     kind: ClassVar[str]
     use: ClassVar[str] = "{name}[t]"
+
+    def __new__(cls, *given: Any, **options: Any) -> Any:
+        """Check the options' names; `__init__` checks their values."""
+        signature = inspect.signature(cls.__init__)
+        try:
+            signature.bind(None, *given, **options)
+        except TypeError as error:
+            raise BadDeclaration(f"lr.{cls.__name__}: {error}", caller(),
+                                 f"its options are {', '.join([*signature.parameters][1:])}") from None
+        return super().__new__(cls)
 
     def __init__(self, **options: Any) -> None:
         self._options = options
