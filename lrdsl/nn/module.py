@@ -19,6 +19,7 @@ from .parameters import Layer
 from .pipeline import Pipeline, pipeline_of
 
 States = Tensor | tuple[Tensor, ...]
+ARGUMENTS = ("h_0", "carry", "reset", "return_state", "cu_seqlens", "cp")  # of `forward` and `step`; inputs come beside them
 
 
 class RNN(nn.Module):
@@ -81,7 +82,7 @@ class RNN(nn.Module):
         """1, or 2 where bidirectional."""
         return 2 if self.bidirectional else 1
 
-    def forward(self, x: Tensor, h_0: States | Carry | None = None, *, reset: Tensor | None = None,
+    def forward(self, x: Tensor, /, h_0: States | Carry | None = None, *, reset: Tensor | None = None,
                 return_state: bool = False, cu_seqlens: Tensor | None = None, cp: Any = None, **inputs: Tensor) -> Any:
         """output, h_n (or output, Carry with return_state=True).
 
@@ -102,7 +103,7 @@ class RNN(nn.Module):
             return result, call.carry(after)
         return result, stacked(self, after, call.batched)
 
-    def step(self, x_t: Tensor, carry: States | Carry | None = None, *, reset: Tensor | None = None,
+    def step(self, x_t: Tensor, /, carry: States | Carry | None = None, *, reset: Tensor | None = None,
              **inputs: Tensor) -> tuple[Any, Carry]:
         """One step: (y_t, carry). x_t (B, input_size) or (input_size,); reset (B,) or ().
 
@@ -181,6 +182,10 @@ def _check_arguments(cell: Any, input_size: int, hidden_size: int, num_layers: i
         raise BadDeclaration(f"dropout is a probability between 0 and 1, not {dropout!r}")
     if dropout and num_layers == 1:
         warnings.warn(f"dropout={dropout} acts between layers, and there is one: it does nothing", stacklevel=3)
+    for d in cell.spec.of("input")[1:]:
+        if d.name in ARGUMENTS:
+            raise BadDeclaration(f"{cell.name} calls an input {d.name}, and a call of a module has an argument of that name",
+                                 d.where, "give it another name")
     sizes = [(d, d.option("size", "channel")) for d in cell.spec.of("input")]
     if sizes and sizes[0][1] not in ("channel", input_size):
         raise BadDeclaration(f"{cell.name} says that its input {sizes[0][0].name} has {sizes[0][1]} features, "
