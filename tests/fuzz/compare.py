@@ -36,8 +36,9 @@ def results(call: Call, problem: Problem, dtype: torch.dtype) -> Tensors:
     every = {**found, **{f"d {n}": g for n, g in d.items()}}
     if second:
         total = sum((g * problem.drawn(f"d {n}", g)).sum() for n, g in d.items())
-        if isinstance(total, Tensor) and total.requires_grad:
-            every |= {f"dd {n}": g for n, g in _gradients(total, leaves, False).items()}
+        constant = not (isinstance(total, Tensor) and total.requires_grad)
+        every |= {f"dd {n}": g for n, g in ({n: torch.zeros_like(x) for n, x in leaves.items()} if constant else
+                                            _gradients(total, leaves, False)).items()}
     if problem.level == "forward":
         with forward_ad.dual_level():
             duals = {n: forward_ad.make_dual(x.detach(), problem.drawn(f"dot {n}", x)) for n, x in leaves.items()}

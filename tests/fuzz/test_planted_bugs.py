@@ -114,9 +114,9 @@ BUGS = (
         "_hit(reset, lag, j)"),
     Bug("the edge of a product is that of its start", pipeline.Pipeline._dense, 'values.get(f"{key}.{end}")',
         'values.get(f"{key}.start")'),
-    Bug("a register forgets how deep it is", lines.Register.moves.fget, "[::-1]", "[:]", "native"),  # type: ignore[attr-defined]
-    Bug("a difference is printed without its brackets", printers.Printer._sum, "self.text(-term, PRODUCT)",
-        "self.text(-term, SUM)", "native"),
+    Bug("a register forgets how deep it is", lines.Register.moves.fget, "[::-1]", "[:]", "serial"),  # type: ignore[attr-defined]
+    Bug("a sum is printed without its brackets", printers.Printer.text, "self._wrap(self._sum(expr), SUM, level)",
+        "self._sum(expr)", "native"),
     Bug("a quotient is printed without its brackets", printers.Printer._product, "self.text(g, ATOM)", "self.text(g, PRODUCT)",
         "serial"),
     Bug("numbers have six digits", printers.number, "str(np.dtype(dtype).type(float(value)))", "f'{float(value):.6g}'",
@@ -127,7 +127,8 @@ BUGS = (
         "chunked"),
     Bug("a walk forgets what later ones need", walks.walks, "tuple(a for a in later if a in defined)",
         "tuple(a for a in later if a in defined and a.lag == 0)", "chunked"),
-    Bug("a gradient is written further on though it is read", walks._pushes, "and At(n) not in read", "", "chunked"),
+    Bug("a warp has fewer steps than it hands on", schedule._chunks, "max([steps, *(e.depth for w in found for e in w.tails)])",
+        "2", "chunked"),
     Bug("edges are read on the wrong side", schedule.schedule, "program.edge(s.base, 1 if s.lag > 0 else -1)",
         "program.edge(s.base, -1) or program.edge(s.base, 1)", "serial"),
 )
