@@ -144,6 +144,15 @@ def all_looks(number: int) -> list[Look]:
     return [*found, Look([*REWRITES][number % len(REWRITES)], BACKENDS[number % 3], torch.float64)]
 
 
+def most_looks(number: int) -> list[Look]:
+    """Every backend in one dtype and two rewrites; everything, one cell in ten."""
+    if number % 10 == 0:
+        return all_looks(number)
+    dtype, rewrites = [*SHORT][number % 2], [*REWRITES, *REWRITES]
+    found = [Look("", backend, dtype) for backend in ("reference", *BACKENDS)]
+    return found + [Look(r, "reference", torch.float64) for r in rewrites[number % len(REWRITES):][:2]]
+
+
 def some_looks(number: int) -> list[Look]:
     """A backend that is compiled, and a rewrite."""
     dtype = [*SHORT][number // 4 % 2]

@@ -12,7 +12,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
+import shutil
 import tempfile
+import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -34,7 +37,7 @@ BACKENDS = ("native", "serial", "chunked")
 Wanted = tuple[Program, str, str]  # with dtype and backend
 Asked = tuple[Program, str]
 
-_numbers = itertools.count()
+_numbers, _loading = itertools.count(), threading.Lock()
 # Each kernel's own shared memory, as if its text were alone.
 SHARED = '#undef __shared__\n#define __shared__ static __attribute__((section("emu_{entry}"), used))\n'
 TAIL = """
@@ -55,6 +58,8 @@ class Kernels:
         self.launches: dict[Wanted, Launch | Future[dict[Wanted, Launch]]] = {}
         self.asked: dict[Asked, None] = {}
         self._pool = ThreadPoolExecutor(2)
+        self._place = tempfile.mkdtemp(prefix="lrdsl-fuzz-")
+        weakref.finalize(self, shutil.rmtree, self._place, ignore_errors=True)
 
     @contextlib.contextmanager
     def used(self) -> Iterator[dict[Asked, None]]:
@@ -91,8 +96,9 @@ class Kernels:
     def _native(self, sources: dict[Wanted, Source]) -> dict[Wanted, Launch]:
         first, *rest = [_parts(s) for s in sources.values()]
         command = [f"-O{self.level}" if word == "-O2" else word for word in native._command()]
-        library, _ = _loaded(native.compiled([*command, "-"], "".join([*first, *(text for _, text in rest)]), "fuzz"))
-        with pytest.MonkeyPatch.context() as patch:
+        library, _ = _loaded(native.compiled([*command, "-"], "".join([*first, *(text for _, text in rest)]), "fuzz"),
+                             self._place)
+        with _loading, pytest.MonkeyPatch.context() as patch:
             patch.setattr(native, "_library", lambda _: library)
             return {w: native.load(s) for w, s in sources.items()}
 
@@ -108,7 +114,7 @@ class Kernels:
         text = f'{calls}{cuda}namespace {{\n#line 1 "{emulated_build.NAME}"\n{unit}\n}}'
         text += "".join(TAIL.format(entry=s.entry) for s in sources.values())
         link = ["-x", "c++", "-", "-x", "none", runtime._name, "-lm", "-lgcc", "-lc", "-Wl,-z,now", "-Wl,--no-undefined"]
-        library, path = _loaded(native.compiled([*command, *flags, *link], text, "fuzz"))
+        library, path = _loaded(native.compiled([*command, *flags, *link], text, "fuzz"), self._place)
         return {w: self._launch(_Emulator(s, runtime, library, path, unit)) for w, s in sources.items()}
 
     def _launch(self, emulator: Emulator) -> Launch:
@@ -140,8 +146,8 @@ def _parts(source: Source) -> tuple[str, str]:
     return head, mark + rest
 
 
-def _loaded(product: bytes) -> tuple[ctypes.CDLL, Path]:
+def _loaded(product: bytes, place: str) -> tuple[ctypes.CDLL, Path]:
     """A library of this process, which keeps it when the file is gone."""
-    with tempfile.NamedTemporaryFile(suffix=".so", delete=False) as file:
-        file.write(product)
-    return ctypes.CDLL(file.name), Path(file.name)
+    path = Path(place, f"{next(_numbers)}.so")
+    path.write_bytes(product)
+    return ctypes.CDLL(str(path)), path

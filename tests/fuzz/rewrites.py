@@ -18,7 +18,8 @@ X = TypeVar("X")
 
 # Names that generated text uses itself, that C++ reserves, and that differ in little.
 AWKWARD = tuple("B C T a b n at real double new lo past width board s0 x_prev h_kept total h_final maps h_start edge d_x "
-                "back d h hh H int x X args template k v V v_2 reset_time state_of cross step i j grad x_grad dot zeros word".split())
+                "back d h hh H int x X args template k v V v_2 reset_time state_of cross step i j grad x_grad dot zeros "
+                "word".split())
 
 
 def renamed(subject: Subject, problem: Problem, dice: Dice) -> Call | None:

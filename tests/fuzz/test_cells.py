@@ -56,8 +56,8 @@ def test_cells_say_what_their_text_says(compiler: None) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("first", range(1000, 2000, 50))
 def test_more_cells_say_what_their_text_says(first: int, compiler: None) -> None:
-    looks = all_looks if first % 500 == 0 else some_looks
-    found = list(map(str, search(trials(range(first, first + 50), looks), Kernels(level=1 if first == 1000 else 0))))
+    """The first of them as a user's compiler would optimize them."""
+    found = list(map(str, search(trials(range(first, first + 50), some_looks), Kernels(level=2 if first == 1000 else 0))))
     assert not found, "\n\n".join(found[:3])
 
 
@@ -184,7 +184,7 @@ def test_choices_shrink() -> None:
 def test_the_command_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """Two processes of one small cell each, in two runs."""
     monkeypatch.setattr(command, "TOGETHER", 1)
-    monkeypatch.setattr(command, "all_looks", lambda _: [Look("", "reference", torch.float64)])
+    monkeypatch.setattr(command, "most_looks", lambda _: [Look("", "reference", torch.float64)])
     for cells_ in (1, 2, 2):
         assert command.main(["--cells", str(cells_), "--out", str(tmp_path)]) == 0
     said = capfd.readouterr().out
