@@ -106,7 +106,7 @@ class Kernels:
         runtime = emulated_build.libraries(next(iter(sources.values())))[0] if not _runtimes else _runtimes[0]
         _runtimes[:] = [runtime]
         command, _ = emulated_build._command()
-        flags = [f"-O{self.level}" if word == "-O1" else word for word in (*emulated_build.COMMON, *emulated_build.TEXT)]
+        flags = [f"-O{min(self.level, 1)}" if word == "-O1" else word for word in (*emulated_build.COMMON, *emulated_build.TEXT)]
         flags += emulated_build.GCC if "clang" not in command[0] else emulated_build.CLANG
         parts = {s.entry: _parts(s) for s in sources.values()}
         unit = next(iter(parts.values()))[0] + "".join(SHARED.format(entry=n) + text for n, (_, text) in parts.items())

@@ -167,6 +167,12 @@ def test_a_fault_becomes_a_program(tmp_path: Path) -> None:
     assert each.written.source in finding.program() and 'Look(rewrite=\'hoisted\', backend=\'serial\'' in finding.program()
 
 
+def test_a_cell_that_is_refused_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.fuzz.problems.pipeline_of", lambda spec: 1 / 0)
+    [finding] = search(trials([0], lambda _: [Look("", "reference", torch.float64)], small=True, mark="_refused"), Kernels())
+    assert "ZeroDivisionError" in finding.what and finding.trial.setting.seed == 0
+
+
 def test_choices_shrink() -> None:
     """Here a fault is any cell that calls softplus."""
     def fault(choices: list[int]) -> tuple[Written, list[int]] | None:
