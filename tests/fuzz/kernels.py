@@ -51,7 +51,8 @@ extern "C" __attribute__((visibility("default"))) const EmuModule module_{entry}
 
 
 class Kernels:
-    """What stands in for `compiler.launch_of`. level: of optimisation; 0 takes a fifth of the time of 2."""
+    """What stands in for `compiler.launch_of`. level: of optimisation, 0 to 2; 0 takes a fifth of the time of 2. The emulator
+    wants no more than 1."""
 
     def __init__(self, level: int = 0, schedule: Schedule = SCHEDULES[0]) -> None:
         self.level, self.schedule = level, schedule
@@ -106,7 +107,8 @@ class Kernels:
         runtime = emulated_build.libraries(next(iter(sources.values())))[0] if not _runtimes else _runtimes[0]
         _runtimes[:] = [runtime]
         command, _ = emulated_build._command()
-        flags = [f"-O{min(self.level, 1)}" if word == "-O1" else word for word in (*emulated_build.COMMON, *emulated_build.TEXT)]
+        flags = [*emulated_build.COMMON, *emulated_build.TEXT]
+        flags[flags.index("-O1")] = f"-O{min(self.level, 1)}"
         flags += emulated_build.GCC if "clang" not in command[0] else emulated_build.CLANG
         parts = {s.entry: _parts(s) for s in sources.values()}
         unit = next(iter(parts.values()))[0] + "".join(SHARED.format(entry=n) + text for n, (_, text) in parts.items())
@@ -118,7 +120,7 @@ class Kernels:
         return {w: self._launch(_Emulator(s, runtime, library, path, unit)) for w, s in sources.items()}
 
     def _launch(self, emulator: Emulator) -> Launch:
-        return Launch(lambda values, *_: emulator.run(values, self.schedule, _[-1]), emulator.source.extent)
+        return Launch(lambda values, *where: emulator.run(values, self.schedule, where[-1]), emulator.source.extent)
 
 
 _runtimes: list[Any] = []
