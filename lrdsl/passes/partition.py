@@ -135,7 +135,7 @@ def _assemble(work: _Work) -> Plan:
                   for b in blocks}
         name = spec.name if last == 1 else f"{spec.name}_{k}"
         program = _program(work, name, needed[k], k, depth, pieces, [n for n in _order(work) if n in written])
-        if program.keeps:
+        if program.outputs:
             steps.append(Stage(program))
     sequences = [Sequence(d.name, side, n, d.option("init", 0.0), bool(d.option("learned")), d.kind == "state")
                  for kind in ("state", "input") for d in spec.of(kind)
