@@ -1,4 +1,4 @@
-"""A state that no output comes from is still carried, whichever Program computes it; found by the random cells of tests/fuzz."""
+"""A state that no output comes from is still carried, whichever Program computes it; found by random cells (tests/fuzz)."""
 
 from __future__ import annotations
 
