@@ -248,13 +248,17 @@ class Grower:
         for _ in range(count):
             how = self.dice.pick(["sample", "later", "again", "sample", "value", "later"])
             if operands and how in ("again", "later"):  # the same sequence, at another lag
-                operands.append(operands[-1] if how == "again" else re.sub(r"\[t.*?\]", at("", self._lag()), operands[-1]))
+                operands.append(operands[-1] if how == "again" else re.sub(r"(\w+)\[t.*?\]", self._elsewhere, operands[-1]))
             else:
                 operands.append(f"tanh({self.spell('sample', 0)} + {self._input(0)})" if how == "value" else self._sample(0))
         if self.sized and name == self.maps[0]:
             operands[0] = at(self.sized, self._lag())
         self.inside_map = False
         return f"{name}({', '.join(operands)})"
+
+    def _elsewhere(self, sample: re.Match[str]) -> str:
+        name = sample[1]
+        return at(name, self.way * self.dice.pick(BACK) if name in self.solved else self._lag())
 
     def unused(self, outputs: list[str]) -> list[str]:
         """Terms for what the signature has and nothing reads yet."""
