@@ -1,4 +1,4 @@
-# make demo | test | test-all | lint | clean. Nothing needs to be installed first but Python, make and g++.
+# make demo | test | test-all | fuzz | lint | clean. Nothing needs to be installed first but Python, make and g++.
 #
 # PY     the interpreter to start from. When it already has everything that the goal needs, it is used as it is and
 #        nothing is installed; otherwise a virtual environment is made once, and updated when pyproject.toml changes.
@@ -8,6 +8,7 @@
 #        on Linux that is, unless configured, the build with CUDA, which runs on a machine without a GPU as well.
 # VENV   the directory of that environment.
 # ARGS   more arguments for pytest:  make test ARGS="-k gilr -x"
+# FUZZ   how long to try random cells; the same command goes on where it stopped:  make fuzz FUZZ="--minutes 30"
 
 PINNED := torch==2.13.0
 
@@ -15,13 +16,15 @@ PY    ?= python3
 TORCH ?= $(PINNED)
 VENV  ?= .venv$(if $(filter-out $(PINNED),$(TORCH)),-$(shell printf '%s' '$(TORCH)' | tr -cs 'A-Za-z0-9.' '-'))
 ARGS  ?=
+FUZZ  ?= --cells 20000
 
 # What each goal imports. An interpreter that has it all, and the torch that was asked for by name, is good enough.
 NEEDS          := numpy torch sympy jinja2
 NEEDS_demo     := sklearn matplotlib tqdm
 NEEDS_lint     := ruff mypy
-NEEDS_test     := pytest
-NEEDS_test-all := pytest
+NEEDS_test     := pytest hypothesis
+NEEDS_test-all := pytest hypothesis
+NEEDS_fuzz     := pytest hypothesis
 needs := $(NEEDS) $(sort $(foreach goal,$(MAKECMDGOALS),$(NEEDS_$(goal))))
 asked := $(if $(filter file,$(origin TORCH)),,$(TORCH))
 probe := import sys; from importlib.metadata import version; from importlib.util import find_spec; \
@@ -37,7 +40,7 @@ python := $(if $(ready),$(PY),$(VENV)/bin/python)
 home   := $(if $(ready),,$(stamp))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: help demo test test-all lint clean
+.PHONY: help demo test test-all fuzz lint clean
 
 help:
 	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile
@@ -50,6 +53,9 @@ test: $(home)
 
 test-all: $(home)
 	$(python) -m pytest -q -m "long or not long" $(ARGS)
+
+fuzz: $(home)
+	$(python) -m tests.fuzz $(FUZZ)
 
 lint: $(home)
 	$(python) -m ruff check .

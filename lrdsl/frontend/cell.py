@@ -110,7 +110,7 @@ def _signature(function: types.FunctionType, scope: Mapping[str, Any]) -> tuple[
     for name, parameter in inspect.signature(function).parameters.items():
         said = parameter.annotation
         try:
-            if isinstance(said, str):
+            while isinstance(said, str):  # in quotes below `from __future__ import annotations`, twice
                 said = _evaluated(said, function, scope)
             kinds[name] = _kind(parameter, said)
         except CellError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import cmath
+import inspect
 import numbers
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -28,6 +29,16 @@ class Kind:
 
     kind: ClassVar[str]
     use: ClassVar[str] = "{name}[t]"
+
+    def __new__(cls, *given: Any, **options: Any) -> Any:
+        """Check the options' names; `__init__` checks their values."""
+        signature = inspect.signature(cls.__init__)
+        try:
+            signature.bind(None, *given, **options)
+        except TypeError as error:
+            raise BadDeclaration(f"lr.{cls.__name__}: {error}", caller(),
+                                 f"its options are {', '.join([*signature.parameters][1:])}") from None
+        return super().__new__(cls)
 
     def __init__(self, **options: Any) -> None:
         self._options = options

@@ -270,7 +270,7 @@ def _ends(module: RNN, at: range, after: Sequence[Mapping[str, Window]], rows_sh
     for j, state in enumerate(module.parts[at[0]].pipeline.plan.carried):
         finals: list[Any] = [after[k][module.parts[k].pipeline.plan.carried[j].name][0] for k in at]
         whole = torch.stack(finals)
-        whole = whole if whole.is_complex() else whole.to(dtype)
+        whole = whole if whole.is_complex() else whole.to(dtype_of(dtype, False))
         whole = whole.squeeze(2) if state.depth == 1 else whole.transpose(2, 3)
         found.append(whole if rows_shown else whole.squeeze(1))
     return found[0] if len(found) == 1 else tuple(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from .planar import dropout
 from .products import INTEGERS
 
 States = Tensor | tuple[Tensor, ...]
+ARGUMENTS = ("h_0", "carry", "reset", "return_state", "cu_seqlens", "cp")  # of `forward` and `step`; inputs come beside them
 
 
 class RNN(nn.Module):
@@ -49,6 +51,7 @@ class RNN(nn.Module):
                  dtype: torch.dtype | None = None, solver: str | None = None) -> None:
         super().__init__()
         cells = _check_cells(cell, num_layers)
+        _check_fit(cells)
         _check_arguments(input_size, hidden_size, len(cells), dropout, solver)
         self.cells, self.input_size, self.hidden_size, self.num_layers = cells, input_size, hidden_size, len(cells)
         self.batch_first, self.dropout, self.bidirectional = batch_first, float(dropout), bidirectional
@@ -125,7 +128,7 @@ class RNN(nn.Module):
         """1, or 2 where bidirectional."""
         return 2 if self.bidirectional else 1
 
-    def forward(self, x: Tensor | PackedSequence, h_0: States | Carry | None = None, *, reset: Tensor | None = None,
+    def forward(self, x: Tensor | PackedSequence, /, h_0: States | Carry | None = None, *, reset: Tensor | None = None,
                 return_state: bool = False, cu_seqlens: Tensor | None = None, cp: Any = None, **inputs: Any) -> Any:
         """output, h_n (or output, Carry with return_state=True).
 
@@ -157,7 +160,7 @@ class RNN(nn.Module):
             return result, call.carry(after)
         return result, stacked(self, after, call.rows_shown, outputs[0].dtype)
 
-    def step(self, x_t: Tensor, carry: States | Carry | None = None, *, reset: Tensor | None = None,
+    def step(self, x_t: Tensor, /, carry: States | Carry | None = None, *, reset: Tensor | None = None,
              **inputs: Tensor) -> tuple[Any, Carry]:
         """One step: (y_t, carry). x_t (B, input_size) or (input_size,), integers (B,) or (); reset (B,) or ().
 
@@ -234,6 +237,21 @@ def _check_cells(cell: Any, num_layers: Any) -> tuple[Cell, ...]:
         raise BadDeclaration(f"lr.RNN was given a list of {len(cells)} cells and num_layers={num_layers}", None,
                              "give one cell a layer, and leave num_layers out")
     return cells
+
+
+def _check_fit(cells: Sequence[Cell]) -> None:
+    """Raise BadDeclaration for inputs named as what every call takes, and where a layer reads a complex output as real."""
+    for cell in cells:
+        for d in cell.spec.of("input")[1:]:
+            if d.name in ARGUMENTS:
+                raise BadDeclaration(f"{cell.name} calls an input {d.name}, and a call of a module has an argument of that "
+                                     "name", d.where, "give it another name")
+    for below, above in itertools.pairwise(cells):
+        (name, output), first = below.spec.outputs[0], above.spec.of("input")[0]
+        if output.complex and not first.complex:
+            raise BadDeclaration(f"the first output of {below.name}, {name}, is complex, and the next layer reads it as the "
+                                 f"real input {first.name}", first.where, f"return lr.re({name}), or declare {first.name}: "
+                                 "lr.Input = lr.Input(complex=True)")
 
 
 def _check_arguments(input_size: int, hidden_size: int, num_layers: int, dropout: float, solver: str | None) -> None:

@@ -172,7 +172,7 @@ def test_a_module_is_differentiable_twice(cell: lr.Cell, quick: None) -> None:
 
 
 def test_complex_values_beside_16_bits() -> None:
-    """torch has no complex numbers of 16 bits to compute with: they are complex64, in an autocast region and with such inputs."""
+    """torch has no complex numbers of 16 bits to compute with: they are complex64, in an autocast region too."""
     torch.manual_seed(0)
 
     @lr.cell
@@ -190,7 +190,7 @@ def test_complex_values_beside_16_bits() -> None:
         h[t] = 0.5 * h[t - 1] + B(x[t])
         return lr.re(h[t])
 
-    layer, x = lr.RNN(mapped, 3, 4), torch.randn(5, 2, 3)
+    layer, x = lr.RNN(mapped, 3, 4, dtype=torch.float32), torch.randn(5, 2, 3, dtype=torch.float32)
     want, last = layer(x)
     with torch.autocast("cpu", torch.bfloat16):
         y, h_n = layer(x)

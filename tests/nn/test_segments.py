@@ -351,7 +351,7 @@ def test_segments_of_complex_values() -> None:
     x, h_0 = torch.randn(1, 9, 2, dtype=torch.float64), torch.randn(3, 2, dtype=torch.complex128, requires_grad=True)
     a = (0.9 * torch.exp(1j * torch.rand(2, dtype=torch.float64))).requires_grad_()
     run, borders = lr.function(spun), [0, 3, 4, 9]
-    (packed, real), carry = run(x, a, init={"h": h_0}, cu_seqlens=torch.tensor(borders), return_state=True)
+    (packed, _), carry = run(x, a, init={"h": h_0}, cu_seqlens=torch.tensor(borders), return_state=True)
     apart = [run(x[:, lo:hi], a, init={"h": h_0[k:k + 1]}, return_state=True) for k, (lo, hi) in enumerate(pairwise(borders))]
     torch.testing.assert_close(packed, torch.cat([y for (y, _), _ in apart], 1))
     torch.testing.assert_close(carry.now["h"], torch.cat([c.now["h"] for _, c in apart]))
