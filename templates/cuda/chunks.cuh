@@ -272,6 +272,8 @@ LR_INLINE State<M::SIZE> state_before(const Place &at, Board<W, P, N> &board, in
   }
   __syncthreads();
   const Stretch<M> upto = board.template get<M>(w, x);  // which leaves the place to this warp's next message
+  // The first warp begins with the state as it is: times the identity, a nan of one number would reach the others as 0 * nan.
+  const auto before_warp = [&](const S &h) { return w ? upto(h) : h; };
   S h = M::zero();
   if (w && (w - 1) * EACH < before) {  // warps but the first add up the transitions of a few chunks each
     const Index c = group + (w - 1) * EACH;
@@ -305,10 +307,10 @@ LR_INLINE State<M::SIZE> state_before(const Place &at, Board<W, P, N> &board, in
   }
   if (!LOOSE) {
     __syncthreads();
-    return upto(board.template get_state<M::SIZE>(x));
+    return before_warp(board.template get_state<M::SIZE>(x));
   }
   const bool any = __syncthreads_or(slow);
-  S from = upto(board.template get_state<M::SIZE>(x));
+  S from = before_warp(board.template get_state<M::SIZE>(x));
   if (any) {
     slow = board.flag[0][x];
     __syncthreads();
