@@ -55,9 +55,11 @@ class Counts(NamedTuple):
         the rest is innermost in a chain of fused sums, as many as a row of many steps has products; and as the later of two
         stretches it meets such a chain three times: of warps, of chunks, and before a warp's own steps."""
         most = max(sum(m[i, j] != 0 for m in scan.A for j in range(m.cols)) for i in range(len(scan.targets)))
-        many = max(map(len, program.structure(scan).many))
+        structure = program.structure(scan)
+        many = max(map(len, structure.many))
+        chain = many + (structure.held > structure.count)  # the error of a product is one more
         alone = 1 if self.fused and most == 1 and not any(b.is_Mul for b in scan.b) else most + 1
-        return (max(alone, many), most + 3 * many + 1) if self.chunked else (alone, 1)
+        return (max(alone, many), most + 3 * chain + 1) if self.chunked else (alone, 1)
 
 
 @dataclass(frozen=True)

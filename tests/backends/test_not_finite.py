@@ -111,6 +111,29 @@ def test_what_is_not_finite_goes_where_time_goes_in_every_kernel(name: str, kind
     assert astray(name, kind, runner) == []
 
 
+@pytest.mark.parametrize(("runner", "last"), [("native", 1e10), ("serial", 1e10), ("chunked", 0.0)])
+def test_a_product_that_underflows_within_a_chunk_is_0(runner: str, last: float) -> None:
+    """What the README says differs: larger coefficients, in a later warp, do not bring the state back."""
+    [program] = programs(STRUCTURES["diagonal"].cell, ["forward"])
+    a = np.ones((1, 128, 1, 1))
+    a[0, [5, 6, 40, 60], 0, 0] = 1e-25, 1e-25, 1e25, 1e15
+    given = {"a": a, "b": np.zeros(a.shape), "h.start": np.full((1, 1, 1), 1e20), "h.edge": None, RESET: None}
+    h = Problem(program, 128, B=1, C=1, given=given).solve(launch(program, runner), 1, 1, dtype="float32")["h"].ravel()
+    np.testing.assert_allclose(h[[4, 5, 15, 127]], [1e20, 1e-5, 1e-30, last], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("runner", "last"), [("native", np.inf), ("serial", np.inf), ("chunked", np.nan)])
+def test_an_infinite_state_may_become_nan_where_gates_are_bounded(runner: str, last: float) -> None:
+    """What the README says differs: in the next chunk it meets a product that underflowed."""
+    [program] = programs(STRUCTURES["shared, bounded"].cell, ["forward"])
+    rows: dict[str, Array] = {n: np.zeros((1, 300, 1, 1)) for n in "apq"}
+    rows["a"][:], rows["p"][0, 50] = -30, np.inf
+    given = {**dict.fromkeys(program.inputs), **rows, RESET: None}
+    got = Problem(program, 300, B=1, C=1, given=given).solve(launch(program, runner), 1, 1, dtype="float32")
+    x, y = (got[n].ravel() for n in "xy")
+    assert (x[:50] == 0).all() and np.isinf(x[50]) and kinds(x[-1:]) == kinds(np.array([last])) and (y == 0).all()
+
+
 # ---- the check can fail: spoiled kernels -----------------------------------------------------------------------------
 
 
@@ -134,7 +157,7 @@ MUTANTS: dict[str, tuple[str, str, str, Change]] = {
     "an infinity becomes the largest number": (
         "logaddexp-plus", "forward", "serial", put(r"(const V h = )(lr_logaddexp[^;]*);", r"\1fminf(3.4e38f, \2);")),
     "states that decay alike are mixed": ("shared, bounded", "forward", "chunked", put(
-        r"lr_fma\(p\[0\], h\.of\[1\], b\.of\[1\]\)", "lr_fma(p[0], h.of[1], b.of[1] + 0 * h.of[0])")),
+        r"lr_fma\(p\[1\], h\.of\[1\], b\.of\[1\]\)", "lr_fma(p[1], h.of[1], b.of[1] + 0 * h.of[0])")),
     "a chunk multiplies what it has heard of by 0": (
         "order 2, bounded", "forward", "chunked", put(r"h = sum\(h\);", "h = sum(h), h.of[0] += 0 * mine.b.of[0];")),
     "the step before is reached": ("dense", "forward", "chunked", put(
