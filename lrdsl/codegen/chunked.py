@@ -159,7 +159,7 @@ def chunks_view(kernel: Kernel, chunks: Chunks, printer: Printer, register: Call
     carried = [m for m in maps.values() if m.count]
     most: tuple[int, ...] = ()
     if carried or crossings or program.sums or any(arrivals):
-        most = max([1, *(m.count for m in carried)]), max([1, *(m.size for m in carried)])
+        most = max([1, *(m.held for m in carried)]), max([1, *(m.size for m in carried)])
     return ChunksView(chunks.length, chunks.warps, chunks.steps, chunks.at_once, tuple(maps.values()), most,
                       max([0, *(m.size for m in maps.values() if not m.count)]),
                       tuple(m for m in meets.values() if m.powers == m.name),

@@ -61,6 +61,12 @@ class Structure:
         return self.constant and self.count > 1
 
     @property
+    def held(self) -> int:
+        """Numbers of the matrix of many steps within a block. A single one has its rounding error beside it: where coefficients
+        are just below 1, their products are all rounded the same way, and over many chunks that adds up, as in no loop."""
+        return 2 if self.count == 1 and not self.algebra else self.count
+
+    @property
     def identity(self) -> tuple[int, ...]:
         """The numbers of the matrix of no step at all."""
         return tuple(int(self.place(n)[0] == self.place(n)[1]) for n in range(self.count))

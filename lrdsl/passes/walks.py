@@ -57,7 +57,7 @@ def _shared(structures: list[Structure]) -> int:
     known = [s for s in structures if s.powers]
     others = [s for s in structures if not s.powers]
     W, N = WARPS // 2 if any(s.size > LARGEST for s in structures) else WARPS, max([0, *(s.size for s in known)])
-    matrix, state = max([1, *(s.count for s in others)]), max([1, *(s.size for s in others)])
+    matrix, state = max([1, *(s.held for s in others)]), max([1, *(s.size for s in others)])
     board, heard = (matrix + state + 2) * W + state, (2 * N + 2) * W - 1 if known else 0
     powers = sum(2 * n * n + n + 2 for n, _ in {(s.size, s.coefficients) for s in known})
     flags = W + (2 * W if known else 0)

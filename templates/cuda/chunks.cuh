@@ -116,7 +116,7 @@ template <int W, int P, int N> struct Board {
   unsigned flag[W][32];
   template <class M> LR_INLINE void put(int w, int x, const Stretch<M> &s) {
 #pragma unroll
-    for (int i = 0; i < M::COUNT; ++i) a[i][w][x] = s.a.p[i];
+    for (int i = 0; i < M::HELD; ++i) a[i][w][x] = s.a.p[i];
 #pragma unroll
     for (int i = 0; i < M::SIZE; ++i) b[i][w][x] = s.b.of[i];
     most[w][x] = s.most, rest[w][x] = s.rest, flag[w][x] = s.cut;
@@ -124,7 +124,7 @@ template <int W, int P, int N> struct Board {
   template <class M> LR_INLINE Stretch<M> get(int w, int x) const {
     Stretch<M> s;
 #pragma unroll
-    for (int i = 0; i < M::COUNT; ++i) s.a.p[i] = a[i][w][x];
+    for (int i = 0; i < M::HELD; ++i) s.a.p[i] = a[i][w][x];
 #pragma unroll
     for (int i = 0; i < M::SIZE; ++i) s.b.of[i] = b[i][w][x];
     s.most = most[w][x], s.rest = rest[w][x], s.cut = flag[w][x] != 0;
@@ -155,7 +155,7 @@ template <class M> LR_INLINE void tell_transition(Word *at, const Stretch<M> &s)
 #pragma unroll
   for (int i = 0; i < M::SIZE; ++i) v[i] = s.b.of[i];
 #pragma unroll
-  for (int i = 0; i < M::COUNT; ++i) v[M::SIZE + i] = s.a.p[i];
+  for (int i = 0; i < M::COUNT; ++i) v[M::SIZE + i] = s.a.told(i);
   const unsigned sizes = (unsigned)exponent(s.rest) << 16 | (exponent(s.most) & 0xffff);
   tell_numbers(at, v, s.cut ? M::SIZE : M::SIZE + M::COUNT, sizes, s.cut ? CUT : TRANSITION);
 }
@@ -272,6 +272,8 @@ LR_INLINE State<M::SIZE> state_before(const Place &at, Board<W, P, N> &board, in
   }
   __syncthreads();
   const Stretch<M> upto = board.template get<M>(w, x);  // which leaves the place to this warp's next message
+  // The first warp begins with the state as it is: the identity times a nan in one number is nan in the others.
+  const auto before_warp = [&](const S &h) { return w ? upto(h) : h; };
   S h = M::zero();
   if (w && (w - 1) * EACH < before) {  // warps but the first add up the transitions of a few chunks each
     const Index c = group + (w - 1) * EACH;
@@ -305,10 +307,10 @@ LR_INLINE State<M::SIZE> state_before(const Place &at, Board<W, P, N> &board, in
   }
   if (!LOOSE) {
     __syncthreads();
-    return upto(board.template get_state<M::SIZE>(x));
+    return before_warp(board.template get_state<M::SIZE>(x));
   }
   const bool any = __syncthreads_or(slow);
-  S from = upto(board.template get_state<M::SIZE>(x));
+  S from = before_warp(board.template get_state<M::SIZE>(x));
   if (any) {
     slow = board.flag[0][x];
     __syncthreads();

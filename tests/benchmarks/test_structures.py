@@ -7,8 +7,9 @@ from benchmarks.structures import table
 
 def test_each_structure_costs_what_it_must() -> None:
     forward = {name: (c.numbers, c.step, c.join, c.carry) for name, c, _ in table()}
-    assert forward["linear_scan"] == (1, 2, 1, 1) and forward["best"] == (1, 0, 0, 0)
-    assert forward["shared"] == (1, 4, 1, 3), "one decay for three states"
+    # A single number has its rounding error beside it, which costs three products more a step and four a join.
+    assert forward["linear_scan"] == (1, 5, 5, 2) and forward["best"] == (1, 0, 0, 0)
+    assert forward["shared"] == (1, 7, 5, 6), "one decay for three states"
     assert forward["scaled_rotation"] == (2, 8, 4, 4), "a product of complex numbers"
     assert forward["dense"] == (4, 12, 8, 4)
     assert forward["order_four"] == (16, 4 + 4 * 4, 64, 16), "one row of the matrix; the others move"

@@ -200,13 +200,15 @@ struct Loads {
 
 // What steps do to a state: diagonal.
 struct Map {
-  enum { SIZE = 1, COUNT = 1 };
-  V p[COUNT];
+  enum { SIZE = 1, COUNT = 1, HELD = 2 };
+  V p[HELD];  // a number, and by how much it is rounded
+  LR_INLINE V told(int i) const { return p[i] + p[1]; }
   LR_INLINE State<SIZE> operator()(const State<SIZE> &h, const State<SIZE> &b) const {
-    return {{lr_fma(p[0], h.of[0], b.of[0])}};
+    return {{lr_fma(p[0], h.of[0], lr_fma(p[1], h.of[0], b.of[0]))}};
   }
   LR_INLINE Map after(const Map &e) const {
-    return {{p[0] * e.p[0]}};
+    return {{p[0] * e.p[0],
+             lr_fma(p[1], e.p[0], lr_fma(p[0], e.p[1], lr_fma(p[0], e.p[0], -(p[0] * e.p[0]))))}};
   }
   LR_INLINE V norm() const { return lr_abs(p[0]); }
   // One step after many, a and b, by its coefficients and rests.
@@ -214,10 +216,10 @@ struct Map {
     const State<SIZE> h = b;
     b = {{lr_fma(c0, h.of[0], r0)}};
     const Map e = a;
-    a = {{c0 * e.p[0]}};
+    a = {{c0 * e.p[0], lr_fma(c0, e.p[1], lr_fma(c0, e.p[0], -(c0 * e.p[0])))}};
   }
-  static LR_INLINE Map identity() { return {{1}}; }
-  static LR_INLINE Map nothing() { return {{0}}; }
+  static LR_INLINE Map identity() { return {{1, 0}}; }
+  static LR_INLINE Map nothing() { return {{0, 0}}; }
   static LR_INLINE State<SIZE> zero() { return {{0}}; }
 };
 
@@ -229,7 +231,7 @@ struct Held {
 
 // A block for 128 steps of 32 channels: 8 warps, each with 16 consecutive steps.
 extern "C" __global__ void __launch_bounds__(256, 2) gilr_digest_chunked(const Args a) {
-  __shared__ Board<8, 1, 1> board;
+  __shared__ Board<8, 2, 1> board;
   __shared__ unsigned ticket;
   if (threadIdx.x == 0) ticket = atomicAdd((unsigned *)a.scratch, 1u);
   __syncthreads();
@@ -527,13 +529,15 @@ struct Loads {
 
 // What steps do to a state: diagonal.
 struct Map {
-  enum { SIZE = 1, COUNT = 1 };
-  V p[COUNT];
+  enum { SIZE = 1, COUNT = 1, HELD = 2 };
+  V p[HELD];  // a number, and by how much it is rounded
+  LR_INLINE V told(int i) const { return p[i] + p[1]; }
   LR_INLINE State<SIZE> operator()(const State<SIZE> &h, const State<SIZE> &b) const {
-    return {{lr_fma(p[0], h.of[0], b.of[0])}};
+    return {{lr_fma(p[0], h.of[0], lr_fma(p[1], h.of[0], b.of[0]))}};
   }
   LR_INLINE Map after(const Map &e) const {
-    return {{p[0] * e.p[0]}};
+    return {{p[0] * e.p[0],
+             lr_fma(p[1], e.p[0], lr_fma(p[0], e.p[1], lr_fma(p[0], e.p[0], -(p[0] * e.p[0]))))}};
   }
   LR_INLINE V norm() const { return lr_abs(p[0]); }
   // One step after many, a and b, by its coefficients and rests.
@@ -541,10 +545,10 @@ struct Map {
     const State<SIZE> h = b;
     b = {{lr_fma(c0, h.of[0], r0)}};
     const Map e = a;
-    a = {{c0 * e.p[0]}};
+    a = {{c0 * e.p[0], lr_fma(c0, e.p[1], lr_fma(c0, e.p[0], -(c0 * e.p[0])))}};
   }
-  static LR_INLINE Map identity() { return {{1}}; }
-  static LR_INLINE Map nothing() { return {{0}}; }
+  static LR_INLINE Map identity() { return {{1, 0}}; }
+  static LR_INLINE Map nothing() { return {{0, 0}}; }
   static LR_INLINE State<SIZE> zero() { return {{0}}; }
 };
 
@@ -556,7 +560,7 @@ struct Held {
 
 // A block for 64 steps of 32 channels: 8 warps, each with 8 consecutive steps.
 extern "C" __global__ void __launch_bounds__(256, 2) gilr_backward_digest_chunked(const Args a) {
-  __shared__ Board<8, 1, 1> board;
+  __shared__ Board<8, 2, 1> board;
   __shared__ unsigned ticket;
   if (threadIdx.x == 0) ticket = atomicAdd((unsigned *)a.scratch, 1u);
   __syncthreads();
