@@ -30,6 +30,7 @@ from .ir.functions import Elementwise
 from .ir.kernel import Strategy
 from .ir.program import Program
 from .ir.source import OUTPUTS, RESET, Slot, Source, slots
+from .passes.replay import unbordered
 from .passes.schedule import schedule, strategies
 
 Array = Any
@@ -53,7 +54,7 @@ class Row:
     launches: int
     error: float
     moved: float
-    floor: int
+    floor: float
     fault: str
 
 
@@ -71,7 +72,7 @@ class Checked:
 
     def __str__(self) -> str:
         table = [("program", "strategy", "dtype", "launches", "largest error", "bytes a step and channel")]
-        table += [(r.program, r.strategy, r.dtype, str(r.launches), f"{r.error:.1e}", f"{r.moved:.2f}, floor {r.floor}")
+        table += [(r.program, r.strategy, r.dtype, str(r.launches), f"{r.error:.1e}", f"{r.moved:.2f}, floor {r.floor:g}")
                   for r in self.rows]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table]
@@ -99,7 +100,9 @@ def _programs(cell: Cell) -> tuple[Program, ...]:
     found: dict[str, Program] = {}
     for forward in plan_of(cell.spec).programs:
         backward = adjoint_of(forward, inner_keeps(forward)).program
-        for p in (forward, backward, adjoint_of(backward, frozenset()).program, tangent_of(forward).program):
+        every = unbordered(forward)
+        second = adjoint_of(adjoint_of(every, inner_keeps(every)).program, frozenset()).program
+        for p in (forward, backward, second, tangent_of(forward).program):
             found.setdefault(p.digest, p)
     return tuple(found.values())
 

@@ -31,6 +31,7 @@ from .ir.spec import Spec
 from .passes import adjoint as _adjoint
 from .passes import tangent as _tangent
 from .passes.partition import partition
+from .passes.replay import bordered
 from .passes.schedule import chosen, schedule, schedules, strategies
 from .passes.simplify import simplify
 from .passes.stratify import stratify
@@ -103,7 +104,11 @@ def _check(target: str, dtype: str) -> None:
 
 def _with_keeps(plan: Plan) -> Plan:
     """The Programs simplified, and keeping what their backward passes read."""
-    steps = tuple(Stage(_adjoint.adjoint(simplify(s.program)).forward) if isinstance(s, Stage) else s for s in plan.steps)
+    def kept(program: Program) -> Program:
+        whole = _adjoint.adjoint(simplify(program)).forward
+        return _adjoint.adjoint(bordered(whole)).forward if whole.axis else whole
+
+    steps = tuple(Stage(kept(s.program)) if isinstance(s, Stage) else s for s in plan.steps)
     return replace(plan, steps=steps).check()
 
 

@@ -134,7 +134,7 @@ def _kernels(target: str, kernels: Kernels) -> list[str]:
     for (stage, name), own in of_program.items():
         read, written = (n * (8 if own[0].dtype == "float64" else 4) for n in own[0].words)
         ways = " or ".join(f"chunks of {k.chunks.length}" if k.chunks else k.strategy for k in own)
-        lines.append(f"  {target:<5}{ways:<24}{name:<30}{stage:<10}reads {read:>3}, writes {written:>3}")
+        lines.append(f"  {target:<5}{ways:<24}{name:<30}{stage:<10}reads {read:>3g}, writes {written:>3g}")
     reasons = dict.fromkeys(k.reason for own in of_program.values() for k in own)
     return lines + [line for reason in reasons for line in textwrap.wrap(
         reason, WIDTH, initial_indent="       ", subsequent_indent="         ")]

@@ -111,7 +111,7 @@ def load(source: Source) -> Launch:
         alone = threads == 1 or B * T * C * columns < SMALL or os.getpid() != _PROCESS
         kernel(pack(*values), 1 if alone else threads)
 
-    return Launch(run, lambda *_: Extent(0))
+    return Launch(run, source.extent if source.together else lambda *_: Extent(0))
 
 
 def _library(source: Source) -> ctypes.CDLL:

@@ -12,11 +12,14 @@ from .printers import PRODUCT, SUM, Printer
 
 @dataclass(frozen=True)
 class Window:
-    """`depth` values of a sequence beyond its segment. given: the field of Args that points to them, or "0"."""
+    """`depth` values of a sequence beyond its segment. given: the field of Args that points to them, or "". Over an axis,
+    apart: how far the N numbers of a value lie apart; channels: False where the channels share them."""
 
     name: str
     given: str
     init: str
+    apart: str = "0"
+    channels: bool = True
 
 
 @dataclass(frozen=True)

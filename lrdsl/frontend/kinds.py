@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from ..errors import BadDeclaration, BadLag, DuplicateUpdate, NotBuilt, UnsupportedFunction
+from ..ir.shapes import LARGEST_AXIS
 from ..ir.symbols import At, Param
 from ..location import Location, caller
 from .recording import Recording
@@ -78,6 +79,18 @@ def _not_built(where: Location, **options: Any) -> None:
                            f"leave {name} out in this version")
 
 
+def _axis(what: str, n: Any, where: Location) -> dict[str, int]:
+    """The option that says how many numbers there are along the state axis; none where it was not given."""
+    if n is None:
+        return {}
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise BadDeclaration(f"{what}={n!r}: how many numbers a channel has is a positive integer", where, f"write {what}=16")
+    if n > LARGEST_AXIS:
+        raise NotBuilt(f"{what}={n}: a channel has at most {LARGEST_AXIS} numbers in this version", where,
+                       f"write {what}={LARGEST_AXIS}, or less")
+    return {"axis": n}
+
+
 def _check_init(what: str, init: Any, where: Location) -> None:
     if not (init is None or callable(init) or _is_number(init)):
         raise BadDeclaration(f"{what} is a number or a callable that fills a tensor, not {init!r}", where,
@@ -101,13 +114,18 @@ class Input(Sequence):
     """A sequence given at call time: shape (batch, time, channels).
 
     size: "channel" (the hidden size; a tensor with one channel is broadcast), or the size of an input which only maps read.
+    axis: N numbers a step along the state axis, shared by the channels: shape (batch, time, N).
     """
 
     kind = "input"
 
     def __init__(self, size: int | str = "channel", *, axis: int | None = None, complex: bool = False) -> None:
         super().__init__(size=size)
-        _not_built(self._where, axis=axis, complex=complex)
+        _not_built(self._where, complex=complex)
+        self._options |= _axis("axis", axis, self._where)
+        if axis is not None and size != "channel":
+            raise BadDeclaration(f"an Input has size={size!r} features or axis={axis} numbers a step, not both", self._where,
+                                 "leave one of them out")
         if size != "channel" and not (isinstance(size, int) and size > 0):
             raise BadDeclaration(f'an Input\'s size is "channel" or a positive integer, not {size!r}', self._where,
                                  "leave size out, or give the number of features of a sequence that only maps read")
@@ -116,7 +134,8 @@ class Input(Sequence):
 class State(Sequence):
     """A sequence of hidden channels, set by one equation `h[t] = …`.
 
-    init: the initial value (a number); learned: a learned initial value, one a channel, that starts at `init`.
+    init: the initial value (a number); learned: a learned initial value, one a channel, that starts at `init`. size: N states
+    a channel, the state axis: edges and h_n have shape (batch, hidden, N).
     """
 
     kind = "state"
@@ -124,7 +143,8 @@ class State(Sequence):
     def __init__(self, init: float = 0.0, *, learned: bool = False, size: int | None = None,
                  complex: bool = False) -> None:
         super().__init__(init=init, learned=bool(learned))
-        _not_built(self._where, size=size, complex=complex)
+        _not_built(self._where, complex=complex)
+        self._options |= _axis("size", size, self._where)
         if not _is_number(init) or math.isnan(init):
             raise BadDeclaration(f"init={init!r}: the initial value of a state is a number", self._where,
                                  "write init=1.0; other values are given to each call")
@@ -150,6 +170,7 @@ class Affine(Kind):
 
     weight: (hidden, sum of the operands' sizes in the order of the call), uniform in ±1/sqrt(hidden) unless `init` says
     otherwise; bias: True, False, or the number it starts at; init: a number or a callable that fills a tensor in place.
+    axis: N numbers a step along the state axis, shared by the channels: weight (N, operands), bias (N,).
     """
 
     kind = "affine"
@@ -159,7 +180,8 @@ class Affine(Kind):
                  init: float | Callable[[Any], Any] | None = None, axis: int | None = None, complex: bool = False,
                  skip: bool = False) -> None:
         super().__init__(bias=bias, init=init)
-        _not_built(self._where, axis=axis, complex=complex, skip=skip, size=None if size == "hidden" else size)
+        _not_built(self._where, complex=complex, skip=skip, size=None if size == "hidden" else size)
+        self._options |= _axis("axis", axis, self._where)
         _check_init("init", init, self._where)
         if not (isinstance(bias, bool) or _is_number(bias)):
             raise BadDeclaration(f"bias={bias!r}: it is True, False, or the number it starts at", self._where,
@@ -174,14 +196,18 @@ class Affine(Kind):
 
 
 class Vector(Kind):
-    """Learned numbers, one a channel: shape (hidden,). init: a number or a callable that fills a tensor in place."""
+    """Learned numbers, one a channel: shape (hidden,). init: a number or a callable that fills a tensor in place.
+
+    size: N numbers a channel along the state axis: shape (hidden, N).
+    """
 
     kind = "vector"
 
     def __init__(self, init: float | Callable[[Any], Any] | None = None, *, size: int | None = None,
                  complex: bool = False) -> None:
         super().__init__(init=init)
-        _not_built(self._where, size=size, complex=complex)
+        _not_built(self._where, complex=complex)
+        self._options |= _axis("size", size, self._where)
         _check_init("init", init, self._where)
 
     def _bind(self, name: str, recording: Recording) -> Any:
@@ -189,7 +215,10 @@ class Vector(Kind):
 
 
 class Scalar(Vector):
-    """One learned number: shape (). init: a number or a callable that fills a tensor in place."""
+    """One learned number: shape (); with size=N numbers along the state axis, shared by the channels: shape (N,).
+
+    init: a number or a callable that fills a tensor in place.
+    """
 
     kind = "scalar"
 

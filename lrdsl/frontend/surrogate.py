@@ -15,6 +15,7 @@ from ..errors import BadDeclaration, BothDirections, CellError, NotBuilt, Unknow
 from ..ir.spec import Equation, MapCall, Spec, Statement
 from ..ir.symbols import At, Param, params, samples
 from ..location import Location, caller
+from .axes import axes
 from .cell import Cell
 from .review import directions
 
@@ -58,6 +59,7 @@ def surrogate(cell: Cell, *, delay: int = 1, **surrogates: Cell) -> Cell:
     if directions(spec):
         raise BothDirections(f"{', '.join(c.name for c in surrogates.values())} and {cell.name} run in opposite directions",
                              where, "write both for the same direction; lr.RNN(…, bidirectional=True) mirrors the whole")
+    raise_all(axes(spec))
     what = ", ".join(f"{c.name} as the linear surrogate of {s}" for s, c in surrogates.items())
     doc = f"{cell.name} with {what}, read at {'t-1' if delay else 't'}.\n\n{cell.spec.doc}".rstrip()
     line = linecache.getline(where.file, where.line).strip()

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .program import Edge, Program, Scan, Step
+from .program import Edge, Let, Program, Scan, Step
 from .symbols import At
 
 Target = Literal["cpu", "cuda"]
@@ -88,6 +88,33 @@ class Chunks:
 
 
 @dataclass(frozen=True)
+class Level:
+    """Steps that are computed one number a channel, and then a loop over the N numbers of a channel, with sums over them."""
+
+    steps: tuple[Step, ...]
+    loop: tuple[Step, ...]
+
+    def __str__(self) -> str:
+        parts = [("once", self.steps), ("for each number of the axis", self.loop)]
+        return "; ".join(f"{how} {', '.join(t for s in steps for t in s.targets)}" for how, steps in parts if steps)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How a kernel walks a Program with an axis. constants: computed before all steps. replay: the levels of its Replay.
+
+    stage: steps whose loads are on their way at once (CUDA). together: channels that are walked side by side, and add up what
+    they share.
+    """
+
+    constants: tuple[Let, ...]
+    levels: tuple[Level, ...]
+    replay: tuple[Level, ...]
+    stage: int
+    together: int
+
+
+@dataclass(frozen=True)
 class Kernel:
     """`strategy` is the name of the template; `reason` says in a sentence when it is the one to run.
 
@@ -107,20 +134,34 @@ class Kernel:
     ahead: int = 0
     block: int = 0
     chunks: Chunks | None = None
+    axis: Axis | None = None
 
     @property
-    def words(self) -> tuple[int, int]:
-        """Numbers read from and written to memory, a step and channel."""
-        distinct = {(r.buffer, r.column) for r in self.reads}
-        return len(distinct), sum(len(k.samples) for k in self.program.keeps)
+    def words(self) -> tuple[float, float]:
+        """Numbers read from and written to memory, a step and channel; what the channels share is not counted."""
+        program, buffers = self.program, {b.name: b for b in self.program.buffers}
+
+        def numbers(shape: str, every: int = 1) -> float:
+            return {"channel": 1, "channel and axis": program.axis / every}.get(shape, 0)
+
+        read = sum(numbers(buffers[b].shape) for b in [b for b, _ in {(r.buffer, r.column) for r in self.reads}])
+        read += sum(numbers(b.shape, b.every) for b in program.buffers if b.every > 1)
+        written = sum(len(k.samples) * numbers("axis" if k.over else program.shape(k.samples[0]), max(k.every, 1))
+                      for k in program.keeps)
+        return read, written
 
     def __str__(self) -> str:
         read, written = self.words
         size = 8 if self.dtype == "float64" else 4
         lines = [f"kernel {self.entry} ({self.target}, {self.strategy}, {self.dtype})", f"  because {self.reason}",
-                 f"  a step and channel: reads {read * size} B, writes {written * size} B"]
+                 f"  a step and channel: reads {read * size:g} B, writes {written * size:g} B"]
         lines += [f"  read {r.sample} from {r.buffer}#{r.column}" + (f", beyond its segment {r.edge}" if r.edge else "")
                   for r in self.reads]
+        if self.axis:
+            first = ", ".join(let.target for let in self.axis.constants)
+            lines += [f"  before all steps: {first}"] if first else []
+            lines += [f"  level {number}: {level}" for number, level in enumerate(self.axis.levels, 1)]
+            lines += [f"  replay, level {number}: {level}" for number, level in enumerate(self.axis.replay, 1)]
         if self.chunks:
             lines += [f"  chunks of {self.chunks.warps} warps * {self.chunks.steps} steps"]
             lines += [f"  walk {number}: {walk}" for number, walk in enumerate(self.chunks.walks, 1)]

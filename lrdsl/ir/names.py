@@ -17,10 +17,11 @@ clear copy add refill large splat select threadIdx blockIdx blockDim gridDim war
 board place ticket held Held live warp lane row rows channels chunk crossed s0 t0 k there cut all All whole walk first second
 word exponent power_of_two Word Stretch Place Board Message Unneeded tell hear unmoved told_state tell_transition state_of
 one_by_one state_before handed_on over_warps NOTHING TRANSITION CUT STATE
+Row Edges Again again_cross again_step again_read again_lanes constant_lanes over_lanes only read
 """.split())
 
 # Names that templates derive from others.
-_DERIVED = re.compile(r"to_.*[^_]|.*_(kept|part|total|crossing|beyond|row|upto|tail)|constant_\d+")
+_DERIVED = re.compile(r"to_.*[^_]|.*_(all|kept|part|total|crossing|beyond|row|upto|tail)|constant_\d+")
 
 
 def c_name(name: str, taken: set[str]) -> str:

@@ -66,7 +66,7 @@ class Dense:
 class Sequence:
     """A sequence of the plan that is read at a lag somewhere: its edge, and the name that a user gives it by.
 
-    side: -1 where read at t-k, +1 at t+k. States come back in h_n; inputs only in a Carry.
+    side: -1 where read at t-k, +1 at t+k. States come back in h_n; inputs only in a Carry. size: N numbers a channel, or 0.
     """
 
     name: str
@@ -75,6 +75,7 @@ class Sequence:
     init: float
     learned: bool
     state: bool
+    size: int = 0
 
 
 @dataclass(frozen=True)

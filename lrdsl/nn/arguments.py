@@ -36,8 +36,9 @@ def tensor_of(declared: Declared, value: Any) -> Tensor:
 
 
 def numbers_of(declared: Declared, value: Tensor | float, like: Tensor, channels: int) -> Tensor:
-    """A Vector (channels,) or a Scalar () from a tensor or a number."""
-    shape = (channels,) if declared.kind == "vector" else ()
+    """A Vector (channels,) or a Scalar () from a tensor or a number; with a size, N more at the end."""
+    axis: tuple[int, ...] = (declared.option("axis"),) if declared.option("axis") else ()
+    shape = (channels, *axis) if declared.kind == "vector" else axis
     if not isinstance(value, Tensor):
         return like.new_full(shape, value)
     if autocasts(value):
@@ -50,19 +51,20 @@ def numbers_of(declared: Declared, value: Tensor | float, like: Tensor, channels
     return value if value.shape == shape else value.reshape(()).expand(shape)
 
 
-def edge_of(what: str, value: Tensor | float, layout: Layout, like: Tensor, channels: int, depth: int) -> Tensor:
-    """(B, k, channels) of an initial value."""
-    shape = (*layout.batch, channels, *([depth] if depth > 1 else []))
+def edge_of(what: str, value: Tensor | float, layout: Layout, like: Tensor, channels: int, depth: int, size: int = 0) -> Tensor:
+    """(B, k, channels) of an initial value; (B, k, channels, N) of a state with a size."""
+    axis = (size,) if size else ()
+    shape = (*layout.batch, channels, *([depth] if depth > 1 else []), *axis)
     if not isinstance(value, Tensor):
-        return like.new_full((1, 1, 1), value).expand(layout.B, depth, channels)
+        return like.new_full((1,) * (3 + len(axis)), value).expand(layout.B, depth, channels, *axis)
     if autocasts(value):
         value = value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
     if value.dtype != like.dtype or value.device != like.device:
         raise DtypeMismatch(f"{what} is {value.dtype} on {value.device}, the inputs {like.dtype} on {like.device}", None,
                             f"give it .to({like.dtype})")
     try:
-        return layout.window(value.expand(shape), depth)
+        return layout.window(value.expand(shape), depth, len(axis))
     except RuntimeError:
         raise ShapeMismatch(f"{what} has shape {tuple(value.shape)}, not {shape}", None,
                             "it is (batch…, channels)" + (f", then the {depth} values, nearest first" if depth > 1 else "")
-                            ) from None
+                            + (f", then the {size} numbers of a channel" if size else "")) from None

@@ -124,17 +124,19 @@ def _windows(module: RNN, h_0: Any, x: Tensor, batched: bool) -> tuple[dict[str,
 
 
 def _state(module: RNN, state: Lagged, value: Any, x: Tensor, batched: bool) -> tuple[Tensor, ...]:
-    """(B, k, hidden) of a state for each layer and direction."""
+    """(B, k, hidden) of a state for each layer and direction, (B, k, hidden, N) of one with a size."""
     what = f"h_0 of {state.name}" if len(module.carried) > 1 else "h_0"
     rows = module.num_layers * module.directions
     more = (state.depth,) if state.depth > 1 else ()
-    shape = (rows, *((x.shape[0],) if batched else ()), module.hidden_size, *more)
+    size = (state.size,) if state.size else ()
+    shape = (rows, *((x.shape[0],) if batched else ()), module.hidden_size, *more, *size)
     if not isinstance(value, Tensor):
         raise DtypeMismatch(f"{what} is a {type(value).__name__}, not a tensor")
     if value.shape != shape:
         said = "layers" + (" × directions" if module.bidirectional else "") + (", batch" if batched else "") + ", hidden"
         raise ShapeMismatch(f"{what} has shape {tuple(value.shape)}, not {shape}", None,
-                            f"it is ({said})" + (f", then the {state.depth} values, nearest first" if more else ""))
+                            f"it is ({said})" + (f", then the {state.depth} values, nearest first" if more else "")
+                            + (f", then the {state.size} numbers of a channel" if size else ""))
     if not autocasts(x) and (value.dtype != x.dtype or value.device != x.device):
         raise DtypeMismatch(f"{what} is {value.dtype} on {value.device}, the input {x.dtype} on {x.device}", None,
                             "give h_0.to(x)")
@@ -144,7 +146,7 @@ def _state(module: RNN, state: Lagged, value: Any, x: Tensor, batched: bool) -> 
 
 
 def stacked(module: RNN, after: Sequence[Mapping[str, Window]], batched: bool) -> Any:
-    """h_n: (layers × directions, B, hidden) of each carried state, then k when the order is above 1."""
+    """h_n: (layers × directions, B, hidden) of each carried state, then k when the order is above 1, then N for a size."""
     found = []
     for state in module.carried:
         finals: list[Any] = [left[state.name][0] for left in after]

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..compiler import backend_for, launch_of
 from ..errors import BackendUnavailable, DtypeMismatch, ShapeMismatch
 from ..ir.program import Program
-from ..ir.source import OUTPUTS, Launch, Slot, slots
+from ..ir.source import OUTPUTS, Extent, Launch, slots
 from .threads import share_threads
 from .windows import time_first
 
@@ -45,7 +45,8 @@ class Launcher:
     """Runs a Program: tensors in the order of its inputs, then `reset`; gives its outputs in order.
 
     sequences (B, T, columns * C), vectors (C,) or (), edges (B, depth, C) or None, reset (B, T) bool or None. Outputs: keeps
-    (B, T, columns * C) in the memory order of the first sequence, sums (C,) or (), windows (B, depth, C).
+    (B, T, columns * C) in the memory order of the first sequence, sums (C,) or (), windows (B, depth, C). What has a state axis
+    is N * C wide, or N where the channels share it.
     Raises ShapeMismatch and DtypeMismatch in the Program's names.
     """
 
@@ -55,8 +56,9 @@ class Launcher:
         self.ins = tuple(s for s in every if s.kind in ("sequence", "vector", "edge", "reset"))
         self.outs = tuple(s for s in every if s.kind in OUTPUTS)
         self.lone = frozenset(v.name for v in program.vectors if v.shape == "one")
-        self.summed = frozenset(s.name for s in program.sums if s.over != "time")
-        self.columns = self.ins[0].columns
+        self.summed = frozenset(s.name for s in program.sums if s.over != "time" and not s.shared(program))
+        self.counted = next((k for k, s in enumerate(self.ins) if s.channels and s.kind in ("sequence", "vector")), 0)
+        self.columns = self.ins[self.counted].columns
         self._launches: dict[tuple[torch.dtype, str], Launch] = {}
 
     def run(self, *args: Tensor | None) -> Tensors:
@@ -66,12 +68,12 @@ class Launcher:
         first = tensors[0]
         assert first is not None
         if not (B and T and C):
-            outs = self._allocate(first, B, T, C)
+            outs = self._allocate(first, B, T, C, Extent(0))
             self._fill(tensors, outs)
             return self._finish(outs, B)
         launch = self._compiled(first.dtype, first.device.type)
         extent = launch.extent(B, T, C)
-        outs = self._allocate(first, B, T, C, extent.parts)
+        outs = self._allocate(first, B, T, C, extent)
         values = self._values(tensors, outs, (B, T, C))
         if first.is_cuda:
             self._on_device(launch, values, first, extent.scratch)
@@ -85,17 +87,17 @@ class Launcher:
         B, T, C = self.sizes(args)
         first = self._checked(args, B, T, C)[0]
         assert first is not None
-        return self._finish(self._allocate(first, B, T, C), B)
+        return self._finish(self._allocate(first, B, T, C, Extent(0)), B)
 
     def sizes(self, args: Sequence[Tensor | None]) -> tuple[int, int, int]:
         """B, T, C of a call."""
-        first = args[0]
-        assert first is not None
-        if first.dim() != 3 or first.shape[2] % self.columns:
+        first, counted = args[0], args[self.counted]
+        assert first is not None and counted is not None
+        if first.dim() != 3 or not counted.dim() or counted.shape[-1] % self.columns:
             raise ShapeMismatch(f"{self.ins[0].name} has shape {tuple(first.shape)}, not (batch, time, "
                                 f"{f'{self.columns} * ' if self.columns > 1 else ''}channels)")
-        B, T, width = first.shape
-        return B, T, width // self.columns
+        B, T, _ = first.shape
+        return B, T, counted.shape[-1] // self.columns
 
     def _checked(self, args: Sequence[Tensor | None], B: int, T: int, C: int) -> tuple[Tensor | None, ...]:
         """The inputs, channels contiguous; the kernel trusts what passes here."""
@@ -108,7 +110,7 @@ class Launcher:
                 if slot.kind in ("sequence", "vector"):
                     raise ShapeMismatch(f"{slot.name} is missing")
                 continue
-            shape = self._shape(slot, B, T, C)
+            shape = () if slot.name in self.lone else slot.shape(B, T, C)
             if tensor.shape != shape:
                 raise ShapeMismatch(f"{slot.name} has shape {tuple(tensor.shape)}, not {shape}")
             if tensor.dtype is not dtype and not (slot.kind == "reset" and tensor.dtype is torch.bool):
@@ -120,29 +122,15 @@ class Launcher:
                 tensors[k] = tensor.contiguous()
         return tuple(tensors)
 
-    def _shape(self, slot: Slot, B: int, T: int, C: int, parts: int = 1) -> tuple[int, ...]:
-        match slot.kind:
-            case "sequence" | "keep":
-                return (B, T, slot.columns * C)
-            case "vector":
-                return () if slot.name in self.lone else (C,)
-            case "reset":
-                return (B, T)
-            case "sum":
-                return (parts * B, C)
-            case "crossing":
-                return (parts * B, slot.depth, C)
-        return (B, slot.depth, C)
-
-    def _allocate(self, first: Tensor, B: int, T: int, C: int, parts: int = 1) -> list[Tensor]:
+    def _allocate(self, first: Tensor, B: int, T: int, C: int, extent: Extent) -> list[Tensor]:
         """new_empty, never empty_like: a permuted dense input would hand on strides that the fake cannot know."""
         in_time = time_first(first)
         outs = []
         for slot in self.outs:
             if slot.kind == "keep" and in_time:
-                outs.append(first.new_empty((T, B, slot.columns * C)).transpose(0, 1))
+                outs.append(first.new_empty((-(-T // slot.every), B, slot.columns * C)).transpose(0, 1))
             else:
-                outs.append(first.new_empty(self._shape(slot, B, T, C, parts)))
+                outs.append(first.new_empty(slot.shape(B, T, C, extent)))
         return outs
 
     def _values(self, tensors: Sequence[Tensor | None], outs: Sequence[Tensor], sizes: tuple[int, int, int]) -> list[int]:
@@ -198,7 +186,7 @@ class Launcher:
         for slot, o in zip(self.outs, outs, strict=True):
             if slot.kind == "sum":
                 o = o.sum() if slot.name in self.summed else o.sum(0)
-            elif slot.kind == "crossing" and o.shape[0] != B:
+            elif slot.kind in ("crossing", "shared") and o.shape[0] != B:
                 o = o.unflatten(0, (o.shape[0] // B, B)).sum(0)
             found.append(o)
         return tuple(found)

@@ -29,7 +29,8 @@ class RNN(nn.Module):
 
     Parameters: `layers.0.forget.weight` (hidden, sum of the operands' sizes in the order of the call), `layers.0.forget.bias`,
     `layers.0.v` of a Vector v, `layers.0.h_init` of a learned initial state h; those of the other direction stand under
-    `layers.0.reverse`.
+    `layers.0.reverse`. With a state axis: `layers.0.B.weight` (N, operands) of an Affine(axis=N), `layers.0.A` (hidden, N) of a
+    Vector(size=N).
     Raises NotLinear for a cell that is no linear recurrence, ShapeMismatch for sizes that do not fit, NotBuilt.
     """
 
@@ -61,7 +62,7 @@ class RNN(nn.Module):
         sizes: dict[str, int] = {}
         for k, d in enumerate(pipeline.spec.of("input")):
             said = d.option("size", "channel")
-            sizes[d.name] = first if k == 0 else self.hidden_size if said == "channel" else int(said)
+            sizes[d.name] = first if k == 0 else d.option("axis", self.hidden_size) if said == "channel" else int(said)
         return sizes
 
     def trees(self) -> list[nn.Module]:
@@ -87,7 +88,8 @@ class RNN(nn.Module):
 
         x: (T, B, input_size), (B, T, input_size) with batch_first, or (T, input_size); the cell's other Inputs by name, in the
         same layout. h_0: the states that are read at a lag, (layers × directions, B, hidden) each, then k when the order is
-        above 1; one tensor or a tuple; or a Carry. reset: bool, x's shape without features: a boundary between t-1 and t.
+        above 1, then N for a State(size=N); one tensor or a tuple; or a Carry. reset: bool, x's shape without features: a
+        boundary between t-1 and t.
         output: (T, B, hidden × directions); several outputs of the cell come as it returns them, in a tuple or a dict.
         Raises ShapeMismatch, DtypeMismatch, CellError, NotBuilt.
         """

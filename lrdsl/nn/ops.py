@@ -23,6 +23,7 @@ from .. import __version__
 from ..compiler import adjoint_of, tangent_of
 from ..errors import NotBuilt
 from ..ir.program import Program
+from ..passes.replay import unbordered
 from . import derive, functions
 from .launch import Launcher, Tensors, autocasts
 
@@ -54,6 +55,8 @@ class Op:
     @functools.cached_property
     def kept(self) -> Op:
         """The op that also writes what the backward pass reads."""
+        if self.program.replay:  # see `thorough`: its gradient is asked for nowhere
+            return self
         forward = adjoint_of(self.program, frozenset()).forward
         return self if forward == self.program else op_of(forward)
 
@@ -61,6 +64,12 @@ class Op:
         """This op, with `kept` and its gradient made: while torch.compile traces a call, nothing can be."""
         self.kept.backward()
         return self
+
+    @functools.cached_property
+    def thorough(self) -> Op | None:
+        """This op without borders, for derivatives of its gradient; None where this one's gradient has them itself."""
+        program = unbordered(self.program)
+        return None if program == self.program else op_of(program)
 
     @functools.cached_property
     def picks(self) -> tuple[int, ...]:
@@ -95,12 +104,17 @@ class Op:
         differentiable = torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in args)
         if torch.compiler.is_compiling() or torch._C._is_tracing():
             return self._own(self.kept.raw(*args)) if differentiable else self.raw(*args)
-        if torch._C._are_functorch_transforms_active() or _dual(args):
+        if self.transforms(args):
             return self._own(functions.Transformed.apply(self.kept, *args))  # type: ignore[no-untyped-call]
         if differentiable:
             return self._own(functions.Eager.apply(self.kept, *args))  # type: ignore[no-untyped-call]
         with torch._C._AutoDispatchBelowAutograd():
             return self.raw(*args)
+
+    @staticmethod
+    def transforms(args: Iterable[Tensor | None]) -> bool:
+        """Whether torch.func or forward mode asks for more than the values of a call on these."""
+        return torch._C._are_functorch_transforms_active() or _dual(args)
 
     def _own(self, outputs: Tensors) -> Tensors:
         return outputs if self.kept is self else tuple(outputs[i] for i in self.picks)
@@ -157,7 +171,8 @@ def op_of(program: Program) -> Op:
 
 def name_of(program: Program) -> str:
     """`gilr_1f3c…`: the Program's name and a hash of all that decides what the op computes, its gradient included."""
-    parts = [__version__, str(SCHEMA), program.digest, adjoint_of(program, frozenset()).program.digest]
+    parts = [__version__, str(SCHEMA), program.digest]
+    parts += [] if program.replay else [adjoint_of(program, frozenset()).program.digest]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
     return f"{_identifier(program.name)}_{digest}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor
 from ..compiler import plan_of
 from ..ir.plan import Block, Dense, Plan
 from ..ir.plan import Sequence as Lagged
+from ..ir.program import Program
+from ..ir.source import slots
 from ..ir.spec import Spec
 from .carry import NONE, Window, last_window
 from .ops import Op, op_of
@@ -35,9 +37,11 @@ class Pipeline:
         given = inputs | {f"{k}.{e}" for k, s in self.sequences.items() if s.name in inputs for e in ("start", "edge")}
         self.steps: tuple[tuple[Dense, Products] | tuple[Op, frozenset[str]], ...] = tuple(
             (s, self._products(s)) if isinstance(s, Dense)
-            else (op_of(s.program).ready(), frozenset(given.intersection(s.program.inputs))) for s in self.plan.steps)
-        self.channelwise = tuple(n for n in self.plan.inputs
-                                 if any(b.name == n for p in self.plan.programs for b in p.buffers))
+            else (op_of(s.program).ready(), _channels(s.program, given)) for s in self.plan.steps)
+        read = {b.name: b.shape for p in self.plan.programs for b in p.buffers}
+        self.channelwise = tuple(n for n in self.plan.inputs if read.get(n, "axis") != "axis")
+        self.widened = frozenset(v.name for p in self.plan.programs for v in p.vectors if v.shape == "channel and axis")
+        self.size = spec.axis
 
     def _key(self, sequence: str, side: int) -> str:
         """The name of its edges in the Programs: `h`, or `x.ahead` for a side that the run reaches later."""
@@ -60,12 +64,14 @@ class Pipeline:
         """Every tensor of the run by its name in the plan; `h.final` is the final window of h.
 
         inputs (B, T, size), learned: vectors and biases, weights: (affine, operand) -> (H, size), windows (B, k, size), reset
-        (B, T) bool.
+        (B, T) bool. What has a state axis of N is (H, N), the window of such a state (B, k, H, N).
         """
         values: dict[str, Tensor | None] = {**inputs, **learned}
+        values |= {n: learned[n].mT.flatten() for n in self.widened}
         for key, (start, edge) in windows.items():
-            values[f"{key}.start"] = start
-            values[f"{key}.edge"] = edge if reset is not None else None
+            wide = self.sequences[key].size
+            values[f"{key}.start"] = _inward(start) if wide else start
+            values[f"{key}.edge"] = None if reset is None else _inward(edge) if wide else edge
         for step, extra in self.steps:
             if isinstance(step, Op):
                 args = [_spread(values.get(n), channels) if n in extra else values.get(n) for n in step.arguments[:-1]]
@@ -80,7 +86,7 @@ class Pipeline:
         assert source is not None
         if dense.windowed:
             source = windowed(source, dense.lags, self._edges(dense, source, values), reset)
-        pieces = _product(source, _rows(weights, dense.blocks), [len(blocks) for _, blocks in dense.outputs])
+        pieces = _product(source, weights, [blocks for _, blocks in dense.outputs])
         values.update(zip((name for name, _ in dense.outputs), pieces, strict=True))
         for key, depth, blocks in products:
             last: Sequence[Any] = (None, ())
@@ -89,7 +95,7 @@ class Pipeline:
                 if window is None:
                     continue
                 if last[0] is not window:
-                    last = window, _product(window[:, :depth], _rows(weights, blocks), [1] * len(blocks))
+                    last = window, _product(window[:, :depth], weights, [(b,) for b in blocks])
                 ahead = ".ahead" if key.endswith(".ahead") else ""
                 values.update(zip((f"{b.target}{ahead}.{end}" for b in blocks), last[1], strict=True))
 
@@ -124,7 +130,8 @@ class Pipeline:
         for key, s in self.sequences.items():
             start, edge = windows.get(key, NONE)
             if s.name not in self.plan.inputs:
-                found[key] = values[f"{s.name}.final"], edge
+                final = values[f"{s.name}.final"]
+                found[key] = final.unflatten(2, (s.size, final.shape[2] // s.size)).mT if s.size else final, edge
             elif not inputs:
                 continue
             elif key.endswith(".ahead"):
@@ -155,6 +162,16 @@ def _constant(sequence: Tensor, lagged: Lagged) -> Tensor:
     return sequence.new_full((1, 1, size), lagged.init).expand(sequence.shape[0], lagged.depth, size)
 
 
+def _inward(window: Tensor | None) -> Tensor | None:
+    """(B, k, H, N) as a Program has it: (B, k, N * H)."""
+    return None if window is None else window.mT.flatten(2)
+
+
+def _channels(program: Program, given: Set[str]) -> frozenset[str]:
+    """Which of the tensors that are given to it have channels, so that one may stand for all."""
+    return frozenset(s.name for s in slots(program) if s.name in given and s.channels)
+
+
 def _spread(value: Tensor | None, channels: int) -> Tensor | None:
     """One channel stands for all."""
     return value if value is None or value.shape[-1] == channels else value.expand(*value.shape[:-1], channels)
@@ -169,11 +186,13 @@ def _cat(parts: list[Tensor], dim: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
-def _product(sequence: Tensor, weight: Tensor, blocks: Sequence[int]) -> tuple[Tensor, ...]:
-    """One matrix product, in the memory order of the sequence, cut into buffers of so many blocks each."""
+def _product(sequence: Tensor, weights: Weights, buffers: Sequence[Sequence[Block]]) -> tuple[Tensor, ...]:
+    """One matrix product, in the memory order of the sequence, cut into buffers of these blocks each."""
+    weight = _rows(weights, [b for blocks in buffers for b in blocks])
     if time_first(sequence):
         product = F.linear(sequence.transpose(0, 1), weight).transpose(0, 1)
     else:
         product = F.linear(sequence, weight)
-    H = weight.shape[0] // sum(blocks)
-    return (product,) if len(blocks) == 1 else product.split_with_sizes([H * n for n in blocks], 2)
+    if len(buffers) == 1:
+        return (product,)
+    return product.split_with_sizes([sum(weights[b.affine, b.operands[0]].shape[0] for b in blocks) for blocks in buffers], 2)

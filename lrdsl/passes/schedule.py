@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..ir.functions import Elementwise
-from ..ir.kernel import Chunks, Kernel, Read, Strategy, Target, lagged
+from ..ir.kernel import Axis, Chunks, Kernel, Read, Strategy, Target, lagged
 from ..ir.names import c_name
 from ..ir.program import Program
 from .bounds import contracts
+from .levels import levels, prepared
 from .walks import hindrance, named, walks
 
 # A CUDA thread keeps up to 16 steps of loads in flight: a large GPU wants 128 bytes of them a thread, which has 255 registers
@@ -26,6 +27,10 @@ MANY, SHORT = 24_000, 128
 # one block, rather than few steps a warp, which would have much to tell for little work. By ptxas, which must not spill, so
 # many registers may hold what is known of a warp's steps, learned numbers and sums; the rest is for addresses and arithmetic.
 WARPS, HELD_OF_128, HELD_OF_255 = 8, 44, 120
+
+# With an axis: threads a block (CUDA), words of shared memory for what the channels read together, and channels whose states
+# lie in a near cache (CPU: for N = 16, 4 KiB of states, 128 KiB of a segment that is computed again).
+BLOCK, STAGED, TOGETHER = 128, 8192, 64
 
 
 def strategies(program: Program, target: Target) -> tuple[Strategy, ...]:
@@ -48,13 +53,12 @@ def schedules(program: Program, target: Target, dtype: str) -> tuple[Kernel, ...
 
 def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | None = None) -> Kernel:
     """The Kernel of a Program for a strategy; by default the one that every Program has: `rows`, in CUDA `serial`."""
-    loads = program.loads
-    used = [s for s in program.reads() if s.base in loads]
     kept = [n for k in program.keeps for n in k.samples] + [s.sample for s in program.sums]
-    reads = tuple(Read(s, *loads[s.base], program.edge(s.base, 1 if s.lag > 0 else -1) if s.lag else None)
-                  for s in dict.fromkeys(used))
-    assert not set(kept) & set(loads)
+    reads = _reads(program)
+    assert not set(kept) & set(program.loads)
     entry = f"{c_name(program.name, set())}_{program.digest[:8]}"
+    if program.axis:
+        return _over_an_axis(program, target, dtype, entry)
     if target == "cpu":
         return Kernel("cpu", "rows", entry, program, dtype, reads, _names(program),
                       "rows: channels stream through the cache in the order of memory, the carry stays in L1")
@@ -73,6 +77,30 @@ def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | 
         f"from {MANY:,} channels (batch * hidden) on, which fill a large GPU, or up to {SHORT} steps"
     return Kernel("cuda", "serial", entry, program, dtype, reads, _names(program),
                   f"serial, one thread a channel: {when}", ahead=ahead, block=64)
+
+
+def _reads(program: Program) -> tuple[Read, ...]:
+    loads = program.loads
+    return tuple(Read(s, *loads[s.base], program.edge(s.base, 1 if s.lag > 0 else -1) if s.lag else None)
+                 for s in program.reads() if s.base in loads)
+
+
+def _over_an_axis(program: Program, target: Target, dtype: str, entry: str) -> Kernel:
+    """One thread, or one lane of a vector, a channel, with all N numbers of its states."""
+    program, constants = prepared(program)
+    replay = program.replay.program if program.replay else None
+    size = 2 if dtype == "float64" else 1
+    columns = sum(len(b.columns) for b in program.buffers if b.shape == "axis")
+    stage = next(n for n in (8, 4, 2, 1) if n * size * program.axis * columns * BLOCK // 32 <= STAGED or n == 1)
+    axis = Axis(constants, levels(program), levels(replay) if replay else (), stage, TOGETHER if target == "cpu" else 32)
+    reads = tuple(dict.fromkeys((*_reads(program), *(_reads(replay) if replay else ()))))
+    names = _names(program, [let.target for let in constants])
+    if target == "cpu":
+        return Kernel("cpu", "rows", entry, program, dtype, reads, names,
+                      f"rows: {TOGETHER} channels at a time, whose {program.axis} numbers each stay in a near cache", axis=axis)
+    return Kernel("cuda", "serial", entry, program, dtype, reads, names,
+                  f"serial, one thread a channel with its {program.axis} numbers: at every size, because {hindrance(program)}",
+                  block=BLOCK, axis=axis)
 
 
 def _calls(program: Program) -> int:
@@ -99,19 +127,20 @@ def _said(chunks: Chunks) -> str:
             "state before it and is replayed in order")
 
 
-def _names(program: Program) -> tuple[tuple[str, str], ...]:
+def _names(program: Program, more: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
     """Every name of the text, once: samples at their lags, then tensors (`.in` where a sample has the name)."""
     taken: set[str] = set()
     values: dict[str, None] = {}
-    for s in program.reads():
-        values.setdefault(lagged(s.base, s.lag))
-    for step in program.steps:
-        for target in step.targets:
-            values.setdefault(target)
-    for e in program.registers:
-        for k in range(1, e.depth + 1):
-            values.setdefault(lagged(e.base, e.side * k))
-    for v in program.vectors:
-        values.setdefault(v.name)
+    for p in (program, *([program.replay.program] if program.replay else [])):
+        for s in p.reads():
+            values.setdefault(lagged(s.base, s.lag))
+        for step in p.steps:
+            for target in step.targets:
+                values.setdefault(target)
+        for e in p.registers:
+            for k in range(1, e.depth + 1):
+                values.setdefault(lagged(e.base, e.side * k))
+    for n in (*program.replayed, *(v.name for v in program.vectors), *more):
+        values.setdefault(n)
     names = {n: c_name(n, taken) for n in values}
     return tuple(names.items())

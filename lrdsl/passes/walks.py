@@ -28,6 +28,8 @@ MOST = 12  # walks; beyond them lines read each other's past in a circle
 
 def hindrance(program: Program) -> str:
     """Why a Program is not cut in chunks, as the end of a sentence; "" where it can be."""
+    if program.axis:
+        return f"chunks of states with {program.axis} numbers a channel are not built yet"
     for step in program.steps:
         if isinstance(step, Scan) and (len(step.targets) > 1 or step.order > 1):
             return f"the recurrence of {', '.join(step.targets)} is {step.structure}, and chunks are for diagonal ones"

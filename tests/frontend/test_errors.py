@@ -9,10 +9,10 @@ import pytest
 
 from lrdsl.errors import CellError
 
-from .mistakes import Cases, branches, declarations, functions, lags, linearity, names, several, surrogates, uses
+from .mistakes import Cases, axes, branches, declarations, functions, lags, linearity, names, several, surrogates, uses
 
 THEMES: dict[str, Cases] = {m.__name__.rpartition(".")[2]: m.mistake for m in (
-    linearity, names, functions, uses, branches, lags, declarations, surrogates, several)}
+    linearity, names, functions, uses, branches, lags, declarations, surrogates, several, axes)}
 EVERY = [pytest.param(theme, name, id=f"{theme}-{name}") for theme, cases in THEMES.items() for name in cases.found]
 
 
@@ -51,7 +51,7 @@ def test_every_marked_line_is_cited() -> None:
     """A mark that no error reaches is a mistake of the test."""
     cited = {(p.file, p.line) for theme, cases in THEMES.items() for name in cases.found
              for e in raised(theme, name).errors if (p := e.where)}
-    for module in (linearity, names, functions, uses, branches, lags, declarations, surrogates, several):
+    for module in (linearity, names, functions, uses, branches, lags, declarations, surrogates, several, axes):
         file = str(module.__file__)
         marked = {n for n, line in enumerate(linecache.getlines(file), 1) if "# <-" in line}
         assert marked and not {n for n in marked if (file, n) not in cited}, file
