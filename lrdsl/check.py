@@ -163,7 +163,8 @@ class Problem:
 
     def _shape(self, slot: Slot, extent: Extent | None = None) -> tuple[int, ...]:
         """As `Slot.shape`, with B, and columns, as axes of their own."""
-        (B, T, C), width = self.sizes, (slot.columns, self.sizes[2]) if slot.channels else (1, slot.columns)
+        B, T, C = self.sizes
+        width = (slot.columns, C) if slot.channels else (1, slot.columns)
         parts = 1 if extent is None else extent.parts if slot.channels else extent.shared
         rows = -(-T // slot.every)
         return {"sequence": (B, rows, *width), "keep": (B, rows, *width), "edge": (B, slot.depth, *width), "vector": width,
@@ -204,7 +205,8 @@ class Problem:
             got = (a.sum(0) if outs[n].kind in ("sum", "crossing", "shared") else a).reshape(self.want[n].shape)
             if not outs[n].channels:  # what all channels share is right if all of them are
                 if compared.all() and not (self.kinked and dtype == "float32"):
-                    errors.append(np.nan_to_num(np.abs(got - self.want[n]).max() / (1 + np.abs(self.want[n]).max()), nan=np.inf))
+                    error = np.abs(got - self.want[n]).max() / (1 + np.abs(self.want[n]).max())
+                    errors.append(np.inf if np.isnan(error) else error)
                 continue
             scale = largest[n] if outs[n].kind == "keep" else largest[n].max(where=compared, initial=0.0)
             apart = (np.abs(got - self.want[n]).max(0) / (1 + scale))[compared]

@@ -6,91 +6,16 @@ that a later loop reads, a register's shift, a store, a running sum.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..ir.functions import axis_sum
 from ..ir.kernel import Axis, Kernel, Level
 from ..ir.program import Let, Program, Scan, Step
 from ..ir.symbols import At, params, samples
-from .axis_memory import AxisLoad, AxisRegister, Memory, Windows
+from .axis_memory import Memory, Windows
+from .axis_views import Across, AxisView, LevelView, Loop, WalkView
 from .lines import Store, scan_lines
 from .printers import Printer
-
-
-@dataclass(frozen=True)
-class Loop:
-    """sums: what is added up in it; held: what later loops read, an array each."""
-
-    sums: tuple[str, ...]
-    held: tuple[str, ...]
-    takes: tuple[tuple[str, str], ...]
-    lines: tuple[str, ...]
-    ends: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class LevelView:
-    """Lines that are computed once, and then a loop, if there is one."""
-
-    lines: tuple[str, ...]
-    loop: Loop | None
-
-
-@dataclass(frozen=True)
-class Across:
-    """A number of each channel that is added up over channels, N of them. keeps: where their sums of step t are written;
-    sums: fields of Args that they are added to over time."""
-
-    name: str
-    keeps: tuple[str, ...]
-    sums: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class WalkView:
-    """One walk over steps: the Program's own, or its Replay's. takes, stores: one number a channel."""
-
-    loads: tuple[AxisLoad, ...]
-    takes: tuple[tuple[str, str], ...]
-    levels: tuple[LevelView, ...]
-    registers: tuple[AxisRegister, ...]
-    time: str
-    crossed: str
-
-    def having(self, *shapes: str) -> tuple[AxisLoad, ...]:
-        """The loads of some shapes."""
-        return tuple(x for x in self.loads if x.shape in shapes)
-
-
-@dataclass(frozen=True)
-class AxisView:
-    """A kernel's own part over an axis. size: N. vectors: (name, field, shape) of learned numbers; constants: what is computed
-    of them first, and its names, (name, whether it has the axis). sums: (field, value, whether it has the axis). stores: one
-    number a channel, wide_stores: N. borders: (register, where its row 0 lies, its stride), written `every` so many steps.
-    replayed: (register, the name of what it held, where row 0 of its borders lies, their stride), for segments of `segment`."""
-
-    size: int
-    stage: int
-    together: int
-    vectors: tuple[tuple[str, str, str], ...]
-    constants: LevelView | None
-    constant_names: tuple[tuple[str, bool], ...]
-    walk: WalkView
-    again: WalkView | None
-    across: tuple[Across, ...]
-    sums: tuple[tuple[str, str, bool], ...]
-    stores: tuple[Store, ...]
-    wide_stores: tuple[Store, ...]
-    borders: tuple[tuple[AxisRegister, str, str], ...]
-    replayed: tuple[tuple[AxisRegister, str, str, str], ...]
-    every: int
-    segment: int
-
-    @property
-    def walks(self) -> tuple[WalkView, ...]:
-        """The Program's own, and its Replay's."""
-        return (self.walk, self.again) if self.again else (self.walk,)
 
 
 def axis_view(kernel: Kernel, axis: Axis, printer: Printer, field: Mapping[str, str], windows: Windows) -> AxisView:
@@ -99,27 +24,25 @@ def axis_view(kernel: Kernel, axis: Axis, printer: Printer, field: Mapping[str, 
     program, replay = kernel.program, kernel.program.replay
     walk = made.walk(program, axis.levels)
     again = made.walk(replay.program, axis.replay) if replay else None
-    constants, constant_names = None, tuple((made.names[let.target], let.target in program.wide) for let in axis.constants)
-    if axis.constants:
-        wide = {n for n, w in zip((c.target for c in axis.constants), constant_names, strict=True) if w[1]}
-        split = Level(tuple(c for c in axis.constants if c.target not in wide),
-                      tuple(c for c in axis.constants if c.target in wide))
-        constants = made.first(split)
     registers = {r.base: r for w in (walk, again) if w for r in w.registers}
     steps = (*program.steps, *(replay.program.steps if replay else ()))
     used = {str(p) for s in steps for e in s.exprs for p in params(e)}  # by a step; others only by what is computed first
-    vectors = tuple((made.names[v.name], field[v.name], v.shape) for v in program.vectors
-                    if v.name in used or v.shape != "channel and axis" or kernel.target == "cpu")
-    every = max([0, *(k.every for k in program.keeps)])
     return AxisView(
-        program.axis, axis.stage, axis.together, vectors, constants, constant_names, walk, again, made.across(),
-        tuple((field[s.name], made.names[s.sample], s.sample in program.wide) for s in program.sums if not s.shared(program)),
-        *made.stores(),
-        tuple((registers[k.samples[0]], made.base(k.name, 0, program.shape(k.samples[0])), f"a.{field[k.name]}_time")
-              for k in program.keeps if k.every),
-        tuple((registers[state], made.names[before], made.base(border, 0, "channel and axis"), f"a.{field[border]}_time")
-              for state, border, before in (replay.states if replay else ())),
-        every, replay.every if replay else 0)
+        size=program.axis, stage=axis.stage, together=axis.together,
+        vectors=tuple((made.names[v.name], field[v.name], v.shape) for v in program.vectors
+                      if v.name in used or v.shape != "channel and axis" or kernel.target == "cpu"),
+        constants=made.first(axis.constants) if axis.constants else None,
+        constant_takes=made.takes(program, axis.constants),
+        constant_names=tuple((made.names[let.target], let.target in program.wide) for let in axis.constants),
+        walk=walk, again=again, across=made.across(),
+        sums=tuple((field[s.name], made.names[s.sample], s.sample in program.wide) for s in program.sums
+                   if not s.shared(program)),
+        stores=made.stores(wide=False), wide_stores=made.stores(wide=True),
+        borders=tuple((registers[k.samples[0]], made.base(k.name, 0, program.shape(k.samples[0])), f"a.{field[k.name]}_time")
+                      for k in program.keeps if k.every),
+        replayed=tuple((registers[state], made.names[before], made.base(border, 0, "channel and axis"),
+                        f"a.{field[border]}_time") for state, border, before in (replay.states if replay else ())),
+        every=max([0, *(k.every for k in program.keeps)]), segment=replay.every if replay else 0)
 
 
 def _copies(program: Program) -> dict[str, str]:
@@ -167,10 +90,17 @@ class _Lines(Memory):
             reads_here = list(dict.fromkeys([*self._read(level.loop), *needs[k]]))
             later = {s for j in range(k + 1, len(levels)) for s in (*self._read(levels[j].loop), *needs[j])}
             views.append(self.level(program, level, reads_here, later, ends[k]))
-        narrow = tuple((self.name(s), text) for s in dict.fromkeys(self._read(s for level in levels for s in
-                       (*level.steps, *level.loop))) if (text := self.take_one(program, s)))
-        forward = program.reverse
-        return WalkView(loads, narrow, tuple(views), registers, "a.T - 1 - s" if forward else "s", "t + 1" if forward else "t")
+        takes = self.takes(program, [s for level in levels for s in (*level.steps, *level.loop)])
+        time, crossed = ("a.T - 1 - s", "t + 1") if program.reverse else ("s", "t")
+        return WalkView(loads, takes, tuple(views), registers, time, crossed)
+
+    def takes(self, program: Program, steps: Sequence[Step]) -> tuple[tuple[str, str], ...]:
+        """What some steps read that is one number a channel, and do not compute."""
+        own = {At(t) for s in steps for t in s.targets}
+        learned = dict.fromkeys(str(p) for s in steps for e in s.exprs for p in params(e))
+        found = [(self.name(s), text) for s in dict.fromkeys(self._read(steps))
+                 if s not in own and (text := self.take_one(program, s))]
+        return (*found, *((self.names[v], text) for v in learned if (text := self.take_one_learned(v))))
 
     @staticmethod
     def _read(steps: Iterable[Step]) -> Iterator[At]:
@@ -197,8 +127,10 @@ class _Lines(Memory):
             tuple(line for s in level.loop for line in self._lines(s)),
             (*(self.hold(self.name(s)) for s in held), *ends)))
 
-    def first(self, level: Level) -> LevelView:
+    def first(self, constants: tuple[Let, ...]) -> LevelView:
         """What is computed before all steps."""
+        wide = self.kernel.program.wide
+        level = Level(tuple(c for c in constants if c.target not in wide), tuple(c for c in constants if c.target in wide))
         names = [self.names[s.targets[0]] for s in level.loop]
         self.starting = True
         view = self.level(self.kernel.program, level, list(dict.fromkeys(self._read(level.loop))), set(), [])
@@ -217,22 +149,18 @@ class _Lines(Memory):
             return [f"{self.names[step.target]} += {self.printer(step.expr.args[0])};"]
         return [f"const V {self.names[step.target]} = {self.printer(step.expr)};"]
 
-    def stores(self) -> tuple[tuple[Store, ...], tuple[Store, ...]]:
-        """What is written at every step, one number a channel, and N."""
-        program, found = self.kernel.program, ([], [])  # type: tuple[Program, tuple[list[Store], list[Store]]]
-        for keep in program.keeps:
-            if not keep.every and not keep.over:
-                shape = program.shape(keep.samples[0])
-                for k, n in enumerate(keep.samples):
-                    found[shape != "channel"].append(Store(f"to_{self.names[n]}", self.base(keep.name, k, shape),
-                                                           f"a.{self.field[keep.name]}_time", self.names[n]))
-        return tuple(found[0]), tuple(found[1])
+    def stores(self, wide: bool) -> tuple[Store, ...]:
+        """What is written at every step, one number a channel, or N."""
+        program = self.kernel.program
+        kept = [(keep, k, n) for keep in program.keeps if not keep.every and not keep.over for k, n in enumerate(keep.samples)]
+        return tuple(Store(f"to_{self.names[n]}", self.base(keep.name, k, program.shape(n)), f"a.{self.field[keep.name]}_time",
+                           self.names[n]) for keep, k, n in kept if (n in program.wide) == wide)
 
     def writes(self) -> Iterator[tuple[str, list[str]]]:
         """(sample with an axis, the lines that write it, each time a loop has computed it)."""
         program, wide = self.kernel.program, self.kernel.program.wide
         sample = {name: n for n, name in self.names.items()}
-        for store in self.stores()[1]:
+        for store in self.stores(wide=True):
             yield sample[store.value], [self.store(store)]
         for total in program.sums:
             if total.sample in wide and not total.shared(program):

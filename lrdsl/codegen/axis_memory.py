@@ -100,10 +100,11 @@ class Memory:
             many = e.depth * numbers
             return f"a.{self.field[tensor]} + b * {f'{many} * ' if many > 1 else ''}a.C" if tensor else ""
 
+        cut = self.windows(e.edge, e.init, shape)
+        start = self.windows(e.start, e.init, shape) if program is self.program else cut  # a replay starts from borders
         return AxisRegister(e.base, f"{self.names[e.base]}_kept", self.names[e.base], e.depth,
                             tuple(self.names[lagged(e.base, e.side * k)] for k in range(1, e.depth + 1)),
-                            self.windows(e.start, e.init, shape), self.windows(e.edge, e.init, shape), rows(e.final),
-                            rows(e.crossing), numbers, wide)
+                            start, cut, rows(e.final), rows(e.crossing), numbers, wide)
 
     # What a loop reads, at number n.
 
@@ -142,6 +143,13 @@ class Memory:
         if not self.cuda:
             return f"get<WHOLE>(at.{name} + n * channels + c, live)"
         return f"get(a.{self.field[v]} + n * a.C + c)" if self.starting else f"{name}_all[n]"
+
+    def take_one_learned(self, v: str) -> str:
+        """A learned number, one a channel or one in all, for the whole step; "" for others, and where a thread has it."""
+        shape, name = self.program.shape(v), self.names[v]
+        if self.cuda or shape in AXIAL:
+            return ""
+        return f"splat(*at.{name})" if shape == "one" else f"get<WHOLE>(at.{name} + c, live)"
 
     def take_one(self, program: Program, s: At) -> str:
         """A sample with one number a channel, for the whole step; "" for others, and for what is computed."""

@@ -11,7 +11,8 @@ from ..ir.program import Edge, Let, Scan
 from ..ir.shapes import Shape
 from ..ir.source import OUTPUTS, SIZES, Source, slots
 from ..ir.text import show
-from .axis import AxisView, axis_view
+from .axis import axis_view
+from .axis_views import AxisView
 from .chunked import ChunksView, chunks_view
 from .environment import environment, text
 from .lines import Load, Register, Store, Window, scan_lines

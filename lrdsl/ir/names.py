@@ -17,7 +17,8 @@ clear copy add refill large splat select threadIdx blockIdx blockDim gridDim war
 board place ticket held Held live warp lane row rows channels chunk crossed s0 t0 k there cut all All whole walk first second
 word exponent power_of_two Word Stretch Place Board Message Unneeded tell hear unmoved told_state tell_transition state_of
 one_by_one state_before handed_on over_warps NOTHING TRANSITION CUT STATE
-Row Edges Again again_cross again_step again_read again_lanes constant_lanes over_lanes only read
+Row Edges edges last Again again again_ahead again_board again_cross again_step again_read
+again_lanes constant_lanes over_lanes only read
 """.split())
 
 # Names that templates derive from others.

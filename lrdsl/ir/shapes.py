@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Shape = Literal["channel", "one", "axis", "channel and axis"]
 AXIAL: tuple[Shape, ...] = ("axis", "channel and axis")
-LARGEST_AXIS = 256  # a thread of a GPU keeps N numbers of each state
+LARGEST_AXIS = 64  # a thread of a GPU keeps N numbers of each state, and a segment of them in its local memory
 
 
 def said(shape: Shape) -> str:

@@ -22,7 +22,7 @@ def bordered(program: Program) -> Program:
     near = {e.base for e in program.registers if e.depth == 1}
 
     def border(keep: Keep) -> Keep:
-        if not keep.inner or not set(keep.samples) <= solved & near:
+        if not keep.inner or keep.every or not set(keep.samples) <= solved & near:
             return keep
         return Keep(f"{keep.name}.borders", keep.samples, inner=True, every=SEGMENT)
 

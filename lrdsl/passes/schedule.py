@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..errors import NotBuilt
 from ..ir.functions import Elementwise
 from ..ir.kernel import Axis, Chunks, Kernel, Read, Strategy, Target, lagged
 from ..ir.names import c_name
@@ -28,9 +29,9 @@ MANY, SHORT = 24_000, 128
 # many registers may hold what is known of a warp's steps, learned numbers and sums; the rest is for addresses and arithmetic.
 WARPS, HELD_OF_128, HELD_OF_255 = 8, 44, 120
 
-# With an axis: threads a block (CUDA), words of shared memory for what the channels read together, and channels whose states
-# lie in a near cache (CPU: for N = 16, 4 KiB of states, 128 KiB of a segment that is computed again).
-BLOCK, STAGED, TOGETHER = 128, 8192, 64
+# With an axis: words of a block's shared memory (CUDA), and channels whose states lie in a near cache (CPU: for N = 16, 4 KiB
+# of states, 128 KiB of a segment that is computed again).
+SHARED, TOGETHER = 12_288, 64
 
 
 def strategies(program: Program, target: Target) -> tuple[Strategy, ...]:
@@ -89,9 +90,7 @@ def _over_an_axis(program: Program, target: Target, dtype: str, entry: str) -> K
     """One thread, or one lane of a vector, a channel, with all N numbers of its states."""
     program, constants = prepared(program)
     replay = program.replay.program if program.replay else None
-    size = 2 if dtype == "float64" else 1
-    columns = sum(len(b.columns) for b in program.buffers if b.shape == "axis")
-    stage = next(n for n in (8, 4, 2, 1) if n * size * program.axis * columns * BLOCK // 32 <= STAGED or n == 1)
+    block, stage = _staged(program, dtype) if target == "cuda" else (0, 1)
     axis = Axis(constants, levels(program), levels(replay) if replay else (), stage, TOGETHER if target == "cpu" else 32)
     reads = tuple(dict.fromkeys((*_reads(program), *(_reads(replay) if replay else ()))))
     names = _names(program, [let.target for let in constants])
@@ -100,7 +99,20 @@ def _over_an_axis(program: Program, target: Target, dtype: str, entry: str) -> K
                       f"rows: {TOGETHER} channels at a time, whose {program.axis} numbers each stay in a near cache", axis=axis)
     return Kernel("cuda", "serial", entry, program, dtype, reads, names,
                   f"serial, one thread a channel with its {program.axis} numbers: at every size, because {hindrance(program)}",
-                  block=BLOCK, axis=axis)
+                  block=block, axis=axis)
+
+
+def _staged(program: Program, dtype: str) -> tuple[int, int]:
+    """(threads a block, steps) so that what the channels of each warp read together fits a block's shared memory."""
+    each = program.axis * (8 if dtype == "float64" else 4) // 4
+    walks = (program, *([program.replay.program] if program.replay else []))
+    columns = sum(len(b.columns) for p in walks for b in p.buffers if b.shape == "axis")
+    vectors = sum(v.shape == "axis" for v in program.vectors)
+    for block, stage in ((128, 8), (128, 4), (64, 8), (64, 4), (32, 8), (32, 4), (32, 2), (32, 1)):
+        if block // 32 * each * (stage * columns + vectors) <= SHARED:
+            return block, stage
+    raise NotBuilt(f"{program.name} reads {columns + vectors} sequences and Scalars of {program.axis} numbers that channels "
+                   "share, more than a block of a GPU has memory for", None, "read fewer of them, or use float32")
 
 
 def _calls(program: Program) -> int:
