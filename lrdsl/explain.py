@@ -105,23 +105,25 @@ def _runs(plan: Plan) -> list[str]:
                                    initial_indent="  ", subsequent_indent="     ")
         elif isinstance(step, Stage):
             scans = [f"{s}[t]" for x in step.program.steps if isinstance(x, Scan) for s in x.targets]
-            writes = ", ".join(n for k in step.program.keeps for n in k.samples)
+            writes = ", ".join(f"{n} every {k.every} steps" if k.every else n for k in step.program.keeps for n in k.samples)
             solves = f"solves {', '.join(scans)}; " if scans else ""
             lines.append(f"  {number}. one fused pass over time, {step.program.name}: {solves}writes {writes}")
     return lines
 
 
 def _backward(plan: Plan, programs: tuple[Program, ...]) -> list[str]:
-    kept = [n for p in plan.programs for k in p.keeps if k.inner for n in k.samples]
+    kept = [n for p in plan.programs for k in p.keeps if k.inner and not k.every for n in k.samples]
+    borders = {n: k.every for p in plan.programs for k in p.keeps if k.every for n in k.samples}
     returned = {sample for _, sample in plan.outputs}
     read = list(dict.fromkeys(c for p in programs for b in p.buffers for c in b.columns
                               if c in returned or any(c in k.samples for f in plan.programs for k in f.keeps)))
     scans = sum(isinstance(s, Scan) for p in programs for s in p.steps)
     way = "from the left" if programs and not programs[0].reverse else "from the right"
     lines = [f"Backward: {_count(len(programs), 'fused pass', 'es')}, {_count(scans, 'recurrence')} {way}"]
-    lines.append(f"  reads {', '.join(read) or 'no state'} again"
-                 + (f" ({', '.join(kept)} kept for it)" if kept else "") + "; everything else is recomputed from the inputs")
-    return lines
+    said = [f"computes {', '.join(borders)} again, from what is kept every {max(borders.values())} steps"] if borders else []
+    if read or not borders:
+        said.append(f"reads {', '.join(read) or 'no state'} again" + (f" ({', '.join(kept)} kept for it)" if kept else ""))
+    return [*lines, f"  {'; '.join(said)}; everything else is recomputed from the inputs"]
 
 
 def _kernels(target: str, kernels: Kernels) -> list[str]:
@@ -141,7 +143,8 @@ def _kernels(target: str, kernels: Kernels) -> list[str]:
 
 
 def _carried(plan: Plan) -> str:
-    states = [f"{s.name}{f' ({s.depth} steps)' if s.depth > 1 else ''}" for s in plan.carried]
+    states = [f"{s.name}{f' ({s.depth} steps)' if s.depth > 1 else ''}{f' ({s.size} a channel)' if s.size else ''}"
+              for s in plan.carried]
     inputs = [f"{s.name} ({_count(s.depth, 'step')})" for s in plan.sequences if not s.state]
     text = f"h_n: {', '.join(states) or 'nothing; no state is read at a lag'}"
     return text + (f"; a Carry holds {', '.join(inputs)} as well" if inputs else "")

@@ -99,7 +99,7 @@ def load(source: Source) -> Launch:
     names = fields(source.program)
     pack = struct.Struct(f"{len(names)}q").pack
     columns = sum(len(b.columns) for b in source.program.buffers)
-    keeps = [(names.index(s.name), s.columns) for s in slots(source.program) if s.kind == "keep"]
+    keeps = [(names.index(s.name), s.columns) for s in slots(source.program) if s.kind == "keep" and s.every == 1]
     size = 8 if source.dtype == "float64" else 4
 
     def run(values: Sequence[int], threads: int, *_: int) -> None:

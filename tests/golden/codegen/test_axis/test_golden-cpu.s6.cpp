@@ -105,7 +105,7 @@ struct Step {
 template <bool WHOLE>
 static inline __attribute__((always_inline)) void lanes(const Step &at, long c, long live, long width, long channels) {
   (void)c, (void)live, (void)width, (void)channels;
-// read
+  // read
   const V step_x = get<WHOLE>(at.step_x.at + c, live);
   const V x = get<WHOLE>(at.x.at + c, live);
   const V step_bias = get<WHOLE>(at.step_bias + c, live);
@@ -158,9 +158,9 @@ static void sweep(const Args &a, long b, long lo, long width) {
   at.C_bias = a.C_bias;
   at.D = a.D + lo;
   at.exp_A = scratch.rows(4);
-    for (long c = 0; c < width; c += LANES)
-      if (c + LANES <= width) constant_lanes<true>(at, c, width - c, width, a.C);
-      else constant_lanes<false>(at, c, width - c, width, a.C);
+  for (long c = 0; c < width; c += LANES)
+    if (c + LANES <= width) constant_lanes<true>(at, c, width - c, width, a.C);
+    else constant_lanes<false>(at, c, width - c, width, a.C);
   // carry: what is held before the first step
   at.h_kept = scratch.rows(4);
   refill(at.h_kept, 1, 4, h_start_beyond, width);
@@ -278,7 +278,7 @@ struct Again {
 template <bool WHOLE>
 static inline __attribute__((always_inline)) void again_lanes(const Again &at, long c, long live, long width, long channels) {
   (void)c, (void)live, (void)width, (void)channels;
-// read
+  // read
   const V step_x = get<WHOLE>(at.step_x.at + c, live);
   const V x = get<WHOLE>(at.x.at + c, live);
   const V step_bias = get<WHOLE>(at.step_bias + c, live);
@@ -302,7 +302,7 @@ static inline __attribute__((always_inline)) void again_lanes(const Again &at, l
 template <bool WHOLE>
 static inline __attribute__((always_inline)) void lanes(const Step &at, long c, long live, long width, long channels) {
   (void)c, (void)live, (void)width, (void)channels;
-// read
+  // read
   const V step_x = get<WHOLE>(at.step_x.at + c, live);
   const V x = get<WHOLE>(at.x.at + c, live);
   const V y_grad = get<WHOLE>(at.y_grad.at + c, live);
@@ -385,9 +385,9 @@ static void sweep(const Args &a, long b, long lo, long width) {
   at.C_bias = a.C_bias;
   at.D = a.D + lo;
   at.exp_of_3 = scratch.rows(4);
-    for (long c = 0; c < width; c += LANES)
-      if (c + LANES <= width) constant_lanes<true>(at, c, width - c, width, a.C);
-      else constant_lanes<false>(at, c, width - c, width, a.C);
+  for (long c = 0; c < width; c += LANES)
+    if (c + LANES <= width) constant_lanes<true>(at, c, width - c, width, a.C);
+    else constant_lanes<false>(at, c, width - c, width, a.C);
   // carry: what is held before the first step
   at.back_h_kept = scratch.rows(4);
   refill(at.back_h_kept, 1, 4, h_final_grad_beyond, width);
@@ -471,8 +471,8 @@ static void sweep(const Args &a, long b, long lo, long width) {
       copy(again.h_kept + 4 * width, width, again.h_kept, 4, width);
       again.h_kept += 4 * width;
       for (long c = 0; c < width; c += LANES)
-      if (c + LANES <= width) again_lanes<true>(again, c, width - c, width, a.C);
-      else again_lanes<false>(again, c, width - c, width, a.C);
+        if (c + LANES <= width) again_lanes<true>(again, c, width - c, width, a.C);
+        else again_lanes<false>(again, c, width - c, width, a.C);
     }
     for (long place = whole - 1; place >= 0; --place) {
       at.h_before = h_before_kept + place * 4 * width;

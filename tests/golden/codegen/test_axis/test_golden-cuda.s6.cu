@@ -184,7 +184,6 @@ extern "C" __global__ void __launch_bounds__(128, 2) s6_digest(const Args a) {
       h_prev_all[n] = h;
     }
     const V y = sum + x*D;
-    // carry
     // write
     if (there) put(a.y + b * a.y_batch + t * a.y_time + c, y);
   };
@@ -322,7 +321,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) s6_backward_digest(const Ar
 
   __shared__ Board board[4];
   Loads ahead[8];
-  // States that are computed again, a segment at a time: what each step has before it. Their loads share the memory's place.
+  // States that are computed again, a segment at a time: what each step has before it, in a thread's own memory.
   V h_before_kept[32][4];
   __shared__ Again::Board again_board[4];
   Again::Loads again_ahead[8];
@@ -375,7 +374,6 @@ extern "C" __global__ void __launch_bounds__(128, 2) s6_backward_digest(const Ar
       const V h = exp_exp_of_2*h_prev + B*d*x;
       h_prev_all[n] = h;
     }
-    // carry
   };
 
   // carry: what is held before the first step
@@ -463,7 +461,6 @@ extern "C" __global__ void __launch_bounds__(128, 2) s6_backward_digest(const Ar
     const V d_x_maps_1 = d_step;
     const V d_x = sum_2 + y_grad*D;
     const V d_step_bias_t = d_step;
-    // carry
     // write
     if (there) put(a.d_x_maps_1 + b * a.d_x_maps_1_batch + t * a.d_x_maps_1_time + c, d_x_maps_1);
     if (there) put(a.d_x + b * a.d_x_batch + t * a.d_x_time + c, d_x);
