@@ -117,3 +117,27 @@ def returns_loop(r: Tensor, p: Mapping[str, Tensor], reset: Tensor | None = None
         g = torch.sigmoid(p["a"]) * g + r[:, at].unsqueeze(2) * F.linear(after, p["b.weight"]).unsqueeze(1)
         ys.insert(0, (g * p["a"]).sum(2))
     return torch.stack(ys, 1), g
+
+
+@cache
+def turn(N: int = 3) -> lr.Cell:
+    """N rotations a channel: two coupled states, of which the output and the gradient of c and s need the one or the other."""
+    @lr.cell
+    def turn(x: lr.Input, u: lr.Input = lr.Input(axis=N), *, p: lr.State = lr.State(size=N), q: lr.State = lr.State(size=N),
+             c: lr.Vector = lr.Vector(size=N), s: lr.Input):
+        p[t] = c * p[t - 1] - s[t] * q[t - 1] + x[t] * u[t]
+        q[t] = 0.5 * p[t - 1] + tanh(s[t]) * q[t - 1]
+        return lr.sum(p[t] * u[t])
+    return turn
+
+
+def turn_loop(x: Tensor, u: Tensor, c: Tensor, s: Tensor, p0: Tensor, q0: Tensor, reset: Tensor | None = None) -> Tensor:
+    """x, s (B, T, C), u (B, T, N), c (C, N), p0, q0 (B, C, N)."""
+    p, q, ys = p0, q0, []
+    for at in range(x.shape[1]):
+        if reset is not None:
+            p, q = (torch.where(reset[:, at, None, None], edge, value) for edge, value in ((p0, p), (q0, q)))
+        now, there, turned = x[:, at].unsqueeze(2), u[:, at].unsqueeze(1), s[:, at].unsqueeze(2)
+        p, q = c * p - turned * q + now * there, 0.5 * p + torch.tanh(turned) * q
+        ys.append((p * there).sum(2))
+    return torch.stack(ys, 1)

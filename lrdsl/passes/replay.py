@@ -17,16 +17,15 @@ SEGMENT = 32
 
 
 def bordered(program: Program) -> Program:
-    """The Program with borders kept instead of each state with an axis that only the backward pass reads."""
-    solved = {t for s in program.steps if isinstance(s, Scan) for t in s.targets if t in program.wide}
-    near = {e.base for e in program.registers if e.depth == 1}
-
-    def border(keep: Keep) -> Keep:
-        if not keep.inner or keep.every or not set(keep.samples) <= solved & near:
-            return keep
-        return Keep(f"{keep.name}.borders", keep.samples, inner=True, every=SEGMENT)
-
-    return replace(program, keeps=tuple(map(border, program.keeps)))
+    """The Program with borders kept instead of each state with an axis that only the backward pass reads. Of coupled states,
+    which are computed again together, all borders are kept."""
+    near = {e.base for e in program.registers if e.depth == 1} & program.wide
+    inner = {k.samples[0] for k in program.keeps if k.inner and not k.every}
+    scans = [s.targets for s in program.steps if isinstance(s, Scan) and {*s.targets} <= near and {*s.targets} & inner]
+    states = [t for targets in scans for t in targets]
+    keeps = tuple(k for k in program.keeps if not (k.inner and not k.every and k.samples[0] in states))
+    borders = tuple(Keep(f"{t}.borders", (t,), inner=True, every=SEGMENT) for t in states)
+    return replace(program, keeps=(*keeps, *borders))
 
 
 def unbordered(program: Program) -> Program:

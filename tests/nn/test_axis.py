@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import lrdsl as lr
 from lrdsl.errors import DtypeMismatch, ShapeMismatch
 from lrdsl.passes.replay import SEGMENT
-from tests.axis_cells import mixed, mixed_loop, returns, returns_loop, s6, s6_loop
+from tests.axis_cells import mixed, mixed_loop, returns, returns_loop, s6, s6_loop, turn, turn_loop
 from tests.nn.compare import as_tuple, close, gradients, leaf, parameters
 
 D = 5
@@ -86,6 +86,35 @@ def test_everything_that_an_axis_meets(T: int, everywhere: str) -> None:
     constant = f(*given)
     half = torch.full_like(edges[0], 0.5)
     close(constant, mixed_loop(*given, half, torch.zeros_like(edges[1]), torch.zeros_like(edges[2])), 100)
+
+
+@BACKENDS
+def test_coupled_states_are_computed_again_together(everywhere: str) -> None:
+    f, T = lr.function(turn(3)), SEGMENT + 4
+    given, edges = [leaf(2, T, 3), leaf(2, T, 3), leaf(3, 3), leaf(2, T, 3)], [leaf(2, 3, 3), leaf(2, 3, 3)]
+    with torch.no_grad():
+        given[2].mul_(0.3), given[3].mul_(0.3)
+    reset = torch.rand(2, T) < 0.1
+    got = f(*given, init=dict(zip("pq", edges, strict=True)), reset=reset)
+    want = turn_loop(*given, *edges, reset)
+    close((got,), (want,), 100)
+    close(gradients((got,), [*given, *edges]), gradients((want,), [*given, *edges]), 1e4)
+
+
+def test_a_state_that_only_another_needs_has_borders_too(backend: str) -> None:
+    """The gradient asks for p alone, and p needs q."""
+    @lr.cell
+    def half(x: lr.Input, p: lr.State = lr.State(size=2), q: lr.State = lr.State(size=2), c: lr.Vector = lr.Vector(size=2)):
+        p[lr.t] = c * p[lr.t - 1] - q[lr.t - 1] / 2 + x[lr.t]
+        q[lr.t] = p[lr.t - 1] / 2 + q[lr.t - 1] / 4
+        return lr.sum(p[lr.t])
+    f = lr.function(half)
+    [program] = f.pipeline.plan.programs
+    assert [k.samples for k in program.keeps if k.every] == [("p",), ("q",)] and len(program.keeps) == 3
+    x, c = leaf(2, 2 * SEGMENT + 1, 3), torch.rand(3, 2, requires_grad=True)
+    y = f(x, c)
+    close(torch.autograd.grad(y.sin().sum(), [x, c], retain_graph=True),
+          torch.autograd.grad(y.sin().sum(), [x, c], create_graph=True), 100)
 
 
 @BACKENDS
