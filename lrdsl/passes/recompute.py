@@ -20,17 +20,14 @@ def with_forward_values(source: Program, backward: Program) -> tuple[Program, li
     borders = {k.samples[0]: k.name for k in source.keeps if k.every}
     loaded: dict[str, None] = {}
     lines: dict[str, None] = {}
-    taken = names_of(source) | names_of(backward)
-    before: dict[str, str] = {}
+    again: dict[str, None] = {}
 
     def need(s: At) -> None:
         if s.base not in computed:
             return
         step = computed[s.base]
         if s.base in borders:
-            for state in step.targets:
-                if state not in before:
-                    before[state] = fresh(f"{state}.before", taken)
+            again.update(dict.fromkeys(step.targets))
             if not s.lag and s.base not in lines:
                 lines.setdefault(s.base)
                 for e in step.exprs:
@@ -45,9 +42,10 @@ def with_forward_values(source: Program, backward: Program) -> tuple[Program, li
 
     for s in backward.reads():
         need(s)
-    replay = None
-    if before:
-        replay, more = replay_of(source, list(before), before)
+    replay, before = None, dict[str, str]()
+    if again:
+        replay, more = replay_of(source, again, names_of(source) | names_of(backward))
+        before = {state: name for state, _, name in replay.states}
         loaded |= dict.fromkeys(more)
     both = [n for n in lines if n not in loaded]
     steps = _recomputed(source, both, list(loaded), backward, before)

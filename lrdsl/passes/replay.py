@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from ..ir.program import Buffer, Keep, Let, Program, Replay, Scan
 from ..ir.symbols import At, params, samples
+from .simplify import fresh, names_of
 
 # Steps between two borders. A border costs N numbers written and read a segment, a segment N numbers a step in a cache.
 SEGMENT = 32
@@ -24,7 +25,8 @@ def bordered(program: Program) -> Program:
     scans = [s.targets for s in program.steps if isinstance(s, Scan) and {*s.targets} <= near and {*s.targets} & inner]
     states = [t for targets in scans for t in targets]
     keeps = tuple(k for k in program.keeps if not (k.inner and not k.every and k.samples[0] in states))
-    borders = tuple(Keep(f"{t}.borders", (t,), inner=True, every=SEGMENT) for t in states)
+    taken = names_of(program)
+    borders = tuple(Keep(fresh(f"{t}.borders", taken), (t,), inner=True, every=SEGMENT) for t in states)
     return replace(program, keeps=(*keeps, *borders))
 
 
@@ -33,11 +35,9 @@ def unbordered(program: Program) -> Program:
     return replace(program, keeps=tuple(k for k in program.keeps if not k.every))
 
 
-def replay_of(source: Program, states: Iterable[str], before: dict[str, str]) -> tuple[Replay, list[str]]:
-    """The Replay that gives what the registers of `states` hold, and the sequences of `source` that it must load.
-
-    before: names for what the registers hold; states that the given ones need get one as well.
-    """
+def replay_of(source: Program, states: Iterable[str], taken: set[str]) -> tuple[Replay, list[str]]:
+    """The Replay that gives what the registers of `states` hold, and of those that they need; and the sequences of `source`
+    that it must load. taken: names that it may not use."""
     borders = {k.samples[0]: k for k in source.keeps if k.every}
     computed = {t: step for step in source.steps for t in step.targets}
     lines: set[str] = set()
@@ -61,17 +61,14 @@ def replay_of(source: Program, states: Iterable[str], before: dict[str, str]) ->
     reads = {s for step in steps for e in step.exprs for s in samples(e)}
     learned = {str(p) for step in steps for e in step.exprs for p in params(e)}
     own = [t for s in steps if isinstance(s, Scan) for t in s.targets]
-    for state in own:
-        before.setdefault(state, f"{state}.before")
-    edges = tuple(replace(e, start=None, final=None, crossing=None) if e.base in own else e for e in source.edges
+    edges = tuple(replace(e, start=None if e.base in own else e.start, final=None, crossing=None) for e in source.edges
                   if (e.base in own and e.side == source.back)
                   or (e.base not in lines and any(s.base == e.base and s.lag * e.side > 0 for s in reads)))
-    edges = tuple(replace(e, final=None, crossing=None) for e in edges)
     buffers = [b for b in source.buffers if {*b.columns} & {s.base for s in reads}]
     program = Program(f"{source.name}_replay", source.reverse, (*(_whole(source, n) for n in loaded), *buffers),
                       tuple(v for v in source.vectors if v.name in learned), edges, steps, (), (), source.axis,
                       tuple(n for n in source.sized if n in lines))
-    found = tuple((s, borders[s].name, before[s]) for s in own)
+    found = tuple((s, borders[s].name, fresh(f"{s}.before", taken)) for s in own)
     return Replay(program.check(), found, next(iter(borders.values())).every), list(loaded)
 
 
