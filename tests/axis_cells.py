@@ -141,3 +141,29 @@ def turn_loop(x: Tensor, u: Tensor, c: Tensor, s: Tensor, p0: Tensor, q0: Tensor
         p, q = c * p - turned * q + now * there, 0.5 * p + torch.tanh(turned) * q
         ys.append((p * there).sum(2))
     return torch.stack(ys, 1)
+
+
+@cache
+def staged(N: int = 3) -> lr.Cell:
+    """States that a second Program reads, behind a dense map of their sum: these are written at every step."""
+    @lr.cell
+    def staged(x: lr.Input, *, h: lr.State = lr.State(size=N), A: lr.Vector = lr.Vector(size=N), gate: lr.Affine,
+               B: lr.Affine = lr.Affine(axis=N)):
+        h[t] = sigmoid(A) * h[t - 1] + B(x[t - 1]) * x[t]
+        z = sigmoid(gate(lr.sum(h[t])))
+        return lr.sum(h[t - 1] * A) * z
+    return staged
+
+
+def staged_loop(x: Tensor, p: Mapping[str, Tensor], h0: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+    """x (B, T, C), A (C, N), {gate,B}.{weight,bias}, h0 (B, C, N), reset (B, T); y (B, T, C), h_last (B, C, N)."""
+    h, ys = h0, []
+    for at in range(x.shape[1]):
+        edge = reset[:, at, None] | (at == 0)
+        before = torch.where(edge.unsqueeze(2), h0, h)
+        earlier = torch.where(edge, torch.zeros_like(x[:, 0]), x[:, max(at - 1, 0)])
+        B = F.linear(earlier, p["B.weight"], p["B.bias"])
+        h = torch.sigmoid(p["A"]) * before + B.unsqueeze(1) * x[:, at].unsqueeze(2)
+        z = torch.sigmoid(F.linear(h.sum(2), p["gate.weight"], p["gate.bias"]))
+        ys.append((before * p["A"]).sum(2) * z)
+    return torch.stack(ys, 1), h

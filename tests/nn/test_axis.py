@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import lrdsl as lr
 from lrdsl.errors import DtypeMismatch, ShapeMismatch
 from lrdsl.passes.replay import SEGMENT
-from tests.axis_cells import mixed, mixed_loop, returns, returns_loop, s6, s6_loop, turn, turn_loop
+from tests.axis_cells import mixed, mixed_loop, returns, returns_loop, s6, s6_loop, staged, staged_loop, turn, turn_loop
 from tests.nn.compare import as_tuple, close, gradients, leaf, parameters
 
 D = 5
@@ -86,6 +86,8 @@ def test_everything_that_an_axis_meets(T: int, everywhere: str) -> None:
     constant = f(*given)
     half = torch.full_like(edges[0], 0.5)
     close(constant, mixed_loop(*given, half, torch.zeros_like(edges[1]), torch.zeros_like(edges[2])), 100)
+    numbers = f(*given, init={"h": 0.5, "q": 0, "u": 0.0})
+    close(numbers, constant)
 
 
 @BACKENDS
@@ -99,6 +101,17 @@ def test_coupled_states_are_computed_again_together(everywhere: str) -> None:
     want = turn_loop(*given, *edges, reset)
     close((got,), (want,), 100)
     close(gradients((got,), [*given, *edges]), gradients((want,), [*given, *edges]), 1e4)
+
+
+@BACKENDS
+def test_states_that_another_program_reads(everywhere: str) -> None:
+    layer, T = lr.RNN(staged(3), D, D, batch_first=True), SEGMENT + 2
+    x, h_0, p, reset = leaf(2, T, D), leaf(1, 2, D, 3), parameters(layer), torch.rand(2, T) < 0.1
+    y, h_n = layer(x, h_0, reset=reset)
+    want, last = staged_loop(x, p, h_0[0], reset)
+    close((y, h_n[0]), (want, last), 10)
+    inputs = [x, h_0, *p.values()]
+    close(gradients((y, h_n), inputs), gradients((want, last.unsqueeze(0)), inputs), 1000)
 
 
 def test_a_state_that_only_another_needs_has_borders_too(backend: str) -> None:
