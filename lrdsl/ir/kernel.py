@@ -8,6 +8,11 @@ chunked (CUDA): time is cut in chunks of warps * steps, all of which are worked 
 chunk, each of its warps has consecutive steps, and holds what it read of them in registers. A recurrence is then solved in
 two walks: one adds a stretch of steps up to one transition, and when the state before the stretch is known, from the
 transitions of other warps and chunks, another walk computes every state.
+
+Over an axis, rows and serial have templates of their own, `axis`: each step is a few lines of one number a channel, a loop over
+the N numbers, and so on (`Level`). What the channels share is read once for 32 channels (CUDA), and its gradient added up over
+them in a fixed order; the parts of such groups are added up by the caller. States that are computed again in the backward pass
+lie in a thread's local memory, or a near cache, 32 steps of them.
 """
 
 from __future__ import annotations
