@@ -123,7 +123,7 @@ def chunks_view(kernel: Kernel, chunks: Chunks, printer: Printer, register: Call
             rests = tuple(back == 1 and (scan.b[j] != 0 or scan.other is not None) for j, back in structure.state)
             key = structure.step, structure.many, rests, structure.powers, scan.algebra
             if key not in maps:
-                maps[key] = map_view(f"Map{len(maps) + 1}" if maps else "Map", structure, rests, kernel.dtype)
+                maps[key] = map_view(f"Map{len(maps) + 1}" if maps else "Map", structure, rests, kernel.compute)
             name = "_".join(names[t] for t in scan.targets)
             powers = constants.setdefault((structure.step, structure.coefficients), name) if structure.powers else ""
             meets[scan] = _meet(name, scan, structure, rests, powers, maps[key].name, slot, scan in chunks.loose, program,

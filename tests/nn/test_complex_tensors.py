@@ -212,7 +212,7 @@ def test_a_real_tensor_is_a_complex_one_without_imaginary_part(backend: str) -> 
      "the input x is torch.complex64 on cpu, the layer torch.complex128 on cpu"),
     (lambda: lr.RNN(lru, I, C)(torch.zeros(T, B, I), torch.zeros(1, B, C, dtype=torch.complex64)),
      "give h_0.to(torch.complex128)"),
-    (lambda: lr.RNN(layered, I, C)(leaf(T, B, I).to(torch.complex32)), "kernels for 16-bit floats"),
+    (lambda: lr.RNN(layered, I, C)(leaf(T, B, I).to(torch.complex32)), "the layer torch.complex128 on cpu"),
 ])
 @pytest.mark.filterwarnings("ignore:ComplexHalf")
 def test_what_is_refused(call: Any, text: str, quick: None) -> None:
