@@ -27,11 +27,13 @@ from .backends.reference import partial_run
 from .compiler import adjoint_of, inner_keeps, plan_of, source_of, tangent_of
 from .frontend.cell import Cell
 from .ir import functions as f
-from .ir.dtypes import DTYPES, NARROW
+from .ir.dtypes import NARROW
 from .ir.functions import Elementwise
 from .ir.kernel import Strategy
 from .ir.program import Program
-from .ir.source import OUTPUTS, RESET, Slot, Source, slots
+from .ir.source import OUTPUTS, RESET, Extent, Slot, Source, slots
+from .passes.precision import stored_as
+from .passes.replay import unbordered
 from .passes.schedule import schedule, strategies
 
 Array = Any
@@ -55,7 +57,7 @@ class Row:
     launches: int
     error: float
     moved: float
-    floor: int
+    floor: float
     fault: str
 
 
@@ -73,7 +75,7 @@ class Checked:
 
     def __str__(self) -> str:
         table = [("program", "strategy", "dtype", "launches", "largest error", "bytes a step and channel")]
-        table += [(r.program, r.strategy, r.dtype, str(r.launches), f"{r.error:.1e}", f"{r.moved:.2f}, floor {r.floor}")
+        table += [(r.program, r.strategy, r.dtype, str(r.launches), f"{r.error:.1e}", f"{r.moved:.2f}, floor {r.floor:g}")
                   for r in self.rows]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table]
@@ -88,7 +90,7 @@ class Checked:
 
 def check(cell: Cell) -> Checked:
     """Check every kernel of a cell. Raises NotLinear and its kin, BackendUnavailable without a C++ compiler."""
-    kernels = [(p, strategy, dtype) for p in _programs(cell) for strategy in strategies(p, "cuda") for dtype in DTYPES]
+    kernels = [(p, strategy, dtype) for p in _programs(cell) for strategy in strategies(p, "cuda") for dtype in stored_as(p)]
     with ThreadPoolExecutor(2) as pool:  # compilers run side by side; launches do not
         built = list(pool.map(lambda k: Emulator(source_of(k[0], "cuda", k[2], strategy=k[1])), kernels))
     solved = functools.cache(Problem)
@@ -101,7 +103,9 @@ def _programs(cell: Cell) -> tuple[Program, ...]:
     found: dict[str, Program] = {}
     for forward in plan_of(cell.spec).programs:
         backward = adjoint_of(forward, inner_keeps(forward)).program
-        for p in (forward, backward, adjoint_of(backward, frozenset()).program, tangent_of(forward).program):
+        every = unbordered(forward)
+        second = adjoint_of(adjoint_of(every, inner_keeps(every)).program, frozenset()).program
+        for p in (forward, backward, second, tangent_of(forward).program):
             found.setdefault(p.digest, p)
     return tuple(found.values())
 
@@ -145,16 +149,17 @@ class Problem:
     float32, which is float64 as well, or one of 16 bits."""
 
     def __init__(self, program: Program, sizes: tuple[int, int, int], reset: bool, edges: bool, layout: str,
-                 dtype: str) -> None:
+                 dtype: str = "float32") -> None:
         self.program, self.sizes, self.reset, self.layout = program, sizes, reset, layout
         (B, T, _), rng = sizes, np.random.default_rng([*sizes, reset, edges])
-        self.lone = {v.name for v in program.vectors if v.shape == "one"}
-        self.inputs = {s.name: _drawn(rng, self._shape(s), T) if s.kind != "edge" or edges else None
+        kinds = KINDS - 1 if program.axis else KINDS  # a wild channel would leave nothing of what channels share
+        self.inputs = {s.name: _drawn(rng, self._shape(s), T, kinds) if s.kind != "edge" or edges else None
                        for s in slots(program) if s.kind not in (*OUTPUTS, "reset")}
         self.inputs = {n: a if a is None else numbers(stored(a, dtype), dtype) for n, a in self.inputs.items()}
         self.inputs[RESET] = rng.random((B, T)) < 4 / (T + 3) if reset else None
-        flat = {n: a if a is None or a.ndim < 4 else a.reshape(B, T, -1) for n, a in self.inputs.items()}
-        self.want = {n: a.reshape(-1, sizes[2]) for n, a in partial_run(program, flat, flat.pop(RESET)).items()}
+        flat = {n: a if a is None or a.ndim < 4 else a.reshape(*a.shape[:2], -1) for n, a in self.inputs.items()}
+        channels = {s.name: sizes[2] if s.channels else s.columns for s in slots(program)}
+        self.want = {n: a.reshape(-1, channels[n]) for n, a in partial_run(program, flat, flat.pop(RESET)).items()}
         called = {f.name_of(e) for step in program.steps for expr in step.exprs for e in expr.atoms(Elementwise)}
         self.kinked = bool(called & KINKS)
 
@@ -163,21 +168,25 @@ class Problem:
         given = "with" if self.reset else "without"
         return f"batch {B}, {T} steps, {C} channels, {given} boundaries, layout {self.layout!r}"
 
-    def _shape(self, slot: Slot, parts: int = 1) -> tuple[int, ...]:
+    def _shape(self, slot: Slot, extent: Extent | None = None) -> tuple[int, ...]:
+        """As `Slot.shape`, with B, and columns, as axes of their own."""
         B, T, C = self.sizes
-        return {"sequence": (B, T, slot.columns, C), "keep": (B, T, slot.columns, C), "edge": (B, slot.depth, C),
-                "vector": (1 if slot.name in self.lone else C,), "sum": (parts, B, C), "final": (B, slot.depth, C),
-                "crossing": (parts, B, slot.depth, C), "reset": (B, T)}[slot.kind]
+        width = (slot.columns, C) if slot.channels else (1, slot.columns)
+        parts = 1 if extent is None else extent.parts if slot.channels else extent.shared
+        rows = -(-T // slot.every)
+        return {"sequence": (B, rows, *width), "keep": (B, rows, *width), "edge": (B, slot.depth, *width), "vector": width,
+                "sum": (parts, B, *width), "shared": (parts, B, T, *width), "final": (B, slot.depth, *width),
+                "crossing": (parts, B, slot.depth, *width), "reset": (B, T)}[slot.kind]
 
     def run(self, emulator: Emulator, way: Schedule) -> tuple[float, Counts]:
         """(the largest error, what was moved) of a launch. Raises EmulationError."""
         dtype, values, outputs = emulator.source.dtype, list[int](), dict[str, Array]()
         alive = []  # until the launch is over
-        parts = emulator.source.extent(*self.sizes).parts
+        extent = emulator.source.extent(*self.sizes)
         for s in slots(self.program):
             given = self.inputs.get(s.name)
             if s.kind in OUTPUTS:
-                given = np.full(self._shape(s, parts), np.nan)
+                given = np.full(self._shape(s, extent), np.nan)
             if given is None:
                 values += [0] * len(s.fields)
                 continue
@@ -193,16 +202,21 @@ class Problem:
 
     def _error(self, outputs: dict[str, Array], dtype: str) -> float:
         """The largest difference over 1 + the largest number: of its channel, or of all, where a channel has but a few."""
-        kinds, C = {s.name: s.kind for s in slots(self.program)}, self.sizes[2]
-        outputs = {s.name: numbers(outputs[s.name], s.dtype(dtype)) for s in slots(self.program) if s.name in outputs}
-        largest = {n: np.abs(a).max(0) for n, a in self.want.items()}
-        compared = np.arange(C) % KINDS != WILD
+        outs, C = {s.name: s for s in slots(self.program)}, self.sizes[2]
+        outputs = {n: numbers(a, outs[n].dtype(dtype)) for n, a in outputs.items()}
+        largest = {n: np.abs(a).max(0) for n, a in self.want.items() if outs[n].channels}
+        compared = np.arange(C) % KINDS != (KINDS if self.program.axis else WILD)
         for found in largest.values():
             compared &= found < RANGE[dtype]
         errors = [0.0]
         for n, a in outputs.items():
-            got = (a.sum(0) if kinds[n] in ("sum", "crossing") else a).reshape(-1, C)
-            scale = largest[n] if kinds[n] == "keep" else largest[n].max(where=compared, initial=0.0)
+            got = (a.sum(0) if outs[n].kind in ("sum", "crossing", "shared") else a).reshape(self.want[n].shape)
+            if not outs[n].channels:  # what all channels share is right if all of them are
+                if compared.all() and not (self.kinked and dtype != "float64"):
+                    error = np.abs(got - self.want[n]).max() / (1 + np.abs(self.want[n]).max())
+                    errors.append(np.inf if np.isnan(error) else error)
+                continue
+            scale = largest[n] if outs[n].kind == "keep" else largest[n].max(where=compared, initial=0.0)
             apart = (np.abs(got - self.want[n]).max(0) / (1 + scale))[compared]
             apart = np.sort(np.where(np.isnan(apart), np.inf, apart))
             if self.kinked and dtype != "float64":
@@ -214,13 +228,13 @@ class Problem:
 KINDS, WILD = 5, 4
 
 
-def _drawn(rng: np.random.Generator, shape: tuple[int, ...], T: int) -> Array:
+def _drawn(rng: np.random.Generator, shape: tuple[int, ...], T: int, count: int = KINDS) -> Array:
     """Numbers that show faults, a kind for each channel: near 1, so that the first step is felt in the last one; multiples of
     1/4, where ties occur; between -1 and 1; a few large ones among them, which open gates and close them; and wild ones, which
     grow beyond all bounds in most recurrences: there it is only asked that the kernel comes to an end."""
     near, small, wild = 1 - rng.random(shape) * 4 / (T + 4), rng.uniform(-1, 1, shape), rng.uniform(-6, 6, shape)
     kinds = (near, np.round(small * 4) / 4, small, np.where(rng.random(shape) < 0.1, wild, small / 2), wild)
-    return np.choose(np.broadcast_to(np.arange(shape[-1]) % KINDS, shape), kinds)
+    return np.choose(np.broadcast_to(np.arange(shape[-1]) % count, shape), kinds)
 
 
 def _placed(values: Array, layout: str) -> Array:

@@ -33,6 +33,7 @@ from .passes import precision
 from .passes.partition import partition
 from .passes.ragged import ragged
 from .passes.realify import realify
+from .passes.replay import bordered
 from .passes.schedule import chosen, schedule, schedules, strategies
 from .passes.simplify import simplify
 from .passes.stratify import stratify
@@ -108,7 +109,11 @@ def _check(target: str, dtype: str) -> None:
 
 def _with_keeps(plan: Plan) -> Plan:
     """The Programs simplified, and keeping what their backward passes read."""
-    steps = tuple(Stage(precision.adjoint(simplify(s.program)).forward) if isinstance(s, Stage) else s for s in plan.steps)
+    def kept(program: Program) -> Program:
+        whole = precision.adjoint(simplify(program)).forward
+        return precision.adjoint(bordered(whole)).forward if whole.axis else whole
+
+    steps = tuple(Stage(kept(s.program)) if isinstance(s, Stage) else s for s in plan.steps)
     return replace(plan, steps=steps).check()
 
 
@@ -154,6 +159,7 @@ def launch_of(program: Program, dtype: str, backend: str) -> Launch:
 
     Raises BackendUnavailable where the runner cannot work here, ToolchainError where a compiler refuses.
     """
+    precision.check_stored(program, dtype)
     _launch.info("%s, %s: backend %s", program.name, dtype, backend)
     if backend == "reference":
         return reference.load(program, dtype)
@@ -206,12 +212,12 @@ def explain(cell: Cell, dtype: str = "float32") -> str:
     try:
         real, plan = realify(cell.spec), plan_of(cell.spec)
         found = partition(stratify(real))
+        stages = {"forward": plan.programs, "backward": tuple(backward_of(p) for p in plan.programs)}
+        kernels: dict[str, explanation.Kernels] = {
+            target: {name: tuple(k for p in programs for k in schedules(p, target, dtype)) for name, programs in stages.items()}
+            for target in TARGETS}
     except CellError as error:
         return explanation.refused(cell.spec, error)
-    stages = {"forward": plan.programs, "backward": tuple(backward_of(p) for p in plan.programs)}
-    kernels: dict[str, explanation.Kernels] = {
-        target: {name: tuple(k for p in programs for k in schedules(p, target, dtype)) for name, programs in stages.items()}
-        for target in TARGETS}
     return explanation.text(cell.spec, real, found, plan, stages["backward"], kernels, dtype)
 
 

@@ -120,7 +120,8 @@ def _runs(plan: Plan) -> list[str]:
             lines.append(f"  {number}. {step}")
         elif isinstance(step, Stage):
             scans = [f"{s}[t]" for x in step.program.steps if isinstance(x, Scan) for s in x.targets]
-            writes = ", ".join(n for k in step.program.keeps for n in k.samples) or "last values only"
+            writes = ", ".join(f"{n} every {k.every} steps" if k.every else n
+                               for k in step.program.keeps for n in k.samples) or "last values only"
             solves = f"solves {', '.join(scans)}; " if scans else ""
             over = _way(step.program) if len({p.reverse for p in plan.programs}) == 2 else "over time"
             lines.append(f"  {number}. one fused pass {over}, {step.program.name}: {solves}writes {writes}")
@@ -132,16 +133,18 @@ def _way(program: Program) -> str:
 
 
 def _backward(plan: Plan, programs: tuple[Program, ...]) -> list[str]:
-    kept = [n for p in plan.programs for k in p.keeps if k.inner for n in k.samples]
+    kept = [n for p in plan.programs for k in p.keeps if k.inner and not k.every for n in k.samples]
+    borders = {n: k.every for p in plan.programs for k in p.keeps if k.every for n in k.samples}
     returned = {sample for _, sample in plan.outputs}
     read = list(dict.fromkeys(c for p in programs for b in p.buffers for c in b.columns
                               if c in returned or any(c in k.samples for f in plan.programs for k in f.keeps)))
     scans = Counter(_way(p) for p in programs for s in p.steps if isinstance(s, Scan))
-    said = " and ".join(f"{_count(n, 'recurrence')} {way}" for way, n in scans.items()) or "no recurrence"
-    lines = [f"Backward: {_count(len(programs), 'fused pass', 'es')}, {said}"]
-    lines.append(f"  reads {', '.join(read) or 'no state'} again"
-                 + (f" ({', '.join(kept)} kept for it)" if kept else "") + "; everything else is recomputed from the inputs")
-    return lines
+    recurrences = " and ".join(f"{_count(n, 'recurrence')} {way}" for way, n in scans.items()) or "no recurrence"
+    lines = [f"Backward: {_count(len(programs), 'fused pass', 'es')}, {recurrences}"]
+    said = [f"computes {', '.join(borders)} again, from what is kept every {max(borders.values())} steps"] if borders else []
+    if read or not borders:
+        said.append(f"reads {', '.join(read) or 'no state'} again" + (f" ({', '.join(kept)} kept for it)" if kept else ""))
+    return [*lines, f"  {'; '.join(said)}; everything else is recomputed from the inputs"]
 
 
 def _kernels(target: str, kernels: Kernels) -> list[str]:
@@ -154,14 +157,15 @@ def _kernels(target: str, kernels: Kernels) -> list[str]:
     for (stage, name), own in of_program.items():
         read, written = own[0].bytes
         ways = " or ".join(f"chunks of {k.chunks.length}" if k.chunks else k.strategy for k in own)
-        lines.append(f"  {target:<5}{ways:<24}{name:<30}{stage:<10}reads {read:>3}, writes {written:>3}")
+        lines.append(f"  {target:<5}{ways:<24}{name:<30}{stage:<10}reads {read:>3g}, writes {written:>3g}")
     reasons = dict.fromkeys(k.reason for own in of_program.values() for k in own)
     return lines + [line for reason in reasons for line in textwrap.wrap(
         reason, WIDTH, initial_indent="       ", subsequent_indent="         ")]
 
 
 def _carried(plan: Plan) -> str:
-    states = [f"{s.name}{f' ({s.depth} steps)' if s.depth > 1 else ''}" for s in plan.carried]
+    states = [f"{s.name}{f' ({s.depth} steps)' if s.depth > 1 else ''}{f' ({s.size} a channel)' if s.size else ''}"
+              for s in plan.carried]
     inputs = [f"{s.name} ({_count(s.depth, 'step')})" for s in plan.sequences if not s.state]
     text = f"h_n: {', '.join(states) or 'nothing; no state is read at a lag'}"
     if plan.both_ways:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Literal
 
-from ..errors import InternalError
 from ..ir import dtypes
-from ..ir.source import OUTPUTS, Slot, Source, slots
+from ..ir.source import OUTPUTS, Extent, Slot, Source, slots
 
 INPUT, OUTPUT, SCRATCH = range(3)
 ORDERS = ("in order", "reversed", "random", "starved")
@@ -74,13 +72,12 @@ def tensors(source: Source, values: Sequence[int], scratch: int) -> list[tuple[s
     """(name, kind, where it lies) of each tensor that a call has, in the order of its slots, then the scratch memory."""
     B, T, C = values[-3:]
     extent = source.extent(B, T, C)
-    lone = {v.name for v in source.program.vectors if v.shape == "one"}
     rest = iter(values)
     found: list[tuple[str, str, Tensor]] = []
     for s in slots(source.program):
         address, *strides = (next(rest) for _ in s.fields)
         if address:
-            shape = _shape(s, (B, T, C), extent.parts, s.name in lone)
+            shape = _shape(s, (B, T, C), extent)
             role = OUTPUT if s.kind in OUTPUTS else INPUT
             found.append((s.name, s.kind, _tensor(s.name.lstrip("."), address, role, dtypes.size(s.dtype(source.dtype)),
                                                   shape, strides)))
@@ -89,23 +86,10 @@ def tensors(source: Source, values: Sequence[int], scratch: int) -> list[tuple[s
     return found
 
 
-def _shape(slot: Slot, sizes: tuple[int, int, int], parts: int, lone: bool) -> tuple[int, ...]:
-    B, T, C = sizes
-    kind: Literal["sequence", "vector", "edge", "keep", "sum", "final", "crossing", "reset"] = slot.kind
-    match kind:
-        case "sequence" | "keep":
-            return B, T, slot.columns * C
-        case "vector":
-            return (1 if lone else C,)
-        case "edge" | "final":
-            return B, slot.depth, C
-        case "sum":
-            return parts, B, C
-        case "crossing":
-            return parts * B, slot.depth, C
-        case "reset":
-            return B, T
-    raise InternalError("emulated", f"a slot of kind {slot.kind!r}")
+def _shape(slot: Slot, sizes: tuple[int, int, int], extent: Extent) -> tuple[int, ...]:
+    """At most three axes: those before the last two are one."""
+    found = slot.shape(*sizes, extent)
+    return (found[0] // sizes[0], sizes[0], found[-1]) if slot.kind == "sum" else found
 
 
 def _tensor(name: str, address: int, role: int, item: int, shape: Sequence[int], strides: Sequence[int]) -> Tensor:

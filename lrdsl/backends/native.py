@@ -101,7 +101,7 @@ def load(source: Source) -> Launch:
     pack = struct.Struct(f"{len(names)}q").pack
     columns = sum(len(b.columns) for b in source.program.buffers)
     keeps = [(names.index(s.name), s.columns, dtypes.size(s.dtype(source.dtype)))
-             for s in slots(source.program) if s.kind == "keep"]
+             for s in slots(source.program) if s.kind == "keep" and s.every == 1]
     smallest = dtypes.size(source.dtype)
 
     def run(values: Sequence[int], threads: int, *_: int) -> None:
@@ -113,7 +113,7 @@ def load(source: Source) -> Launch:
         alone = threads == 1 or B * T * C * columns < SMALL or os.getpid() != _PROCESS
         kernel(pack(*values), 1 if alone else threads)
 
-    return Launch(run, lambda *_: Extent(0))
+    return Launch(run, source.extent if source.together else lambda *_: Extent(0))
 
 
 def _library(source: Source) -> ctypes.CDLL:

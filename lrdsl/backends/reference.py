@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..ir import functions as f
-from ..ir.program import Edge, Program, Scan
+from ..ir.program import Edge, Program, Replay, Scan
+from ..ir.shapes import AXIAL
 from ..ir.source import OUTPUTS, Extent, Launch, slots
 from ..ir.symbols import At, Param, samples
 from .memory import element, numbers, stored
@@ -32,11 +33,13 @@ MEANING: dict[str, Callable[..., Array]] = {
     "equal": lambda a, b: np.where(a == b, 1.0, 0.0),
     "where": lambda c, a, b: np.where(c != 0, a, b),
     "detach": lambda x: x,
+    "sum": lambda x: np.sum(x, AXIS, keepdims=True),
 }
+AXIS = -2  # of the arrays here: (batch …, N or 1, C or 1)
 
 
 def evaluate(expr: Any, values: Mapping[Any, Array]) -> Array:
-    """The value of an expression, given those of its samples and parameters."""
+    """The value of an expression, given those of its samples and parameters: (…, N or 1, C or 1) where it has a `sum`."""
     if isinstance(expr, At | Param):
         return values[expr]
     if expr.is_Number:
@@ -54,96 +57,169 @@ def evaluate(expr: Any, values: Mapping[Any, Array]) -> Array:
 def run(program: Program, tensors: Mapping[str, Array | None], reset: Array | None = None) -> dict[str, Array]:
     """Every output of a Program, by name.
 
-    tensors: sequences (B, T, columns*C), vectors (C,) or (), edges (B, depth, C) or None for the constant.
-    reset: (B, T) of truth values. Keeps come back as (B, T, columns*C), sums as (C,) or (), windows as (B, depth, C).
+    tensors: sequences (B, T, columns*C), vectors (C,) or (), edges (B, depth, C) or None for the constant; N*C where they have
+    the axis, N where the channels share it. reset: (B, T) of truth values. Keeps come back as (B, T, columns*C), sums as (C,)
+    or (), windows as (B, depth, C), wider likewise.
     """
     out = partial_run(program, tensors, reset)
     for total in program.sums:
-        out[total.name] = out[total.name].sum(0) if total.over == "time" else out[total.name].sum()
+        out[total.name] = out[total.name].sum(0) if total.over == "time" or total.shared(program) else out[total.name].sum()
     return out
 
 
 def partial_run(program: Program, tensors: Mapping[str, Array | None], reset: Array | None = None) -> dict[str, Array]:
-    """As `run`, with sums over time only: (B, C)."""
-    first = next(tensors[b.name] for b in program.buffers)
-    assert first is not None
-    B, T, C = first.shape[0], first.shape[1], first.shape[2] // len(program.buffers[0].columns)
+    """As `run`, with sums over time only: (B, C), and over channels where they are (B, N)."""
     data = {n: np.asarray(a, np.float64) for n, a in tensors.items() if a is not None}
-    sequence = {c: data[b][:, :, k * C:(k + 1) * C] for c, (b, k) in program.loads.items()}
-    learned = {Param(v.name): data[v.name].reshape(-1)[None, :] for v in program.vectors}
-    boundary = np.zeros((B, T + 1), bool)
-    if reset is not None:
-        boundary[:, :T] = np.asarray(reset) != 0
+    B, T, C = _sizes(program, data)
+    steps = _Steps(program, data, B, T, C, reset)
+    if program.replay:
+        steps.sequence |= _replay(program, program.replay, data, B, T, C, reset)
+    return steps.run()
 
-    def constant(edge: Edge, name: str | None) -> Array:
-        given = data.get(name) if name else None
-        return np.full((B, edge.depth, C), edge.init) if given is None else np.array(given[:, :edge.depth], np.float64)
 
-    register = {e.base: constant(e, e.start) for e in program.registers}
-    refill = {e.base: constant(e, e.edge) for e in program.registers}
-    crossing = {e.base: np.zeros((B, e.depth, C)) for e in program.registers}
-    beyond = {(e.base, e.side): (constant(e, e.start), constant(e, e.edge)) for e in program.edges if e.base in sequence}
-    out = {k.name: np.zeros((B, T, C * len(k.samples))) for k in program.keeps}
-    out |= {s.name: np.zeros((B, C)) for s in program.sums}
+def _sizes(program: Program, data: Mapping[str, Array]) -> tuple[int, int, int]:
+    """B, T and C, from the first sequence that has channels."""
+    def channels(shape: str, columns: int) -> int:
+        return columns * (program.axis if shape in AXIAL else 1)
+    b = next(b for b in program.buffers if b.every == 1)
+    wide = next((b for b in program.buffers if b.shape != "axis"), None)
+    C = data[wide.name].shape[2] // channels(wide.shape, len(wide.columns)) if wide else next(
+        data[v.name].size // channels(v.shape, 1) for v in program.vectors if v.shape in ("channel", "channel and axis"))
+    return (*data[b.name].shape[:2], C)
 
-    def cross(at: int) -> None:
+
+def _replay(program: Program, replay: Replay, data: Mapping[str, Array], B: int, T: int, C: int,
+            reset: Array | None) -> dict[str, Array]:
+    """What the registers of a Replay hold at each step, segment by segment from the borders."""
+    steps = _Steps(replay.program, data, B, T, C, reset)
+    N = program.axis
+    borders = {s: data[border].reshape(B, -1, 1, N, C) for s, border, _ in replay.states}
+    found = {before: np.zeros((B, T, N, C)) for _, _, before in replay.states}
+    for k, t in enumerate(reversed(range(T)) if replay.program.reverse else range(T)):
+        if k % replay.every == 0:
+            steps.register |= {s: border[:, k // replay.every] for s, border in borders.items()}
+        steps.cross(t + 1 if replay.program.reverse else t)
+        for state, _, before in replay.states:
+            found[before][:, t] = steps.register[state][:, 0]
+        steps.step(t)
+    return found
+
+
+class _Steps:
+    """A Program at work. All values are (B, N or 1, C or 1), registers (B, depth, N or 1, C)."""
+
+    def __init__(self, program: Program, data: Mapping[str, Array], B: int, T: int, C: int, reset: Array | None) -> None:
+        self.program, self.data, self.B, self.T, self.C = program, data, B, T, C
+        self.sequence: dict[str, Array] = {}
+        for b in program.buffers:
+            if b.every == 1:
+                columns = data[b.name].reshape(B, T, len(b.columns), *self.size(b.shape))
+                self.sequence |= {c: columns[:, :, k] for k, c in enumerate(b.columns)}
+        self.learned = {Param(v.name): data[v.name].reshape(1, *self.size(v.shape)) for v in program.vectors}
+        self.boundary = np.zeros((B, T + 1), bool)
+        if reset is not None:
+            self.boundary[:, :T] = np.asarray(reset) != 0
+        registers = program.registers
+        self.register = {e.base: self.constant(e, e.start) for e in registers}
+        self.refill = {e.base: self.constant(e, e.edge) for e in registers}
+        self.crossing = {e.base: np.zeros((B, e.depth, *self.size(program.shape(e.base)))) for e in registers}
+        self.beyond = {(e.base, e.side): (self.constant(e, e.start), self.constant(e, e.edge))
+                       for e in program.edges if e.base in program.loads}
+
+    def size(self, shape: str) -> tuple[int, int]:
+        """(N or 1, C or 1)."""
+        return self.program.axis if shape in AXIAL else 1, 1 if shape in ("one", "axis") else self.C
+
+    def constant(self, edge: Edge, name: str | None) -> Array:
+        """An edge: what was given, or the constant."""
+        size = self.size(self.program.shape(edge.base))
+        given = self.data.get(name) if name else None
+        return np.full((self.B, edge.depth, *size), edge.init) if given is None else \
+            np.array(given[:, :edge.depth], np.float64).reshape(self.B, edge.depth, *size)
+
+    def cross(self, at: int) -> None:
         """The boundary between at-1 and at: registers are emptied into `crossing` and refilled."""
-        hit = boundary[:, at][:, None, None]
-        for base in register:
-            crossing[base] += np.where(hit, register[base], 0.0)
-            register[base] = np.where(hit, refill[base], register[base])
+        hit = self.boundary[:, at][:, None, None, None]
+        for base in self.register:
+            self.crossing[base] += np.where(hit, self.register[base], 0.0)
+            self.register[base] = np.where(hit, self.refill[base], self.register[base])
 
-    def read(s: At, t: int) -> Array:
+    def read(self, s: At, t: int) -> Array:
         """A sequence in memory at t+lag; what lies beyond the nearest boundary comes from the edges."""
-        value = sequence[s.base][:, t + s.lag] if 0 <= t + s.lag < T else None
+        T = self.T
+        value = self.sequence[s.base][:, t + s.lag] if 0 <= t + s.lag < T else None
         if s.lag == 0:
             return value
         side = 1 if s.lag > 0 else -1
-        start, edge = beyond[s.base, side]
+        start, edge = self.beyond[s.base, side]
         for j in range(abs(s.lag), 0, -1):
             at = t - j + 1 if side < 0 else t + j
             if (side < 0 and at == 0) or (side > 0 and at == T):
                 value = start[:, abs(s.lag) - j]
             if 0 <= at < T:
-                hit = boundary[:, at][:, None]
+                hit = self.boundary[:, at][:, None, None]
                 value = edge[:, abs(s.lag) - j] if value is None else np.where(hit, edge[:, abs(s.lag) - j], value)
         return value
 
-    with np.errstate(all="ignore"):
-        for t in reversed(range(T)) if program.reverse else range(T):
-            cross(t + 1 if program.reverse else t)
-            values: dict[Any, Array] = dict(learned)
+    def step(self, t: int) -> dict[Any, Array]:
+        """The values of a step, each in its full shape; the registers move on."""
+        program, values = self.program, dict(self.learned)
 
-            def value_of(expr: Any, t: int = t, values: dict[Any, Array] = values) -> Array:
-                for s in samples(expr):
-                    if s not in values:
-                        values[s] = read(s, t) if s.base in sequence else register[s.base][:, abs(s.lag) - 1]
-                return np.broadcast_to(evaluate(expr, values), (B, C))
+        def value_of(expr: Any, base: str) -> Array:
+            for s in samples(expr):
+                if s not in values:
+                    values[s] = self.read(s, t) if s.base in self.sequence else self.register[s.base][:, abs(s.lag) - 1]
+            return np.broadcast_to(evaluate(expr, values), (self.B, *self.size(program.shape(base))))
 
-            for step in program.steps:
-                exprs = [step.update(i) for i in range(len(step.targets))] if isinstance(step, Scan) else [step.expr]
-                new = [value_of(e) for e in exprs]
-                values |= {At(target): value for target, value in zip(step.targets, new, strict=True)}
-            for keep in program.keeps:
-                for k, name in enumerate(keep.samples):
-                    out[keep.name][:, t, k * C:(k + 1) * C] = value_of(At(name))
-            for total in program.sums:
-                out[total.name] += value_of(At(total.sample))
-            for base, window in register.items():
-                register[base] = np.concatenate([value_of(At(base))[:, None], window[:, :-1]], 1)
-        if program.reverse and T:
-            cross(0)
-    for e in program.registers:
-        out |= {e.final: register[e.base]} if e.final else {}
-        out |= {e.crossing: crossing[e.base]} if e.crossing else {}
-    return out
+        for step in program.steps:
+            exprs = [step.update(i) for i in range(len(step.targets))] if isinstance(step, Scan) else [step.expr]
+            new = [value_of(e, target) for e, target in zip(exprs, step.targets, strict=True)]
+            values |= {At(target): value for target, value in zip(step.targets, new, strict=True)}
+        for base, window in self.register.items():
+            self.register[base] = np.concatenate([value_of(At(base), base)[:, None], window[:, :-1]], 1)
+        return values
+
+    def run(self) -> dict[str, Array]:
+        """All steps, and what is written."""
+        program, B, T = self.program, self.B, self.T
+        size = {n: self.size(program.shape(n)) for n in (*(n for k in program.keeps for n in k.samples),
+                                                         *(s.sample for s in program.sums))}
+        out = {k.name: np.zeros((B, -(-T // max(k.every, 1)), len(k.samples), *size[k.samples[0]])) for k in program.keeps}
+        out |= {s.name: np.zeros((B, *size[s.sample])) for s in program.sums}
+        with np.errstate(all="ignore"):
+            for k, t in enumerate(reversed(range(T)) if program.reverse else range(T)):
+                for keep in program.keeps:
+                    if keep.every and k % keep.every == 0:
+                        out[keep.name][:, k // keep.every] = np.stack([self.register[n][:, 0] for n in keep.samples], 1)
+                self.cross(t + 1 if program.reverse else t)
+                values = self.step(t)
+                for keep in program.keeps:
+                    if not keep.every:
+                        columns = [np.broadcast_to(values[At(n)], (B, *size[n])) for n in keep.samples]
+                        out[keep.name][:, t] = np.stack(columns, 1)
+                for total in program.sums:
+                    out[total.name] += values[At(total.sample)]
+            if program.reverse and T:
+                self.cross(0)
+        for keep in program.keeps:
+            out[keep.name] = _flat(out[keep.name].sum(-1) if keep.over else out[keep.name], 2)
+        for total in program.sums:
+            out[total.name] = _flat(out[total.name].sum(-1) if total.shared(program) else out[total.name], 1)
+        for e in program.registers:
+            out |= {e.final: _flat(self.register[e.base], 2)} if e.final else {}
+            out |= {e.crossing: _flat(self.crossing[e.base], 2)} if e.crossing else {}
+        return out
+
+
+def _flat(array: Array, outer: int) -> Array:
+    """The array with all axes but the first few as one."""
+    return array.reshape(*array.shape[:outer], math.prod(array.shape[outer:]))
 
 
 def load(program: Program, dtype: str) -> Launch:
     """A Program as something to launch on addresses (see `ir.source.slots`); threads are ignored."""
     tensors = slots(program)
     kinds = {s.name: s.dtype(dtype) for s in tensors}
-    single = {p.name for p in program.vectors if p.shape == "one"}
 
     def at(address: int, shape: tuple[int, ...], strides: tuple[int, ...], kind: np.dtype[Any]) -> Array:
         if 0 in shape:
@@ -160,12 +236,9 @@ def load(program: Program, dtype: str) -> Launch:
         reset: Array | None = None
         for s in tensors:
             address, *given = (next(rest) for _ in s.fields)
-            shape, strides = {
-                "sequence": ((B, T, s.columns * C), (*given, 1)), "keep": ((B, T, s.columns * C), (*given, 1)),
-                "vector": ((1 if s.name in single else C,), (1,)), "edge": ((B, s.depth, C), (*given, 1)),
-                "sum": ((B, C), (C, 1)), "final": (window := ((B, s.depth, C), (s.depth * C, C, 1))), "crossing": window,
-                "reset": ((B, T), tuple(given)),
-            }[s.kind]
+            shape = s.shape(B, T, C)
+            strides = tuple(given) if s.kind == "reset" else (*given, 1) if given else \
+                tuple(math.prod(shape[k + 1:]) for k in range(len(shape)))
             absent = not address and s.kind in ("edge", "reset")  # an empty sequence may have the address 0 too
             array = None if absent else at(address, shape, strides, element(kinds[s.name]))
             if s.kind == "reset":

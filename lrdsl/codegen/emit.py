@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..ir.kernel import Kernel, lagged
+from ..ir.kernel import Axis, Kernel, lagged
 from ..ir.names import c_name
 from ..ir.program import Edge, Let, Scan
+from ..ir.shapes import Shape
 from ..ir.source import OUTPUTS, SIZES, Source, slots
 from ..ir.text import show
+from .axis import axis_view
+from .axis_views import AxisView
 from .chunked import ChunksView, chunks_view
 from .environment import environment, text
 from .lines import Load, Register, Store, Window, scan_lines
@@ -45,6 +48,7 @@ class View:
     ahead: int
     block: int
     chunks: ChunksView | None
+    axis: AxisView | None = None
 
 
 def emit(kernels: Sequence[Kernel], arch: str = "") -> tuple[Source, ...]:
@@ -52,9 +56,9 @@ def emit(kernels: Sequence[Kernel], arch: str = "") -> tuple[Source, ...]:
     found = []
     for kernel in kernels:
         seen = view(kernel)
-        chunks = (seen.chunks.length, seen.chunks.messages) if seen.chunks else ()
+        chunks = (seen.chunks.length, seen.chunks.messages) if seen.chunks else (0, 0)
         found.append(Source(kernel.target, kernel.entry, _file([kernel], [seen], arch), kernel.program, kernel.dtype,
-                            kernel.block, *chunks))
+                            kernel.block, *chunks, kernel.axis.together if kernel.axis else 0))
     return tuple(found)
 
 
@@ -72,6 +76,8 @@ def _file(kernels: Sequence[Kernel], views: Sequence[View], arch: str) -> str:
         prelude += text("cuda/narrow.cuh")
     if any(k.chunks for k in kernels):
         prelude += text("cuda/chunks.cuh")
+    if any(k.axis for k in kernels) and first.target == "cuda":
+        prelude += text("cuda/axis.cuh")
     template = environment().get_template("cpu/rows.cpp.j2" if first.target == "cpu" else "cuda/file.cu.j2")
     return template.render(real=real, double=int(first.dtype == "float64"), narrow=narrow, arch=arch, prelude=prelude,
                            kernels=views)
@@ -82,6 +88,8 @@ def view(kernel: Kernel) -> View:
     program, names = kernel.program, dict(kernel.names)
     printer = Printer(names, kernel.compute)
     field, types = _fields(kernel), _types(kernel)
+    if kernel.axis:
+        return _over_an_axis(kernel, kernel.axis, printer, field)
     columns = {b.name: len(b.columns) for b in program.buffers}
     windows: dict[tuple[str | None, float, bool], Window] = {}
 
@@ -151,6 +159,28 @@ def _types(kernel: Kernel) -> dict[str, str]:
     return {s.name: known.get(s.dtype(kernel.dtype), STORED) for s in slots(kernel.program)}
 
 
+def _over_an_axis(kernel: Kernel, axis: Axis, printer: Printer, field: dict[str, str]) -> View:
+    """A kernel whose loads, stores and lines are those of its axis."""
+    windows: dict[tuple[str | None, float], Window] = {}
+
+    def window(given: str | None, init: float, shape: Shape) -> str:
+        key = (given, 0.0 if given and init == 0 else init)
+        if key not in windows:
+            name = f"{field[given]}_beyond" if given else "zeros" if init == 0 else f"constant_{len(windows)}"
+            apart = {"axis": "1", "channel and axis": "a.C"}.get(shape, "0") if given else "0"
+            windows[key] = Window(name, field[given] if given else "", number(init, kernel.compute), apart=apart,
+                                  channels=shape != "axis")
+        return windows[key].name
+
+    seen = axis_view(kernel, axis, printer, field, window)
+    reverse, numbers = kernel.program.reverse, sum(r.depth * r.numbers for walk in seen.walks for r in walk.registers)
+    numbers += len(windows) + sum(2 * (seen.size if wide else 1) for _, _, wide in seen.sums)
+    numbers += sum(seen.size if wide else 1 for _, wide in seen.constant_names) + seen.segment * seen.size * len(seen.replayed)
+    return View(kernel.entry, "axis", _header(kernel), _args(kernel, field), (), (), (), (), tuple(windows.values()), (), (),
+                (), numbers, reverse, "", "", seen.walk.time, seen.walk.crossed, "", "", "", kernel.fold, 0, kernel.block, None,
+                seen)
+
+
 def _inside(kernel: Kernel) -> str:
     """Where the steps that are loaded at once, for serial those after lo, lo + 1, … of the ring, read nothing beyond an end."""
     lags = [r.sample.lag * kernel.program.direction for r in kernel.reads]
@@ -178,13 +208,18 @@ def _fields(kernel: Kernel) -> dict[str, str]:
 
 def _args(kernel: Kernel, field: dict[str, str]) -> tuple[tuple[str, str, str], ...]:
     """(type, names, comment) of the fields of Args, a line each tensor."""
+    lone = {v.name for v in kernel.program.vectors if v.shape == "one"}
     part, over = ("chunks, ", "chunks and B") if kernel.chunks else ("", "B")
-    shapes = {"sequence": "(B, T, {n}C)", "keep": "(B, T, {n}C)", "vector": "(C)", "edge": "(B, {d}, C), or none",
-              "sum": f"({part}B, C), to be added up over {over}", "final": "(B, {d}, C)", "reset": "(B, T), or none",
-              "crossing": f"({part}B, {{d}}, C)" + (", to be added up over chunks" if part else "")}
+    shapes = {"sequence": "(B, T, {n})", "keep": "(B, T, {n})", "vector": "({n})", "edge": "(B, {d}, {n}), or none",
+              "sum": f"({part}B, {{n}}), to be added up over {over}", "final": "(B, {d}, {n})", "reset": "(B, T), or none",
+              "crossing": f"({part}B, {{d}}, {{n}})" + (", to be added up over chunks" if part else ""),
+              "shared": "(parts, B, T, {n}), to be added up over parts of the channels"}
     lines, types = [], _types(kernel)
     for s in slots(kernel.program):
-        shape = shapes[s.kind].format(n=f"{s.columns}*" if s.columns > 1 else "", d=s.depth)
+        width = ("C" if s.columns == 1 else f"{s.columns}*C") if s.channels or s.name in lone else str(s.columns)
+        shape = shapes[s.kind].format(n=width, d=s.depth).replace("T", f"T/{s.every}" if s.every > 1 else "T", 1)
+        if s.kind == "sum" and not s.channels:
+            shape = f"(parts, B, {s.columns}), to be added up over parts of the channels and B"
         lines.append((f"{'' if s.kind in OUTPUTS else 'const '}{types[s.name]} *", field[s.name], shape))
         if len(s.fields) > 1:
             lines.append(("Index ", ", ".join(field[n] for n in s.fields[1:]), ""))

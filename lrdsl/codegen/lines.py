@@ -13,13 +13,16 @@ from .printers import PRODUCT, SUM, Printer
 @dataclass(frozen=True)
 class Window:
     """`depth` values of a sequence beyond its segment. given: the field of Args that points to them, or "". stored: they are
-    read as the sequence is stored, in 16 bits."""
+    read as the sequence is stored, in 16 bits. Over an axis, apart: how far the N numbers of a value lie apart; channels: False
+    where the channels share them."""
 
     name: str
     given: str
     init: str
-    stored: bool
-    depth: int
+    stored: bool = False
+    depth: int = 1
+    apart: str = "0"
+    channels: bool = True
 
 
 @dataclass(frozen=True)

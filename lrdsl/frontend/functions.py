@@ -138,6 +138,15 @@ def detach(x: Any) -> Any:
     return _apply(f.detach, x)
 
 
+def sum(x: Any) -> Any:
+    """The sum over the state axis, N numbers a channel: `lr.sum(C(x[t]) * h[t])` is one number a channel."""
+    value = symbolic(x)
+    if is_complex(value):
+        raise NotBuilt(f"sum of {show(value)}, which is complex: a state axis has real numbers in this version", None,
+                       "keep the real and the imaginary part in two states")
+    return f.axis_sum(value)
+
+
 def where(condition: Any, a: Any, b: Any) -> Any:
     """a where the condition holds, b elsewhere. Conditions: `x[t] > 0`, `>=`, `<`, `<=`, `equal(a, b)`, joined by & | ~,
     or a number that is 0 or not."""
@@ -166,13 +175,3 @@ def _condition(c: Any) -> Any:
         case sp.Ne() | sp.Eq():
             raise UnsupportedFunction(f"the condition {c}", None, "write lr.equal(a, b)")
     return c
-
-
-def _not_built(name: str, way: str) -> Any:
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise NotBuilt(f"lr.{name} is part of the language but not built yet", None, way)
-    refuse.__name__, refuse.__doc__ = name, f"`{name}`: part of the language, not built yet; a call raises NotBuilt."
-    return refuse
-
-
-sum = _not_built("sum", "states have one number a channel in this version: write the terms out")

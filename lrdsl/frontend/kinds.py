@@ -17,6 +17,7 @@ import sympy as sp
 
 from ..errors import BadDeclaration, BadLag, DuplicateUpdate, NotBuilt, ShapeMismatch, UnsupportedFunction
 from ..ir import functions as f
+from ..ir.shapes import LARGEST_AXIS
 from ..ir.symbols import At, Param
 from ..location import Location, caller
 from .first import First, first
@@ -91,11 +92,16 @@ def _a(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aio" else f"a {noun}"
 
 
-def _not_built(where: Location, **options: Any) -> None:
-    for name, said in options.items():
-        if said:
-            raise NotBuilt(f"the option {name}={said!r} is part of the language but not built yet", where,
-                           f"leave {name} out in this version")
+def _axis(what: str, n: Any, where: Location) -> dict[str, int]:
+    """The option that says how many numbers there are along the state axis; none where it was not given."""
+    if n is None:
+        return {}
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise BadDeclaration(f"{what}={n!r}: how many numbers a channel has is a positive integer", where, f"write {what}=16")
+    if n > LARGEST_AXIS:
+        raise NotBuilt(f"{what}={n}: a channel has at most {LARGEST_AXIS} numbers in this version", where,
+                       f"write {what}={LARGEST_AXIS}, or less")
+    return {"axis": n}
 
 
 def _check_init(what: str, init: Any, where: Location, complex: bool) -> None:
@@ -132,6 +138,7 @@ class Input(Sequence):
 
     size: "channel" (the hidden size; a tensor with one channel is broadcast), or the size of an input which only maps read.
     Integers, (batch, time), stand for one-hot vectors where only maps read it: they look up rows of their weights.
+    axis: N numbers a step along the state axis, shared by the channels: shape (batch, time, N).
     complex: its values are complex numbers; a real tensor is taken for one without imaginary part.
     """
 
@@ -139,7 +146,10 @@ class Input(Sequence):
 
     def __init__(self, size: int | str = "channel", *, axis: int | None = None, complex: bool = False) -> None:
         super().__init__(size=size, **_said(complex))
-        _not_built(self._where, axis=axis)
+        self._options |= _axis("axis", axis, self._where)
+        if axis is not None and size != "channel":
+            raise BadDeclaration(f"an Input has size={size!r} features or axis={axis} numbers a step, not both", self._where,
+                                 "leave one of them out")
         if size != "channel" and not (isinstance(size, int) and size > 0):
             raise BadDeclaration(f'an Input\'s size is "channel" or a positive integer, not {size!r}', self._where,
                                  "leave size out, or give the number of features of a sequence that only maps read")
@@ -149,8 +159,8 @@ class State(Sequence):
     """A sequence of hidden channels, set by one equation `h[t] = …`.
 
     init: the initial value, a number; infinite ones are for recurrences over another algebra, h[t] = maximum(h[t-1], x[t]),
-    whose sums they do not change. learned: a learned initial value, one a channel, that starts at `init`. complex: its values
-    are complex numbers.
+    whose sums they do not change. learned: a learned initial value, one a channel, that starts at `init`. size: N states a
+    channel, the state axis: edges and h_n have shape (batch, hidden, N). complex: its values are complex numbers.
     """
 
     kind = "state"
@@ -158,7 +168,7 @@ class State(Sequence):
     def __init__(self, init: builtins.complex = 0.0, *, learned: bool = False, size: int | None = None,
                  complex: bool = False) -> None:
         super().__init__(init=init, learned=bool(learned), **_said(complex))
-        _not_built(self._where, size=size)
+        self._options |= _axis("size", size, self._where)
         if isinstance(init, sp.Number):  # sympy's -oo as well
             init = float(init)
         if not _is_number(init, complex) or cmath.isnan(init):
@@ -190,6 +200,7 @@ class Affine(Kind):
     otherwise; bias: True, False, or the number it starts at; init: a number or a callable that fills a tensor in place.
     size: "hidden", a number a channel; or "input" (the features of the layer's first Input) or n: then the value is no
     channel's, and only dense maps and outputs read it.
+    axis: N numbers a step along the state axis, shared by the channels: weight (N, operands), bias (N,).
     skip: where its one operand has the hidden size, the map is the identity and has no parameters.
     complex: weight and bias are complex, real and imaginary parts uniform in ±1/sqrt(2 hidden), which gives them the variance
     of real ones. A real map of a complex operand acts on both parts.
@@ -202,15 +213,19 @@ class Affine(Kind):
                  init: builtins.complex | Callable[[Any], Any] | None = None, axis: int | None = None, complex: bool = False,
                  skip: bool = False) -> None:
         super().__init__(bias=bias, init=init, **_said(complex))
-        _not_built(self._where, axis=axis)
+        self._options |= _axis("axis", axis, self._where)
         self._options |= {name: said for name, said, plain in (("size", size, "hidden"), ("skip", bool(skip), False))
                           if said != plain}
         if size not in ("hidden", "input") and not (isinstance(size, int) and not isinstance(size, bool) and size > 0):
             raise BadDeclaration(f'size={size!r}: a map gives "hidden", "input" or a positive number of features', self._where,
                                  "leave size out for a number a channel")
-        if skip and size != "hidden":
-            raise NotBuilt(f"a map that skips gives the hidden size, not size={size!r}", self._where,
-                           "leave size out, or skip")
+        if axis is not None and size != "hidden":
+            raise BadDeclaration(f"an Affine gives size={size!r} features or axis={axis} numbers a step, not both", self._where,
+                                 "leave one of them out")
+        if skip and (size != "hidden" or axis is not None):
+            said = f"axis={axis}" if axis is not None else f"size={size!r}"
+            raise NotBuilt(f"a map that skips gives the hidden size, not {said}", self._where,
+                           f"leave {said.partition('=')[0]} out, or skip")
         _check_init("init", init, self._where, complex)
         if not (isinstance(bias, bool) or _is_number(bias, complex)):
             raise BadDeclaration(f"bias={bias!r}: it is True, False, or the number it starts at", self._where,
@@ -230,6 +245,7 @@ class Affine(Kind):
 class Vector(Kind):
     """Learned numbers, one a channel: shape (hidden,). init: a number or a callable that fills a tensor in place.
 
+    size: N numbers a channel along the state axis: shape (hidden, N).
     complex: they are complex numbers, drawn as the weights of a complex Affine.
     """
 
@@ -238,7 +254,7 @@ class Vector(Kind):
     def __init__(self, init: builtins.complex | Callable[[Any], Any] | None = None, *, size: int | None = None,
                  complex: bool = False) -> None:
         super().__init__(init=init, **_said(complex))
-        _not_built(self._where, size=size)
+        self._options |= _axis("size", size, self._where)
         _check_init("init", init, self._where, complex)
 
     def _bind(self, name: str, recording: Recording) -> Any:
@@ -246,7 +262,10 @@ class Vector(Kind):
 
 
 class Scalar(Vector):
-    """One learned number: shape (). init: a number or a callable that fills a tensor in place; complex: as of a Vector."""
+    """One learned number: shape (); with size=N numbers along the state axis, shared by the channels: shape (N,).
+
+    init: a number or a callable that fills a tensor in place; complex: as of a Vector.
+    """
 
     kind = "scalar"
 

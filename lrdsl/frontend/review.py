@@ -6,13 +6,14 @@ from ..errors import BadDeclaration, BothDirections, CellError, CyclicStates, No
 from ..ir.spec import Equation, MapCall, Spec
 from ..ir.symbols import params
 from ..location import Location
+from .axes import axes
 
 
 def review(spec: Spec, *, complete: bool) -> list[CellError]:
     """Missing equations, unused names, circles, recurrences in both directions. `complete`: the body ran to its end."""
     errors: list[CellError] = []
     if complete:
-        errors += [*_names(spec), *sizes(spec), *_circles(spec)]
+        errors += [*_names(spec), *sizes(spec), *axes(spec), *_circles(spec)]
     return errors + _directions(spec)
 
 

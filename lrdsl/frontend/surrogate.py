@@ -16,6 +16,7 @@ from ..ir.complex import is_complex
 from ..ir.spec import Equation, MapCall, Spec, Statement
 from ..ir.symbols import At, Param, params, samples
 from ..location import Location, caller
+from .axes import axes
 from .cell import Cell
 from .review import recurrences, sizes
 
@@ -61,7 +62,7 @@ def surrogate(cell: Cell, *, delay: int = 1, **surrogates: Cell) -> Cell:
     raise_all(errors)
     for state, other in surrogates.items():
         spec = _replace(spec, state, previous[state], other.spec, delay)
-    raise_all(sizes(spec))
+    raise_all([*sizes(spec), *axes(spec)])
     what = ", ".join(f"{c.name} as the linear surrogate of {s}" for s, c in surrogates.items())
     doc = f"{cell.name} with {what}, read at {'t-1' if delay else 't'}.\n\n{cell.spec.doc}".rstrip()
     line = linecache.getline(where.file, where.line).strip()

@@ -27,6 +27,7 @@ greater_equal: Any
 equal: Any
 maximum: Any
 where: Any
+axis_sum: Any
 
 Partials = Callable[..., tuple[Any, ...]]
 REAL = (-sp.oo, sp.oo)
@@ -78,6 +79,7 @@ TABLE: dict[str, Meaning] = {
     "equal": Meaning(2, lambda y, a, b: (sp.S.Zero, sp.S.Zero), (0, 1)),
     "where": Meaning(3, lambda y, c, a, b: (sp.S.Zero, where(c, sp.S.One, sp.S.Zero), where(c, sp.S.Zero, sp.S.One))),
     "detach": Meaning(1, lambda y, x: (sp.S.Zero,)),
+    "sum": Meaning(1, lambda y, x: (sp.S.One,)),  # over the axis: what it sends back is the same for all N
 }
 
 CONDITIONS = ("greater", "greater_equal", "equal")
@@ -98,7 +100,8 @@ class Elementwise(sp.Function):
 
 
 def _function(name: str) -> Any:
-    place = {"__module__": __name__, "__qualname__": {"abs": "absolute"}.get(name, name)}  # where pickle finds it
+    here = {"abs": "absolute", "sum": "axis_sum"}.get(name, name)
+    place = {"__module__": __name__, "__qualname__": here}  # where pickle finds it
     bases = (Elementwise, Boolean) if name in CONDITIONS else (Elementwise,)  # & | ~ join conditions
     return type(name, bases, {"nargs": TABLE[name].arity, **place})
 
@@ -107,7 +110,7 @@ FUNCTIONS: dict[str, Any] = {name: _function(name) for name in TABLE}
 
 sigmoid, tanh, relu, silu, gelu, softplus = (FUNCTIONS[n] for n in ("sigmoid", "tanh", "relu", "silu", "gelu", "softplus"))
 exp, expm1, log, log1p, sqrt, sin, cos = (FUNCTIONS[n] for n in ("exp", "expm1", "log", "log1p", "sqrt", "sin", "cos"))
-absolute, sign, erf, detach = (FUNCTIONS[n] for n in ("abs", "sign", "erf", "detach"))
+absolute, sign, erf, detach, axis_sum = (FUNCTIONS[n] for n in ("abs", "sign", "erf", "detach", "sum"))
 maximum, minimum, logaddexp = (FUNCTIONS[n] for n in ("maximum", "minimum", "logaddexp"))
 greater, greater_equal, equal, where = (FUNCTIONS[n] for n in (*CONDITIONS, "where"))
 
@@ -131,6 +134,8 @@ def pushforward(call: Any, value: Any, tangents: tuple[Any, ...]) -> Any:
     """The tangent of an applied function's value, from those of its arguments."""
     if isinstance(call, where):
         return tangents[1] if tangents[1] == tangents[2] else where(call.args[0], tangents[1], tangents[2])
+    if isinstance(call, axis_sum):
+        return axis_sum(tangents[0]) if tangents[0] != 0 else sp.S.Zero
     return sp.Add(*(d * v for d, v in zip(TABLE[name_of(call)].partials(value, *call.args), tangents, strict=True)))
 
 

@@ -8,15 +8,21 @@ chunked (CUDA): time is cut in chunks of warps * steps, all of which are worked 
 chunk, each of its warps has consecutive steps, and holds what it read of them in registers. A recurrence is then solved in
 two walks: one adds a stretch of steps up to one transition, and when the state before the stretch is known, from the
 transitions of other warps and chunks, another walk computes every state.
+
+Over an axis, rows and serial have templates of their own, `axis`: each step is a few lines of one number a channel, a loop over
+the N numbers, and so on (`Level`). What the channels share is read once for 32 channels (CUDA), and its gradient added up over
+them in a fixed order; the parts of such groups are added up by the caller. States that are computed again in the backward pass
+lie in a thread's local memory, or a near cache, 32 steps of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from . import dtypes
-from .program import Edge, Program, Scan, Step
+from .program import Edge, Let, Program, Scan, Step
 from .symbols import At
 
 Target = Literal["cpu", "cuda"]
@@ -89,6 +95,33 @@ class Chunks:
 
 
 @dataclass(frozen=True)
+class Level:
+    """Steps that are computed one number a channel, and then a loop over the N numbers of a channel, with sums over them."""
+
+    steps: tuple[Step, ...]
+    loop: tuple[Step, ...]
+
+    def __str__(self) -> str:
+        parts = [("once", self.steps), ("for each number of the axis", self.loop)]
+        return "; ".join(f"{how} {', '.join(t for s in steps for t in s.targets)}" for how, steps in parts if steps)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How a kernel walks a Program with an axis. constants: computed before all steps. replay: the levels of its Replay.
+
+    stage: steps whose loads are on their way at once (CUDA). together: channels that are walked side by side, and add up what
+    they share.
+    """
+
+    constants: tuple[Let, ...]
+    levels: tuple[Level, ...]
+    replay: tuple[Level, ...]
+    stage: int
+    together: int
+
+
+@dataclass(frozen=True)
 class Kernel:
     """`strategy` is the name of the template; `reason` says in a sentence when it is the one to run.
 
@@ -109,6 +142,7 @@ class Kernel:
     ahead: int = 0
     block: int = 0
     chunks: Chunks | None = None
+    axis: Axis | None = None
 
     @property
     def compute(self) -> str:
@@ -116,27 +150,40 @@ class Kernel:
         return dtypes.compute(self.dtype)
 
     @property
-    def words(self) -> tuple[int, int]:
-        """Numbers read from and written to memory, a step and channel."""
-        distinct = {(r.buffer, r.column) for r in self.reads}
-        return len(distinct), sum(len(k.samples) for k in self.program.keeps)
+    def words(self) -> tuple[float, float]:
+        """Numbers read from and written to memory, a step and channel; what the channels share is not counted."""
+        return self._moved(lambda _: 1)
 
     @property
-    def bytes(self) -> tuple[int, int]:
+    def bytes(self) -> tuple[float, float]:
         """The same in bytes."""
         full = self.program.full_names
+        return self._moved(lambda tensor: dtypes.size(self.compute if tensor in full else self.dtype))
 
-        def size(tensor: str) -> int:
-            return dtypes.size(self.compute if tensor in full else self.dtype)
-        return (sum(size(buffer) for buffer, _ in {(r.buffer, r.column) for r in self.reads}),
-                sum(size(k.name) * len(k.samples) for k in self.program.keeps))
+    def _moved(self, size: Callable[[str], int]) -> tuple[float, float]:
+        """What is read and written of each tensor, a number of which counts as `size`."""
+        program, buffers = self.program, {b.name: b for b in self.program.buffers}
+
+        def moved(tensor: str, shape: str, every: int = 1) -> float:
+            return size(tensor) * {"channel": 1, "channel and axis": program.axis / every}.get(shape, 0)
+
+        read = sum(moved(b, buffers[b].shape) for b, _ in {(r.buffer, r.column) for r in self.reads})
+        read += sum(moved(b.name, b.shape, b.every) for b in program.buffers if b.every > 1)
+        written = sum(len(k.samples) * moved(k.name, "axis" if k.over else program.shape(k.samples[0]), max(k.every, 1))
+                      for k in program.keeps)
+        return read, written
 
     def __str__(self) -> str:
         read, written = self.bytes
         lines = [f"kernel {self.entry} ({self.target}, {self.strategy}, {self.dtype})", f"  because {self.reason}",
-                 f"  a step and channel: reads {read} B, writes {written} B"]
+                 f"  a step and channel: reads {read:g} B, writes {written:g} B"]
         lines += [f"  read {r.sample} from {r.buffer}#{r.column}" + (f", beyond its segment {r.edge}" if r.edge else "")
                   for r in self.reads]
+        if self.axis:
+            first = ", ".join(let.target for let in self.axis.constants)
+            lines += [f"  before all steps: {first}"] if first else []
+            lines += [f"  level {number}: {level}" for number, level in enumerate(self.axis.levels, 1)]
+            lines += [f"  replay, level {number}: {level}" for number, level in enumerate(self.axis.replay, 1)]
         if self.chunks:
             lines += [f"  chunks of {self.chunks.warps} warps * {self.chunks.steps} steps"]
             lines += [f"  walk {number}: {walk}" for number, walk in enumerate(self.chunks.walks, 1)]

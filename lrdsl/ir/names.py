@@ -17,10 +17,12 @@ clear copy add refill large splat select threadIdx blockIdx blockDim gridDim war
 board place ticket held Held live warp lane row rows channels chunk crossed s0 t0 k there cut all All whole walk first second
 before word exponent power_of_two Word State Stretch Place Board Message Unneeded ROOM tell hear unmoved size_of state_of
 tell_numbers tell_state tell_transition one_by_one state_before handed_on over_warps NOTHING TRANSITION CUT STATE
+Row Edges edges last Again again again_ahead again_board again_cross again_step again_read
+again_lanes constant_lanes over_lanes only read
 """.split())
 
 # Names that templates derive from others.
-_DERIVED = re.compile(r"to_.*[^_]|.*_(kept|part|total|crossing|beyond|row|upto|tail|from|again|before|powers|c\d+)|"
+_DERIVED = re.compile(r"to_.*[^_]|.*_(all|kept|part|total|crossing|beyond|row|upto|tail|from|again|before|powers|c\d+)|"
                       r"constant_\d+|Map\d*")
 
 

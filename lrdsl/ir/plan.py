@@ -84,7 +84,7 @@ class Sequence:
     """A sequence of the plan that is read at a lag somewhere: its edge, and the name that a user gives it by.
 
     side: -1 where read at t-k, +1 at t+k. ahead: its run does not come from there; the other side has the plain name. States
-    come back in h_n, by the plain name; inputs only in a Carry.
+    come back in h_n, by the plain name; inputs only in a Carry. size: N numbers a channel, or 0.
     """
 
     name: str
@@ -94,6 +94,7 @@ class Sequence:
     learned: bool
     state: bool
     ahead: bool = False
+    size: int = 0
 
     @property
     def key(self) -> str:

@@ -6,6 +6,7 @@
               s[t] = max(A + s[t-1], b)                  over another algebra (`ir.algebras`)
     Keep    : samples written to memory (what a caller or the backward pass may read)
     Sum     : a sample added up over batch and time (the gradient of a learned number)
+    Replay  : states that are computed again, a segment at a time, from what a Keep left at the segments' borders
     Edge    : what a sequence that is read at a lag holds outside its segment
 
 Meaning. The Program visits t = 0 … T-1, or T-1 … 0 where `reverse`. A sequence computed here and read at a lag (in the
@@ -13,6 +14,10 @@ direction of the run only) is a shift register of `depth` values, filled with `s
 `reset[t]`, between t-1 and t, the register is added to `crossing` and refilled with `edge`, before anything is computed.
 What it holds in the end is `final`. A sequence read from memory may be read at lags of either sign; a read that crosses a
 boundary gets `edge`, one that leaves the array `start`. Where `start` or `edge` is not given it is the constant `init`.
+
+Shapes. What is read has a shape in {1, channel} x {1, axis}, the axis being that of N numbers a channel; what is computed is
+one number a channel, or N, by broadcasting: a line has the axis where something that it reads has it (outside `sum`, which adds
+up over it), and where `sized` names it. In memory a channel's numbers lie N x C, channels next to each other.
 
 This form is closed under differentiation: the gradient of (start, edge, final, crossing) is (final, crossing, start, edge)
 of the register that runs the other way. `backends.reference` is the definition, executable.
@@ -30,24 +35,26 @@ import sympy as sp
 from ..errors import InternalError
 from ..location import Location
 from .algebras import ALGEBRAS, Algebra, AlgebraName
+from .shapes import AXIAL, Shape, check_axis, said, spread
 from .structure import Structure, structure
 from .symbols import At, params, samples
 from .text import exact, show
 
-Shape = Literal["channel", "one"]
-
 
 @dataclass(frozen=True)
 class Buffer:
-    """A tensor (B, T, len(columns) * C) whose column k holds the sequence `columns[k]`, C channels of it."""
+    """A tensor (B, T, len(columns) * C) whose column k holds the sequence `columns[k]`, C channels of it; N * C or N numbers
+    where the shape says so. every: it holds what a Keep left every so many steps, (B, ceil(T / every), …), for a Replay."""
 
     name: str
     columns: tuple[str, ...]
+    shape: Shape = "channel"
+    every: int = 1
 
 
 @dataclass(frozen=True)
 class Vector:
-    """A learned number: one a channel (`channel`) or one in all (`one`)."""
+    """A learned number: one a channel (`channel`) or one in all (`one`); N of them with an axis."""
 
     name: str
     shape: Shape = "channel"
@@ -179,32 +186,57 @@ class Scan:
 Step = Let | Scan
 
 
+def _past(step: Step) -> tuple[At, ...]:
+    return step.past if isinstance(step, Scan) else ()
+
+
 @dataclass(frozen=True)
 class Keep:
-    """Samples written to memory, column by column, at every step (`all`; `borders` and `none` are for recomputation).
+    """Samples written to memory, column by column, at every step.
 
-    inner: nobody but the backward pass reads them.
+    inner: nobody but the backward pass reads them. over: what is written is their sum over channels, (B, T, N) numbers.
+    every: what is written is not the sample but what its register holds before the steps 0, every, 2 * every … of the run,
+    and before a boundary there empties it (from which a Replay starts); 0 for all samples.
     """
 
     name: str
     samples: tuple[str, ...]
-    how: Literal["all", "borders", "none"] = "all"
     inner: bool = False
+    over: Literal["", "channels"] = ""
+    every: int = 0
 
 
 @dataclass(frozen=True)
 class Sum:
-    """`name` is the sum of `sample` over batch and time, and over channels where `over` says so."""
+    """`name` is the sum of `sample` over batch and time, and over channels where `over` says so (never over the axis)."""
 
     name: str
     sample: str
     over: Literal["time", "time and channels"] = "time"
 
+    def shared(self, program: Program) -> bool:
+        """Whether it is N numbers that the channels share: a kernel adds them up over the channels."""
+        return self.over != "time" and self.sample in program.wide
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a Program computes again before it walks a segment of `every` steps, counted in the direction of `program`.
+
+    program: runs the other way than the Program that has it, reads what that reads, and writes nothing. states: for each of
+    its registers (the state, the Buffer of borders that the register starts from in each segment, and the name by which the
+    Program reads what the register held at t, after a boundary).
+    """
+
+    program: Program
+    states: tuple[tuple[str, str, str], ...]
+    every: int
+
 
 @dataclass(frozen=True)
 class Program:
-    """One fused pass over time. full: names of tensors that stay in the precision of the arithmetic where a kernel stores
-    sequences in 16 bits (see `ir.dtypes`)."""
+    """One fused pass over time. axis: N, 0 without one; sized: names that have the axis whatever they are computed from. full:
+    names of tensors that stay in the precision of the arithmetic where a kernel stores sequences in 16 bits (`ir.dtypes`)."""
 
     name: str
     reverse: bool
@@ -214,6 +246,9 @@ class Program:
     steps: tuple[Step, ...]
     keeps: tuple[Keep, ...]
     sums: tuple[Sum, ...] = ()
+    axis: int = 0
+    sized: tuple[str, ...] = ()
+    replay: Replay | None = None
     full: tuple[str, ...] = ()
 
     @property
@@ -237,6 +272,25 @@ class Program:
         return {column: (b.name, k) for b in self.buffers for k, column in enumerate(b.columns)}
 
     @property
+    def replayed(self) -> tuple[str, ...]:
+        """The sequences that a Replay gives."""
+        return tuple(before for _, _, before in self.replay.states) if self.replay else ()
+
+    @functools.cached_property
+    def wide(self) -> frozenset[str]:
+        """The sequences and learned numbers that have the axis."""
+        if not self.axis:
+            return frozenset()
+        given = [n for b in self.buffers if b.shape in AXIAL for n in b.columns]
+        given += [v.name for v in self.vectors if v.shape in AXIAL]
+        return spread({*given, *self.sized, *self.replayed}, [(s.targets, (*s.exprs, *_past(s))) for s in self.steps])
+
+    def shape(self, base: str) -> Shape:
+        """The shape of a sequence or a learned number."""
+        listed = {n: b.shape for b in self.buffers for n in b.columns} | {v.name: v.shape for v in self.vectors}
+        return listed.get(base, "channel and axis" if base in self.wide else "channel")
+
+    @property
     def registers(self) -> tuple[Edge, ...]:
         """The edges of sequences computed here: shift registers in a kernel."""
         loads = self.loads
@@ -246,6 +300,7 @@ class Program:
     def inputs(self) -> tuple[str, ...]:
         """Names of all tensors it takes, in the order of every call; `reset` comes after them."""
         edges = [n for e in self.edges for n in (e.start, e.edge) if n]
+        edges += [e.edge for e in self.replay.program.registers if e.edge] if self.replay else []
         return (*(b.name for b in self.buffers), *(v.name for v in self.vectors), *dict.fromkeys(edges))
 
     @property
@@ -258,8 +313,9 @@ class Program:
     def digest(self) -> str:
         """A hash of everything that the Program means: its text and its numbers to the last bit, wherever it was written."""
         numbers = [exact(e) for step in self.steps for e in step.exprs] + [float(e.init).hex() for e in self.edges]
-        anywhere = replace(self, steps=tuple(replace(step, where=None) for step in self.steps))
-        return hashlib.sha256("\n".join([str(anywhere), *numbers]).encode()).hexdigest()
+        anywhere = replace(self, steps=tuple(replace(step, where=None) for step in self.steps), replay=None)
+        again = [self.replay.program.digest, repr((self.replay.states, self.replay.every))] if self.replay else []
+        return hashlib.sha256("\n".join([str(anywhere), *numbers, *again]).encode()).hexdigest()
 
     def structure(self, scan: Scan) -> Structure:
         """That of one of its recurrences, with all that the lines say of the coefficients."""
@@ -279,7 +335,7 @@ class Program:
         """Raise InternalError unless every read is defined, in order, in the direction of the run, and has its edge."""
         def fault(what: str) -> InternalError:
             return InternalError("program", f"{self.name}: {what}", str(self))
-        loads, known = self.loads, set(self.loads)
+        loads, known = self.loads, {*self.loads, *self.replayed}
         computed = [t for step in self.steps for t in step.targets]
         if len(set(computed) | known) != len(computed) + len(known):
             raise fault("a sequence is defined twice")
@@ -317,19 +373,27 @@ class Program:
         for name in [n for k in self.keeps for n in k.samples] + [s.sample for s in self.sums]:
             if name not in known:
                 raise fault(f"{name} is written but never computed")
+        if self.axis:
+            check_axis(self, fault)
         return self
 
     def __str__(self) -> str:
         lines = [f"program {self.name} ({'from the right' if self.reverse else 'from the left'})"]
         lines += [f"  read {', '.join(b.columns)}" + (f"   (columns of {b.name})" if b.columns != (b.name,) else "")
-                  for b in self.buffers]
-        lines += [f"  {'vector' if v.shape == 'channel' else 'scalar'} {v.name}" for v in self.vectors]
+                  + said(b.shape) + (f", every {b.every} steps" if b.every > 1 else "") for b in self.buffers]
+        lines += [f"  {'scalar' if v.shape in ('one', 'axis') else 'vector'} {v.name}" + said(v.shape) for v in self.vectors]
         lines += [f"  edge {e}" for e in self.edges]
         for step in self.steps:
             text = str(step if isinstance(step, Let) else step.text(self.structure(step))).replace("\n", "\n  ")
             lines.append(f"  {text:<72} # {step.where.short}" if isinstance(step, Let) and step.where else f"  {text}")
         lines += [f"  keep {', '.join(k.samples)}" + (f"   (columns of {k.name})" if k.samples != (k.name,) else "")
-                  + ("   (for the backward pass)" if k.inner else "") for k in self.keeps]
+                  + ("   (for the backward pass)" if k.inner else "") + (f"   (summed over {k.over})" if k.over else "")
+                  + (f"   (before every {k.every} steps)" if k.every else "") for k in self.keeps]
         lines += [f"  sum {s.sample} over {s.over} -> {s.name}" for s in self.sums]
         lines += [f"  in full precision {', '.join(self.full)}"] if self.full else []
+        lines += [f"  axis of {self.axis}: {', '.join(sorted(self.wide))}"] if self.axis else []
+        if self.replay:
+            lines += [f"  replay, {self.replay.every} steps at a time: " + ", ".join(
+                f"{before}, what the register of {state} holds, from {border}" for state, border, before in self.replay.states)]
+            lines += [f"    {line}" for line in str(self.replay.program).splitlines()]
         return "\n".join(lines)

@@ -14,8 +14,9 @@ from typing import Literal
 from ..errors import ShapeMismatch
 from . import dtypes
 from .program import Program
+from .shapes import AXIAL, Shape
 
-SlotKind = Literal["sequence", "vector", "edge", "keep", "sum", "final", "crossing", "reset"]
+SlotKind = Literal["sequence", "vector", "edge", "keep", "shared", "sum", "final", "crossing", "reset"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Slot:
     depth; address 0 stands for the constant. sum: (parts, B, C), contiguous, to be added up over parts and B by the caller.
     final: (B, depth, C), crossing: (parts, B, depth, C), contiguous, to be added up over parts (see `Extent`). reset: (B, T)
     bytes, strides batch and time; address 0 stands for no boundary.
+    What has a state axis of N is N * C wide (its columns are N times as many). channels: False for what the channels share,
+    `columns` wide. shared: (parts, B, T, columns), contiguous, such a keep, to be added up over parts. A sum without channels
+    is (parts, B, columns); the parts of both are those of `Extent.shared`.
+    every: a sequence or keep with a row only every so many steps.
 
     full: never stored in fewer bits than are computed with. Where a sequence has 16 bits, so have the values that it is read
     as beyond its segment: a run that ends and goes on reads what one run would have.
@@ -35,6 +40,8 @@ class Slot:
     name: str
     columns: int = 1
     depth: int = 1
+    channels: bool = True
+    every: int = 1
     full: bool = False
 
     def dtype(self, dtype: str) -> str:
@@ -44,6 +51,14 @@ class Slot:
         narrow = self.kind in ("sequence", "keep", "vector") and not self.full
         return dtype if narrow else dtypes.compute(dtype)
 
+    def shape(self, B: int, T: int, C: int, extent: Extent | None = None) -> tuple[int, ...]:
+        """Of its tensor; parts and B are one dimension."""
+        parts = 1 if extent is None else extent.parts if self.channels else extent.shared
+        width = self.columns * C if self.channels else self.columns
+        return {"sequence": (B, -(-T // self.every), width), "keep": (B, -(-T // self.every), width), "vector": (width,),
+                "edge": (B, self.depth, width), "final": (B, self.depth, width), "crossing": (parts * B, self.depth, width),
+                "sum": (parts * B, width), "shared": (parts * B, T, width), "reset": (B, T)}[self.kind]
+
     @property
     def fields(self) -> tuple[str, ...]:
         strides = {"sequence": ("batch", "time"), "keep": ("batch", "time"), "edge": ("batch", "depth"),
@@ -52,7 +67,7 @@ class Slot:
 
 
 SIZES = ("B", "T", "C")
-OUTPUTS: tuple[SlotKind, ...] = ("keep", "sum", "final", "crossing")
+OUTPUTS: tuple[SlotKind, ...] = ("keep", "shared", "sum", "final", "crossing")
 RESET = ".reset"  # no name of a user's
 CHANNELS_AT_MOST = 1 << 31
 CHANNELS = 32  # a warp's lanes stand side by side in memory
@@ -61,15 +76,32 @@ TICKET = 16  # bytes at the start of scratch memory: how many blocks have begun
 
 def slots(program: Program) -> tuple[Slot, ...]:
     """The tensors of a call in order: inputs, outputs, `reset`; the sizes B, T, C follow."""
-    depth = {n: e.depth for e in program.edges for n in (e.start, e.edge, e.final, e.crossing) if n}
+    edges = (*program.edges, *(program.replay.program.registers if program.replay else ()))
+    edge = {n: e for e in edges for n in (e.start, e.edge, e.final, e.crossing) if n}
     full = program.full_names
-    inputs = [Slot("sequence", b.name, len(b.columns), full=b.name in full) for b in program.buffers]
-    inputs += [Slot("vector", v.name, full=v.name in full) for v in program.vectors]
-    inputs += [Slot("edge", n, depth=depth[n]) for n in program.inputs if n in depth]
-    outputs = [Slot("keep", k.name, len(k.samples), full=k.name in full) for k in program.keeps]
-    outputs += [Slot("sum", s.name, full=s.name in full) for s in program.sums]
+
+    def columns(shape: Shape) -> int:
+        return program.axis if shape in AXIAL else 1
+
+    def shape(base: str) -> Shape:
+        listed = program.replay is not None and any(base == state for state, _, _ in program.replay.states)
+        return "channel and axis" if listed else program.shape(base)
+
+    def window(kind: SlotKind, n: str) -> Slot:
+        found = shape(edge[n].base)
+        return Slot(kind, n, columns(found), edge[n].depth, found != "axis")
+
+    inputs = [Slot("sequence", b.name, len(b.columns) * columns(b.shape), channels=b.shape != "axis", every=b.every,
+                   full=b.name in full) for b in program.buffers]
+    inputs += [Slot("vector", v.name, columns(v.shape), channels=v.shape not in ("one", "axis"), full=v.name in full)
+               for v in program.vectors]
+    inputs += [window("edge", n) for n in program.inputs if n in edge]
+    outputs = [Slot("shared" if k.over else "keep", k.name, len(k.samples) * columns(program.shape(k.samples[0])),
+                    channels=not k.over, every=max(k.every, 1), full=k.name in full) for k in program.keeps]
+    outputs += [Slot("sum", s.name, columns(program.shape(s.sample)), channels=not s.shared(program), full=s.name in full)
+                for s in program.sums]
     crossings = {e.crossing for e in program.edges}
-    outputs += [Slot("crossing" if n in crossings else "final", n, depth=depth[n]) for n in program.outputs if n in depth]
+    outputs += [window("crossing" if n in crossings else "final", n) for n in program.outputs if n in edge]
     return (*inputs, *outputs, Slot("reset", RESET))
 
 
@@ -81,11 +113,12 @@ def fields(program: Program) -> tuple[str, ...]:
 @dataclass(frozen=True)
 class Extent:
     """What a call of one size takes. grid: blocks. parts: partial sums that each `sum` and `crossing` comes in. scratch:
-    bytes of memory, aligned to 16 and all zero, that the kernel may use."""
+    bytes of memory, aligned to 16 and all zero, that the kernel may use. shared: partial sums of each `shared`."""
 
     grid: int
     parts: int = 1
     scratch: int = 0
+    shared: int = 1
 
 
 @dataclass(frozen=True)
@@ -94,6 +127,8 @@ class Source:
 
     block: threads a block. chunk: steps of a chunk, each the work of one block for CHANNELS channels at a time; 0 where one
     thread walks the whole sequence of one channel. messages: 16-byte words that a chunk leaves for others, a channel.
+
+    together: channels that add up what they share, which is another part for each such group; 0 where a Program has no axis.
     """
 
     target: Literal["cpu", "cuda"]
@@ -104,12 +139,16 @@ class Source:
     block: int = 0
     chunk: int = 0
     messages: int = 0
+    together: int = 0
 
     def extent(self, B: int, T: int, C: int) -> Extent:
         """Blocks, parts and scratch memory of a call on T >= 1 steps of B * C channels. Raises ShapeMismatch."""
         if self.target == "cuda" and B * C >= CHANNELS_AT_MOST:
             raise ShapeMismatch(f"{self.entry} on (B, T, C) = ({B}, {T}, {C}): a kernel counts its B * C channels with 31 bits",
                                 None, "split the batch")
+        if self.together:
+            shared = -(-C // self.together)
+            return Extent(-(-B * shared * CHANNELS // max(self.block, 1)), shared=shared)
         if not self.chunk:
             return Extent(-(-B * C // max(self.block, 1)))
         rows, chunks = -(-B * C // CHANNELS), -(-T // self.chunk)

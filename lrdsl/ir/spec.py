@@ -16,6 +16,7 @@ import sympy as sp
 from ..errors import InternalError
 from ..location import Location
 from .complex import is_complex
+from .shapes import spread
 from .symbols import At, Param, params, samples
 from .text import show
 
@@ -126,6 +127,22 @@ class Spec:
                 found = not s.state and is_complex(s.expr)
             names |= {s.target} if found else set()
         return frozenset(names)
+
+    @property
+    def axis(self) -> int:
+        """N of the state axis, 0 where nothing has one."""
+        return max([0, *(d.option("axis", 0) for d in self.declared)])
+
+    @property
+    def sized(self) -> tuple[str, ...]:
+        """The names of the signature that were declared with the axis."""
+        return tuple(d.name for d in self.declared if d.option("axis"))
+
+    @property
+    def wide(self) -> frozenset[str]:
+        """All names that have the axis (see `shapes`)."""
+        calls = [s.target for s in self.statements if isinstance(s, MapCall) and s.affine in self.sized]
+        return spread({*self.sized, *calls}, [((s.target,), (s.expr,)) for s in self.statements if isinstance(s, Equation)])
 
     def mirrored(self) -> Spec:
         """The same cell run over time the other way: every lag changes its sign."""

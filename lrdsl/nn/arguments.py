@@ -35,8 +35,10 @@ def tensor_of(spec: Spec, declared: Declared, value: Any) -> Tensor:
 
 
 def numbers_of(spec: Spec, declared: Declared, value: Tensor | complex, like: Tensor, channels: int) -> Tensor:
-    """A Vector (channels,) or a Scalar () from a tensor or a number, which is not rounded to 16 bits."""
-    shape = (channels,) if declared.kind == "vector" else ()
+    """A Vector (channels,) or a Scalar () from a tensor or a number, which is not rounded to 16 bits; with a size, N more at
+    the end."""
+    axis: tuple[int, ...] = (declared.option("axis"),) if declared.option("axis") else ()
+    shape = (channels, *axis) if declared.kind == "vector" else axis
     if not isinstance(value, Tensor):
         return full(declared.name, value, like, shape, spec, declared.name)
     if not fits(value, like) and autocasts(value):
@@ -49,22 +51,24 @@ def numbers_of(spec: Spec, declared: Declared, value: Tensor | complex, like: Te
     return value if value.shape == shape else value.reshape(()).expand(shape)
 
 
-def edge_of(spec: Spec, name: str, value: Tensor | complex, layout: Layout, like: Tensor, channels: int, depth: int) -> Tensor:
-    """(B, k, channels) of the initial value of a sequence, which may be more precise than the inputs: a number, or what a
-    16-bit run left. A layout of segments has them as its batch."""
+def edge_of(spec: Spec, name: str, value: Tensor | complex, layout: Layout, like: Tensor, channels: int, depth: int,
+            size: int = 0) -> Tensor:
+    """(B, k, channels) of the initial value of a sequence, (B, k, channels, N) of a state with a size; it may be more precise
+    than the inputs: a number, or what a 16-bit run left. A layout of segments has them as its batch."""
     what = f"the initial value of {name}"
     name = name.removesuffix(".ahead")
-    shape = (*layout.batch, channels, *([depth] if depth > 1 else []))
+    axis = (size,) if size else ()
+    shape = (*layout.batch, channels, *([depth] if depth > 1 else []), *axis)
     if not isinstance(value, Tensor):
-        return full(what, value, like, (1, 1, 1), spec, name).expand(layout.B, depth, channels)
+        return full(what, value, like, (1, 1, 1, *(1 for _ in axis)), spec, name).expand(layout.B, depth, channels, *axis)
     if autocasts(value):
         value = widened(value)
     if not fits(real_view(what, value, spec, name), like):
         raise DtypeMismatch(f"{what} is {value.dtype} on {value.device}, the inputs {like.dtype} on {like.device}", None,
                             f"give it .to({dtype_of(like.dtype, value.is_complex())})")
     try:
-        return layout.window(value.expand(shape), depth)
+        return layout.window(value.expand(shape), depth, len(axis))
     except RuntimeError:
         raise ShapeMismatch(f"{what} has shape {tuple(value.shape)}, not {shape}", None,
                             "it is (batch…, channels)" + (f", then the {depth} values, nearest first" if depth > 1 else "")
-                            ) from None
+                            + (f", then the {size} numbers of a channel" if size else "")) from None

@@ -22,7 +22,7 @@ def fold(op: Op, info: Any, in_dims: Sequence[Any], *args: Maybe) -> tuple[tuple
     kinds = [s.kind for s in op.launcher.ins]
     if not op.program.sums and not any(m for m, k in zip(mapped, kinds, strict=True) if k == "vector"):
         return _into_batch(op, kinds, args, front), (0,) * op.size
-    if not mapped[-1]:
+    if not mapped[-1] and not op.program.axis:  # what channels share cannot be folded into them
         return _into_channels(op, args, front), (0,) * op.size
     each = [op(*(a if a is None else a[i] for a in front)) for i in range(n)]
     return tuple(torch.stack(column) for column in zip(*each, strict=True)), (0,) * op.size

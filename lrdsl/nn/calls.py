@@ -235,16 +235,18 @@ def _given(module: RNN, who: str, at: range, h_0: Any, like: Tensor, call: Call,
 
 def _state(module: RNN, spec: Spec, what: str, state: Lagged, value: Any, like: Tensor, call: Call,
            layers: int) -> tuple[Tensor, ...]:
-    """(rows, k, hidden) of a state for each layer and direction."""
+    """(rows, k, hidden) of a state for each layer and direction, (rows, k, hidden, N) of one with a size."""
     more = (state.depth,) if state.depth > 1 else ()
-    shape = (layers, *((call.rows,) if call.rows_shown else ()), module.hidden_size, *more)
+    size = (state.size,) if state.size else ()
+    shape = (layers, *((call.rows,) if call.rows_shown else ()), module.hidden_size, *more, *size)
     if not isinstance(value, Tensor):
         raise DtypeMismatch(f"{what} is a {type(value).__name__}, not a tensor")
     if value.shape != shape:
         said = "layers" + (" × directions" if module.bidirectional else "")
         said += ", segments" if call.segments is not None and call.packing is None else ", batch" if call.rows_shown else ""
         raise ShapeMismatch(f"{what} has shape {tuple(value.shape)}, not {shape}", None,
-                            f"it is ({said}, hidden)" + (f", then the {state.depth} values, nearest first" if more else ""))
+                            f"it is ({said}, hidden)" + (f", then the {state.depth} values, nearest first" if more else "")
+                            + (f", then the {state.size} numbers of a channel" if size else ""))
     part = real_view(what, value, spec, state.name)
     if not autocasts(like) and not fits(part, like):
         raise DtypeMismatch(f"{what} is {value.dtype} on {value.device}, the input {like.dtype} on {like.device}", None,
@@ -256,9 +258,9 @@ def _state(module: RNN, spec: Spec, what: str, state: Lagged, value: Any, like: 
 
 
 def stacked(module: RNN, after: Sequence[Mapping[str, Window]], rows_shown: bool, dtype: torch.dtype) -> Any:
-    """h_n: (layers × directions, B, hidden) of each carried state, then k when the order is above 1; where the layers carry
-    different states, a tuple of that for each layer. In the dtype of x, as torch.nn.LSTM has it; a Carry keeps the states as
-    they are."""
+    """h_n: (layers × directions, B, hidden) of each carried state, then k when the order is above 1, then N for a size; where
+    the layers carry different states, a tuple of that for each layer. In the dtype of x, as torch.nn.LSTM has it; a Carry keeps
+    the states as they are."""
     if module.alike:
         return _ends(module, range(len(after)), after, rows_shown, dtype)
     n = module.directions

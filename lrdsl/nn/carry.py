@@ -18,8 +18,9 @@ class Carry(NamedTuple):
     """The edges of every sequence that is read at a lag: states, and earlier inputs.
 
     now: what the next call starts from; edge: what was given in the beginning, which reads across a `reset` get. Each is
-    (B, k, channels), nearest first, by the sequence's name (`layers.0.h` in a module). States of 16-bit layers are float32. A
-    cell that runs in reverse is fed its chunks from right to left; one whose states run both ways has no Carry.
+    (B, k, channels), nearest first, by the sequence's name (`layers.0.h` in a module); (B, k, channels, N) for a State(size=N),
+    (B, k, N) for an Input(axis=N). States of 16-bit layers are float32. A cell that runs in reverse is fed its chunks from
+    right to left; one whose states run both ways has no Carry.
     """
 
     now: dict[str, Tensor]

@@ -55,13 +55,16 @@ class Backward:
 
     def _zeros(self, like: Tensor, i: int, sizes: tuple[int, int, int], dtypes: Sequence[torch.dtype]) -> Maybe:
         """The gradient of output `i` where it is zero: None for a window."""
-        keeps, sums = self.program.keeps, self.program.sums
+        keeps, sums, wide, N = self.program.keeps, self.program.sums, self.program.wide, self.program.axis
         B, T, C = sizes
         if i < len(keeps):
-            width = len(keeps[i].samples) * C
+            k = keeps[i]
+            width = len(k.samples) * (1 if k.over else C) * (N if k.samples[0] in wide else 1)
             return like.new_zeros((width,), dtype=dtypes[i]).expand(B, T, width)
         if i < len(keeps) + len(sums):
-            return like.new_zeros((C,) if sums[i - len(keeps)].over == "time" else (), dtype=dtypes[i])
+            s = sums[i - len(keeps)]
+            numbers = (N,) if s.sample in wide else ()
+            return like.new_zeros((C * (N if numbers else 1),) if s.over == "time" else numbers, dtype=dtypes[i])
         return None
 
 

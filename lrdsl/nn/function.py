@@ -28,8 +28,10 @@ class CellFunction:
     """A cell as a function of tensors, in the order of its signature without the states; made by `lr.function`.
 
     Inputs: time at `dim`, features last, all other dimensions batch; one channel (or a batch of one) stands for all.
-    Vectors: (channels,) or a number; Scalars: () or a number. Gives the outputs in the layout of the inputs: a tensor, or
-    a tuple or dict as the cell returns it. What the cell declares complex may be complex, in the same precision, or real.
+    Vectors: (channels,) or a number; Scalars: () or a number. With a state axis of N: Input(axis=N) has N features,
+    Vector(size=N) (channels, N), the edge of a State(size=N) N more at the end. Gives the outputs in the layout of the inputs:
+    a tensor, or a tuple or dict as the cell returns it. What the cell declares complex may be complex, in the same precision,
+    or real.
 
     init: by name, the edge of a state or an input: a number or a tensor that broadcasts to (batch…, channels), with the k
     values nearest first at the end where the cell reads k > 1 steps back. Where a sequence is read on both sides, `h` is the
@@ -105,18 +107,25 @@ class CellFunction:
             found = {n: widened(x) for n, x in found.items()}
         shape = self._common(found, dim)
         layout = Layout.of(shape, dim % len(shape))
-        found = {n: x if x.shape == shape else x.expand(shape) for n, x in found.items()}
+        wanted = {n: (*shape[:-1], self.cell.spec[n].option("axis", shape[-1])) for n in found}
+        found = {n: x if x.shape == wanted[n] else x.expand(wanted[n]) for n, x in found.items()}
         return {n: layout.inward(x) for n, x in found.items()}, layout, shape[-1]
 
     def _common(self, found: Mapping[str, Tensor], dim: int) -> torch.Size:
-        """The shape that the inputs share."""
-        (first, x), *others = found.items()
-        n, spec = x.dim(), self.cell.spec
+        """The shape that the inputs share; what they have along the state axis is no part of it."""
+        spec = self.cell.spec
+        (first, x), *others = sorted(found.items(), key=lambda item: item[0] in spec.sized)
+        n = x.dim()
         if n < 2 or not -n <= dim < n or dim % n == n - 1:
             raise ShapeMismatch(f"{first} of {self} has shape {tuple(x.shape)}: no time at dimension {dim} with features "
                                 "behind it", spec[first].where, "time stands at `dim`, features last: lr.function(cell, dim=…)")
         shape = list(x.shape)
         for name, y in others:
+            if name in spec.sized and y.dim() == n:
+                if y.shape[-1] != spec.axis:
+                    raise ShapeMismatch(f"{name} of {self} has shape {tuple(y.shape)}: {y.shape[-1]} numbers a step, not "
+                                        f"{spec.axis}", spec[name].where)
+                y = y[..., :1]
             if y.dim() != n or y.shape[dim] != x.shape[dim] or any(
                     a != b and a != 1 and b != 1 for a, b in zip(y.shape, shape, strict=True)):
                 raise ShapeMismatch(f"{name} of {self} has shape {tuple(y.shape)}, {first} {tuple(x.shape)}", spec[name].where,
@@ -141,7 +150,9 @@ class CellFunction:
             if key not in sequences:
                 raise UnknownName(f"{self} reads no {name} at a lag, so that it has no initial value", self.cell.spec.where,
                                   f"init may name {', '.join(sequences) or 'nothing'}")
-            window = edge_of(self.cell.spec, name, value, layout, like, channels, sequences[key].depth)
+            lagged = sequences[key]
+            shared = self.cell.spec[lagged.name].option("axis") if lagged.name in self.pipeline.plan.inputs else None
+            window = edge_of(self.cell.spec, name, value, layout, like, shared or channels, lagged.depth, lagged.size)
             windows[key] = window, window
         return windows | self.pipeline.not_first(windows, like, channels)
 

@@ -63,10 +63,11 @@ class Transformed(torch.autograd.Function):
 
 
 def save(ctx: Any, op: Op, args: Sequence[Maybe], outputs: Sequence[Tensor]) -> None:
-    """Keep what the backward pass may read, and nothing else."""
+    """Keep what the backward pass may read, and nothing else; where only borders of states are kept, all inputs."""
     ctx.op, ctx.sizes, ctx.dtypes = op, op.launcher.sizes(args), op.launcher.gives(op.launcher.dtype(args))
     needs = op.backward().needs
-    ctx.save_for_backward(*(args[i] if what == "input" else outputs[i] for what, i in needs), args[-1])
+    inputs = () if op.thorough is None else args[:-1]
+    ctx.save_for_backward(*(args[i] if what == "input" else outputs[i] for what, i in needs), *inputs, args[-1])
     ctx.set_materialize_grads(False)
 
 
@@ -74,6 +75,11 @@ def pull(ctx: Any, gradients: Sequence[Maybe], wanted: Sequence[bool]) -> list[M
     """The gradients of an op's arguments, `reset` included."""
     op: Op = ctx.op
     *values, reset = ctx.saved_tensors
+    if op.thorough is not None:
+        count = len(op.backward().needs)
+        values, inputs = values[:count], values[count:]
+        if torch.is_grad_enabled() or op.transforms((*inputs, *gradients)):
+            return _again(op, op.thorough, (*inputs, reset), gradients, wanted, ctx.sizes)
     known = dict(zip(op.backward().needs, values, strict=True))
     return _pull(op, known, gradients, reset, wanted, ctx.sizes, ctx.dtypes)
 
@@ -100,14 +106,19 @@ def pull_registered(ctx: Any, *gradients: Maybe) -> tuple[Maybe, ...]:
     op: Op = ctx.op
     if op.kept is op:
         return tuple(pull(ctx, gradients, ctx.needs_input_grad))
-    args, kept = ctx.saved_tensors, op.kept
+    args = ctx.saved_tensors
+    return tuple(_again(op, op, args, gradients, ctx.needs_input_grad, op.launcher.sizes(args)))
+
+
+def _again(op: Op, same: Op, args: Sequence[Maybe], gradients: Sequence[Maybe], wanted: Sequence[bool],
+           sizes: tuple[int, int, int]) -> list[Maybe]:
+    """The gradients of an op's arguments from `same`, an op of the same values: what was not kept is computed again,
+    differentiably."""
+    kept = same.kept
     outputs = kept(*args)
     known = {(what, i): args[i] if what == "input" else outputs[i] for what, i in kept.backward().needs}
-    every: list[Maybe] = [None] * kept.size
-    for i, g in zip(op.picks, gradients, strict=True):
-        every[i] = g
-    dtypes = kept.launcher.gives(kept.launcher.dtype(args))
-    return tuple(_pull(kept, known, every, args[-1], ctx.needs_input_grad, op.launcher.sizes(args), dtypes))
+    by_name, dtypes = dict(zip(op.outputs, gradients, strict=True)), kept.launcher.gives(kept.launcher.dtype(args))
+    return _pull(kept, known, [by_name.get(n) for n in kept.outputs], args[-1], wanted, sizes, dtypes)
 
 
 def fold_registered(op: Op, info: Any, in_dims: Sequence[Any], *args: Maybe) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..compiler import backend_for, launch_of
 from ..errors import BackendUnavailable, DtypeMismatch, ShapeMismatch
 from ..ir.program import Program
-from ..ir.source import OUTPUTS, Launch, Slot, slots
+from ..ir.source import OUTPUTS, Extent, Launch, slots
 from .dtypes import NAMES, check_dtype, compute, dtype_of, short
 from .threads import share_threads
 from .windows import time_first
@@ -25,8 +25,9 @@ class Launcher:
     """Runs a Program: tensors in the order of its inputs, then `reset`; gives its outputs in order.
 
     sequences (B, T, columns * C), vectors (C,) or (), edges (B, depth, C) or None, reset (B, T) bool or None. Outputs: keeps
-    (B, T, columns * C) in the memory order of the first sequence, sums (C,) or (), windows (B, depth, C). dtypes: sequences and
-    learned numbers share one; where it has 16 bits, windows and what is `full` are float32.
+    (B, T, columns * C) in the memory order of the first sequence, sums (C,) or (), windows (B, depth, C). What has a state axis
+    is N * C wide, or N where the channels share it. dtypes: sequences and learned numbers share one; where it has 16 bits,
+    windows and what is `full` are float32.
     Raises ShapeMismatch and DtypeMismatch in the Program's names.
     """
 
@@ -36,9 +37,10 @@ class Launcher:
         self.ins = tuple(s for s in every if s.kind in ("sequence", "vector", "edge", "reset"))
         self.outs = tuple(s for s in every if s.kind in OUTPUTS)
         self.lone = frozenset(v.name for v in program.vectors if v.shape == "one")
-        self.summed = frozenset(s.name for s in program.sums if s.over != "time")
-        self.columns = self.ins[0].columns
-        self.shared = tuple(k for k, s in enumerate(self.ins) if s.kind in ("sequence", "vector") and not s.full)
+        self.summed = frozenset(s.name for s in program.sums if s.over != "time" and not s.shared(program))
+        self.counted = next((k for k, s in enumerate(self.ins) if s.channels and s.kind in ("sequence", "vector")), 0)
+        self.columns = self.ins[self.counted].columns
+        self.alike = tuple(k for k, s in enumerate(self.ins) if s.kind in ("sequence", "vector") and not s.full)
         self._dtypes: dict[torch.dtype, tuple[tuple[torch.dtype, ...], tuple[torch.dtype, ...]]] = {}
         self._launches: dict[tuple[torch.dtype, str], Launch] = {}
 
@@ -49,12 +51,12 @@ class Launcher:
         first = tensors[0]
         assert first is not None
         if not (B and T and C):
-            outs = self._allocate(first, dtype, B, T, C)
+            outs = self._allocate(first, dtype, B, T, C, Extent(0))
             self._fill(tensors, outs)
             return self._finish(outs, dtype, B)
         launch = self._compiled(dtype, first.device.type)
         extent = launch.extent(B, T, C)
-        outs = self._allocate(first, dtype, B, T, C, extent.parts)
+        outs = self._allocate(first, dtype, B, T, C, extent)
         values = self._values(tensors, outs, (B, T, C))
         if first.is_cuda:
             self._on_device(launch, values, first, extent.scratch)
@@ -68,21 +70,21 @@ class Launcher:
         B, T, C = self.sizes(args)
         first, dtype = self._checked(args, B, T, C)[0], self.dtype(args)
         assert first is not None
-        return self._finish(self._allocate(first, dtype, B, T, C), dtype, B)
+        return self._finish(self._allocate(first, dtype, B, T, C, Extent(0)), dtype, B)
 
     def sizes(self, args: Sequence[Tensor | None]) -> tuple[int, int, int]:
         """B, T, C of a call."""
-        first = args[0]
-        assert first is not None
-        if first.dim() != 3 or first.shape[2] % self.columns:
+        first, counted = args[0], args[self.counted]
+        assert first is not None and counted is not None
+        if first.dim() != 3 or not counted.dim() or counted.shape[-1] % self.columns:
             raise ShapeMismatch(f"{self.ins[0].name} has shape {tuple(first.shape)}, not (batch, time, "
                                 f"{f'{self.columns} * ' if self.columns > 1 else ''}channels)")
-        B, T, width = first.shape
-        return B, T, width // self.columns
+        B, T, _ = first.shape
+        return B, T, counted.shape[-1] // self.columns
 
     def dtype(self, args: Sequence[Tensor | None]) -> torch.dtype:
         """The dtype of a call: what its sequences and learned numbers share."""
-        return args[self.shared[0] if self.shared else 0].dtype  # type: ignore[union-attr]
+        return args[self.alike[0] if self.alike else 0].dtype  # type: ignore[union-attr]
 
     def gives(self, dtype: torch.dtype) -> tuple[torch.dtype, ...]:
         """The dtypes of the outputs of a call."""
@@ -97,7 +99,7 @@ class Launcher:
 
     def _checked(self, args: Sequence[Tensor | None], B: int, T: int, C: int) -> tuple[Tensor | None, ...]:
         """The inputs, channels contiguous; the kernel trusts what passes here."""
-        first, device = self.shared[0] if self.shared else 0, args[0].device  # type: ignore[union-attr]
+        first, device = self.alike[0] if self.alike else 0, args[0].device  # type: ignore[union-attr]
         check_dtype(self.ins[first].name, args[first])  # type: ignore[arg-type]
         dtype, tensors = self.dtype(args), list(args)
         for k, (slot, tensor, wanted) in enumerate(zip(self.ins, args, self._both(dtype)[0], strict=True)):
@@ -105,7 +107,7 @@ class Launcher:
                 if slot.kind in ("sequence", "vector"):
                     raise ShapeMismatch(f"{slot.name} is missing")
                 continue
-            shape = self._shape(slot, B, T, C)
+            shape = () if slot.name in self.lone else slot.shape(B, T, C)
             if tensor.shape != shape:
                 raise ShapeMismatch(f"{slot.name} has shape {tuple(tensor.shape)}, not {shape}")
             if tensor.dtype is not wanted:
@@ -116,30 +118,16 @@ class Launcher:
                 tensors[k] = tensor.contiguous()
         return tuple(tensors)
 
-    def _shape(self, slot: Slot, B: int, T: int, C: int, parts: int = 1) -> tuple[int, ...]:
-        match slot.kind:
-            case "sequence" | "keep":
-                return (B, T, slot.columns * C)
-            case "vector":
-                return () if slot.name in self.lone else (C,)
-            case "reset":
-                return (B, T)
-            case "sum":
-                return (parts * B, C)
-            case "crossing":
-                return (parts * B, slot.depth, C)
-        return (B, slot.depth, C)
-
-    def _allocate(self, first: Tensor, dtype: torch.dtype, B: int, T: int, C: int, parts: int = 1) -> list[Tensor]:
+    def _allocate(self, first: Tensor, dtype: torch.dtype, B: int, T: int, C: int, extent: Extent) -> list[Tensor]:
         """new_empty, never empty_like: a permuted dense input would hand on strides that the fake cannot know."""
         in_time = time_first(first)
         outs = []
         for slot, kind in zip(self.outs, self.gives(dtype), strict=True):
             if slot.kind == "keep" and in_time:
-                outs.append(first.new_empty((T, B, slot.columns * C), dtype=kind).transpose(0, 1))
+                outs.append(first.new_empty((-(-T // slot.every), B, slot.columns * C), dtype=kind).transpose(0, 1))
             else:
                 kind = compute(dtype) if slot.kind == "sum" else kind
-                outs.append(first.new_empty(self._shape(slot, B, T, C, parts), dtype=kind))
+                outs.append(first.new_empty(slot.shape(B, T, C, extent), dtype=kind))
         return outs
 
     def _values(self, tensors: Sequence[Tensor | None], outs: Sequence[Tensor], sizes: tuple[int, int, int]) -> list[int]:
@@ -195,7 +183,7 @@ class Launcher:
         for slot, o, kind in zip(self.outs, outs, self.gives(dtype), strict=True):
             if slot.kind == "sum":
                 o = (o.sum() if slot.name in self.summed else o.sum(0)).to(kind)
-            elif slot.kind == "crossing" and o.shape[0] != B:
+            elif slot.kind in ("crossing", "shared") and o.shape[0] != B:
                 o = o.unflatten(0, (o.shape[0] // B, B)).sum(0)
             found.append(o)
         return tuple(found)

@@ -42,7 +42,7 @@ class Layout:
         """(B, T) of flags whose shape is a sequence's without features."""
         return reset.movedim(self.dim, -1).reshape(self.B, self.T)
 
-    def window(self, value: Tensor, depth: int) -> Tensor:
-        """(B, k, C) of an edge (batch…, C), with k at the end when it is above 1."""
-        value = value.unsqueeze(-1) if depth == 1 else value
-        return value.reshape(self.B, *value.shape[-2:]).transpose(1, 2)
+    def window(self, value: Tensor, depth: int, axes: int = 0) -> Tensor:
+        """(B, k, C) of an edge (batch…, C), with k at the end when it is above 1; behind it the state's axes."""
+        value = value.unsqueeze(-1 - axes) if depth == 1 else value
+        return value.reshape(self.B, *value.shape[-2 - axes:]).transpose(1, 2)

@@ -36,7 +36,8 @@ class RNN(nn.Module):
     cell: a cell, or a list of cells, one a layer; each layer reads the first output of the one before it.
     Parameters: `layers.0.forget.weight` (hidden, sum of the operands' sizes in the order of the call), `layers.0.forget.bias`,
     `layers.0.v` of a Vector v, `layers.0.h_init` of a learned initial state h; those of the other direction stand under
-    `layers.0.reverse`. A map with a size of its own has that many rows; one that skips has parameters where it must.
+    `layers.0.reverse`. A map with a size of its own has that many rows; one that skips has parameters where it must. With a
+    state axis: `layers.0.B.weight` (N, operands) of an Affine(axis=N), `layers.0.A` (hidden, N) of a Vector(size=N).
     dtype, or `.to(dtype)`: float32, float64, bfloat16 or float16. With 16 bits, outputs and h_n have them, states are float32
     inside and in a Carry, and Vectors and Scalars may be. In an autocast region x, weights and outputs have the region's dtype,
     as those of torch.nn.LSTM.
@@ -77,7 +78,7 @@ class RNN(nn.Module):
         self.inputs = {d.name: d for c in reversed(cells) for d in c.spec.of("input")[1:]}
         self.features = self._shared_sizes()
         # Whether h_0 and h_n are stacked over all layers, as in torch.nn.LSTM.
-        self.alike = len({tuple(s.depth for s in p.pipeline.plan.carried) for p in self.parts}) == 1
+        self.alike = len({tuple((s.depth, s.size) for s in p.pipeline.plan.carried) for p in self.parts}) == 1
 
     def _layer(self, cell: Cell, first: int, number: int) -> list[Layer]:
         """The parts of a layer, one a direction, whose first input has `first` features."""
@@ -89,7 +90,7 @@ class RNN(nn.Module):
                 given = f"the layer before gives {first}" if number else f"input_size is {first}"
                 raise BadDeclaration(f"{cell.name} says that its input {d.name} has {said} features, {given}", d.where,
                                      "leave size out there" if number else f"give input_size={said}")
-            sizes[d.name] = first if k == 0 else self.hidden_size if said == "channel" else int(said)
+            sizes[d.name] = first if k == 0 else d.option("axis", self.hidden_size) if said == "channel" else int(said)
         spec = without_skips(cell.spec, sizes, self.hidden_size)
         if self.bidirectional and any(d.name.split(".")[0] == "reverse" for d in spec.declared):
             raise BadDeclaration(f"{cell.name} declares the name reverse, which a bidirectional module needs",
@@ -135,8 +136,8 @@ class RNN(nn.Module):
         x: (T, B, input_size), (B, T, input_size) with batch_first, or (T, input_size); the cell's other Inputs by name, in the
         same layout. Integers without the features, (T, B), mean one-hot vectors, and dense maps look their rows up.
         h_0: the states that are read at a lag, (layers × directions, B, hidden) each, then k when the order is
-        above 1; one tensor or a tuple; where the cells of a list carry different states, a tuple of that, one entry a layer; or
-        a Carry. reset: bool, x's shape without features: a boundary between t-1 and t.
+        above 1, then N for a State(size=N); one tensor or a tuple; where the cells of a list carry different states, a tuple of
+        that, one entry a layer; or a Carry. reset: bool, x's shape without features: a boundary between t-1 and t.
         cu_seqlens: int32 or int64 (n + 1,), from 0 to T: the borders of n segments that lie one after another in a batch of 1.
         They are boundaries as those of reset, and each segment has its own edges: h_0, h_n and a Carry have n where B stood.
         A PackedSequence means the same: h_0 and h_n are in the order of the unsorted sequences, and the output is packed as x

@@ -23,9 +23,10 @@ from .. import __version__
 from ..compiler import adjoint_of, tangent_of
 from ..errors import NotBuilt
 from ..ir.program import Program
-from ..passes.precision import with_full
+from ..passes.precision import check_stored, with_full
+from ..passes.replay import unbordered
 from . import derive, functions
-from .dtypes import NARROW, autocasts, settled
+from .dtypes import NARROW, autocasts, settled, short
 from .launch import Launcher, Tensors
 
 SCHEMA = 1  # of names, of the order of arguments and of the slots
@@ -57,14 +58,22 @@ class Op:
     @functools.cached_property
     def kept(self) -> Op:
         """The op that also writes what the backward pass reads."""
+        if self.program.replay:  # see `thorough`: its gradient is asked for nowhere
+            return self
         forward = adjoint_of(self.program, frozenset()).forward
         return self if forward == self.program else op_of(forward)
 
     def ready(self) -> Op:
         """This op, with `kept` and its gradient made: while torch.compile traces a call, nothing can be."""
-        for op in (self, self.precise):
+        for op in (self,) if self.program.axis else (self, self.precise):  # an axis has no 16 bits
             op.kept.backward()
         return self
+
+    @functools.cached_property
+    def thorough(self) -> Op | None:
+        """This op without borders, for derivatives of its gradient; None where this one's gradient has them itself."""
+        program = unbordered(self.program)
+        return None if program == self.program else op_of(program)
 
     @functools.cached_property
     def picks(self) -> tuple[int, ...]:
@@ -104,17 +113,23 @@ class Op:
         first = args[0]
         if first is not None and (first.dtype in NARROW or autocasts(first)):
             args, precise = settled(self.launcher.ins, args)
+            check_stored(self.program, short(self.launcher.dtype(args)))
             if precise:
                 return self.precise(*args)
         differentiable = torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in args)
         if torch.compiler.is_compiling() or torch._C._is_tracing():
             return self._own(self.kept.raw(*args)) if differentiable else self.raw(*args)
-        if torch._C._are_functorch_transforms_active() or _dual(args):
+        if self.transforms(args):
             return self._own(functions.Transformed.apply(self.kept, *args))  # type: ignore[no-untyped-call]
         if differentiable:
             return self._own(functions.Eager.apply(self.kept, *args))  # type: ignore[no-untyped-call]
         with torch._C._AutoDispatchBelowAutograd():
             return self.raw(*args)
+
+    @staticmethod
+    def transforms(args: Iterable[Tensor | None]) -> bool:
+        """Whether torch.func or forward mode asks for more than the values of a call on these."""
+        return torch._C._are_functorch_transforms_active() or _dual(args)
 
     def _own(self, outputs: Tensors) -> Tensors:
         return outputs if self.kept is self else tuple(outputs[i] for i in self.picks)
@@ -174,7 +189,8 @@ def named(name: str) -> Op:
 
 def name_of(program: Program) -> str:
     """`gilr_1f3c…`: the Program's name and a hash of all that decides what the op computes, its gradient included."""
-    parts = [__version__, str(SCHEMA), program.digest, adjoint_of(program, frozenset()).program.digest]
+    parts = [__version__, str(SCHEMA), program.digest]
+    parts += [] if program.replay else [adjoint_of(program, frozenset()).program.digest]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
     return f"{_identifier(program.name)}_{digest}"
 

@@ -61,7 +61,8 @@ class Layer:
     """What one layer in one direction has learned; the tensors are in a tree of `Names`. sizes: features of each input.
 
     weight (size, sum of the operands' sizes in the order of the call), bias (size,), where `size` is the map's, Vectors
-    (hidden,), Scalars (), and for each learned initial state `h` a parameter `h_init` (hidden,).
+    (hidden,), Scalars (), and for each learned initial state `h` a parameter `h_init` (hidden,). With a state axis of N: weight
+    (N, …), bias (N,), Vectors and initial states (hidden, N), Scalars (N,).
     features: those of each output.
     Raises ShapeMismatch for an input that is read channel by channel and has not the hidden size, BadDeclaration for a name
     that torch.nn.Module has taken.
@@ -71,7 +72,8 @@ class Layer:
         self.pipeline, self.sizes, self.hidden = pipeline, dict(sizes), hidden
         check_sizes(pipeline, sizes, hidden)
         named = {"input": self.sizes[pipeline.plan.inputs[0]], "hidden": hidden}
-        self.heights = {a.name: named[a.size] if isinstance(a.size, str) else a.size for a in pipeline.plan.affines}
+        self.heights = {a.name: pipeline.spec[a.name].option("axis") or (named[a.size] if isinstance(a.size, str) else a.size)
+                        for a in pipeline.plan.affines}
         given = self.sizes | {s.target: self.heights[s.affine] for s in pipeline.plan.steps if isinstance(s, Sized)}
         self.widths = {a.name: [given.get(o, hidden) for o in a.operands] for a in pipeline.plan.affines}
         self.features = tuple(given.get(base, hidden) for _, base in pipeline.plan.outputs)
@@ -83,6 +85,7 @@ class Layer:
         H, learned = self.hidden, [s.name for s in self.pipeline.plan.carried if s.learned]
         for d in self.pipeline.spec.declared:
             path, init = tuple(d.name.split(".")), d.option("init")
+            axis: tuple[int, ...] = (d.option("axis"),) if d.option("axis") else ()
             if d.kind == "affine":
                 rows = self.heights[d.name]
                 yield Entry((*path, "weight"), "weight", d.name, (rows, sum(self.widths[d.name])), init, d.complex)
@@ -90,9 +93,9 @@ class Layer:
                 if bias is not False:
                     yield Entry((*path, "bias"), "number", f"{d.name}.bias", (rows,), None if bias is True else bias, d.complex)
             elif d.kind in ("vector", "scalar"):
-                yield Entry(path, "number", d.name, (H,) if d.kind == "vector" else (), init, d.complex)
+                yield Entry(path, "number", d.name, (H, *axis) if d.kind == "vector" else axis, init, d.complex)
             elif d.name in learned:
-                yield Entry((*path[:-1], f"{path[-1]}_init"), "initial", d.name, (H,), init or 0.0, d.complex)
+                yield Entry((*path[:-1], f"{path[-1]}_init"), "initial", d.name, (H, *axis), init or 0.0, d.complex)
 
     def _check_names(self) -> None:
         spec, seen = self.pipeline.spec, set[tuple[str, ...]]()
@@ -159,7 +162,7 @@ class Layer:
         for e in self.entries:
             if e.kind == "initial":
                 depth = self.pipeline.sequences[e.owner].depth
-                value = get(tree, e.path).expand(B, depth, self.hidden)
+                value = get(tree, e.path).expand(B, depth, *e.shape)
                 start, edge = given.get(e.owner, NONE)
                 found[e.owner] = value if start is None else start, value if edge is None else edge
         return found
@@ -201,7 +204,12 @@ def beside(spec: Spec, like: Tensor, x: Tensor, channels: int, training: bool) -
 
 
 def check_sizes(pipeline: Pipeline, sizes: Mapping[str, int], hidden: int) -> None:
-    """Raise ShapeMismatch for an input that must have the hidden size, or 1, and has not."""
+    """Raise ShapeMismatch for an input that must have the hidden size, or 1, or that of the state axis, and has not."""
+    for d in pipeline.spec.of("input"):
+        if d.option("axis", sizes[d.name]) != sizes[d.name]:
+            raise ShapeMismatch(f"{pipeline.spec.name} says that {d.name} has {d.option('axis')} numbers a step, not "
+                                f"{sizes[d.name]}", d.where, f"give it {d.option('axis')} features, or map it: "
+                                                             f"{d.name}: lr.Input, and an lr.Affine(axis={d.option('axis')})")
     for name in pipeline.channelwise:
         if name in sizes and sizes[name] not in (1, hidden):
             spec = pipeline.spec

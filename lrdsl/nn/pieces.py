@@ -27,6 +27,8 @@ def assemble(pieces: Sequence[Piece], got: Mapping[str, Tensor], columns: Mappin
             C = value.shape[2] // columns[name]
             value = value[:, :, int(column) * C:(int(column) + 1) * C]
         part = _part(piece, value, reset, depth)
+        if part is not None and piece.shared:
+            part = part.unflatten(-1, (piece.shared, part.shape[-1] // piece.shared)).sum(-1)
         if part is not None:
             total = part if total is None else total + part
     return total

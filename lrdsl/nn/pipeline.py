@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from ..compiler import plan_of, ragged_of
 from ..errors import CellError
 from ..ir.plan import Block, Dense, Plan, Sized
 from ..ir.plan import Sequence as Lagged
+from ..ir.program import Program
+from ..ir.source import slots
 from ..ir.spec import Spec
 from ..passes.ragged import given_name, key_of
 from .carry import NONE, Window, last_window
@@ -40,9 +42,10 @@ class Pipeline:
         given = inputs | {f"{k}.{e}" for k, s in self.sequences.items() if s.name in inputs for e in ("start", "edge")}
         self.steps: tuple[tuple[Dense, Products] | tuple[Sized, None] | tuple[Op, frozenset[str]], ...] = tuple(
             (s, self._products(s)) if isinstance(s, Dense) else (s, None) if isinstance(s, Sized)
-            else (op_of(s.program).ready(), frozenset(given.intersection(s.program.inputs))) for s in self.plan.steps)
-        self.channelwise = tuple(n for n in self.plan.inputs
-                                 if any(b.name == n for p in self.plan.programs for b in p.buffers))
+            else (op_of(s.program).ready(), _channels(s.program, given)) for s in self.plan.steps)
+        read = {b.name: b.shape for p in self.plan.programs for b in p.buffers}
+        self.channelwise = tuple(n for n in self.plan.inputs if read.get(n, "axis") != "axis")
+        self.widened = frozenset(v.name for p in self.plan.programs for v in p.vectors if v.shape == "channel and axis")
         # What lies in memory whole, so that its last samples need no register.
         self.held = inputs | {s.target for s in self.plan.steps if isinstance(s, Sized)}
 
@@ -63,12 +66,15 @@ class Pipeline:
 
         inputs (B, T, size), or (B, T, 1) of integers; learned: vectors and biases, weights: (affine, operand) -> (H, size),
         windows (B, k, size), reset (B, T) bool; with segments B is 1, that of the windows their number, and there is no reset.
+        What has a state axis of N is (H, N), the window of such a state (B, k, H, N).
         """
         values: Values = {**inputs, **learned}
+        values |= {n: learned[n].mT.flatten() for n in self.widened}
         reset = reset if segments is None else segments.reset
         for key, (start, edge) in windows.items():
-            values[f"{key}.start"] = start
-            values[f"{key}.edge"] = edge if reset is not None and segments is None else None
+            wide = self.sequences[key].size
+            values[f"{key}.start"] = _inward(start) if wide else start
+            values[f"{key}.edge"] = None if reset is None or segments is not None else _inward(edge) if wide else edge
         for step, extra in self.steps:
             if isinstance(step, Op):
                 op = step if segments is None else self._ragged(step, values, segments, channels)
@@ -170,7 +176,8 @@ class Pipeline:
             if not inputs and (not s.state or s.ahead):
                 continue
             if s.name not in self.held and segments is None:
-                found[key] = values[f"{s.name}.final"], edge
+                final = values[f"{s.name}.final"]
+                found[key] = final.unflatten(2, (s.size, final.shape[2] // s.size)).mT if s.size else final, edge
                 continue
             sequence, reverse = values[s.name], s.side > 0
             default = _constant(sequence, s, segments)
@@ -216,6 +223,16 @@ def _constant(sequence: Tensor, lagged: Lagged, segments: Segments | None) -> Te
     """The edge that is not given: (B, k, size)."""
     B, size = sequence.shape[0] if segments is None else segments.n, sequence.shape[2]
     return sequence.new_full((1, 1, size), lagged.init or fill_of(sequence)).expand(B, lagged.depth, size)
+
+
+def _inward(window: Tensor | None) -> Tensor | None:
+    """(B, k, H, N) as a Program has it: (B, k, N * H)."""
+    return None if window is None else window.mT.flatten(2)
+
+
+def _channels(program: Program, given: Set[str]) -> frozenset[str]:
+    """Which of the tensors that are given to it have channels, so that one may stand for all."""
+    return frozenset(s.name for s in slots(program) if s.name in given and s.channels)
 
 
 def _spread(value: Tensor | None, channels: int) -> Tensor | None:

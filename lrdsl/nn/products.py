@@ -22,7 +22,8 @@ def fill_of(sequence: Tensor) -> int:
 
 
 def product(samples: Tensor, weights: Weights, buffers: Sequence[Sequence[Block]], *, edges: bool) -> tuple[Tensor, ...]:
-    """(B, T, blocks * H) for each buffer, a list of blocks, in the memory order of the samples (B, T, lags * size).
+    """(B, T, blocks * H) for each buffer, a list of blocks, in the memory order of the samples (B, T, lags * size); N for the
+    H of a map that gives N numbers.
 
     Integers (B, T, lags) are the places of the ones in one-hot vectors; `edges`: some may be NOTHING.
     """
@@ -36,8 +37,8 @@ def product(samples: Tensor, weights: Weights, buffers: Sequence[Sequence[Block]
     whole = F.linear(samples, weight)
     if len(buffers) == 1:
         return (whole,)
-    H = weight.shape[0] // len(every)
-    return tuple(whole.split_with_sizes([H * len(blocks) for blocks in buffers], 2))
+    rows = [sum(weights[b.affine, b.operands[0]].shape[0] for b in blocks) for blocks in buffers]
+    return tuple(whole.split_with_sizes(rows, 2))
 
 
 def _looked_up(places: Tensor, weights: Weights, block: Block, edges: bool) -> Tensor:

@@ -131,6 +131,9 @@ def _not_linear(state: str, term: sp.Expr, where: Location, unknowns: frozenset[
     conditional = isinstance(term, f.where) and bool(term.args[0].free_symbols & unknowns)
     what = f"the condition {show(term.args[0])}" if conditional else f"the term {show(term)}"
     others = ", ".join(dict.fromkeys(s.base for s in sorted(unknowns, key=str)))
+    if isinstance(term, f.axis_sum):
+        return NotLinear(f"{state}[t] mixes the numbers of a channel: {what} adds up {previous} over the state axis, and a "
+                         "linear recurrence keeps them apart", where, "read another state there, one that is solved before")
     hints = [f"make {what} free of {previous}" if conditional else "" if algebra else
              f"a linear recurrence is {state}[t] = (…)*{previous} + (…), without {others} in the brackets",
              "" if conditional else advice(state, term, unknowns, previous, algebra),

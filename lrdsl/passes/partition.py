@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import sympy as sp
 
-from ..errors import raise_all
+from ..errors import NotBuilt, raise_all
 from ..ir.plan import Affine, Block, Dense, Plan, Sequence, Sized, Stage
 from ..ir.program import Buffer, Edge, Keep, Let, Program, Scan, Step, Vector
+from ..ir.shapes import Shape
 from ..ir.spec import MapCall, Spec
 from ..ir.symbols import At, Param, params, samples
-from .algebras import check_initial
+from .algebras import check_axis, check_initial
 from .extract import extract
 from .stages import sides, stages
 from .stratify import Strata
@@ -47,6 +48,10 @@ class _Work:
     affines: dict[str, Affine] = field(default_factory=dict)
     sized: dict[str, Sized] = field(default_factory=dict)
 
+    def product_shape(self, product: str) -> Shape:
+        """Of the product of a map: hidden numbers a step, or N that the channels share."""
+        return "axis" if self.products[product].block.affine in self.spec.sized else "channel"
+
 
 def partition(strata: Strata) -> Plan:
     """Lay the groups out as Dense steps and Programs."""
@@ -63,7 +68,7 @@ def partition(strata: Strata) -> Plan:
                 continue
             work.steps.append(_map(work, statement) if isinstance(statement, MapCall)
                               else Let(statement.target, statement.expr, statement.where))
-    raise_all(check_initial(spec, work.steps))
+    raise_all([*check_initial(spec, work.steps), *check_axis(spec, work.steps)])
     return _assemble(work)
 
 
@@ -162,12 +167,13 @@ def _assemble(work: _Work) -> Plan:
             steps.append(Stage(program))
         steps += [m for n, m in work.sized.items() if made.of[n] == k]
     sequences = [Sequence(d.name, side, n, d.option("init", 0.0), bool(d.option("learned")), d.kind == "state",
-                          _ahead(work, d.name, side))
+                          _ahead(work, d.name, side), d.option("axis", 0) if d.kind == "state" else 0)
                  for kind in ("state", "input") for d in spec.of(kind)
                  for (base, side), n in depth.items() if base == d.name]
     # Lines that a surrogate reads at a lag: a Carry must hold them too.
     named = {*spec.names("state"), *spec.names("input")}
-    sequences += [Sequence(base, side, n, _init(work, base), False, False, _ahead(work, base, side))
+    sequences += [Sequence(base, side, n, _init(work, base), False, False, _ahead(work, base, side),
+                           spec.axis if base in spec.wide else 0)
                   for (base, side), n in depth.items() if base not in work.products and base not in named]
     return Plan(spec.name, _given(spec), tuple(work.affines.values()), tuple(steps),
                 tuple(sequences), tuple((n, s.base) for n, s in spec.outputs)).check()
@@ -221,10 +227,11 @@ def _dense(work: _Work, k: int, users: dict[str, tuple[int, ...]]) -> list[Dense
     products = [p for p in work.products if work.stage[p] == k and users[p]]
     for source in dict.fromkeys(work.products[p].source for p in products):
         own = [p for p in products if work.products[p].source == source]
-        groups = sorted({(work.products[p].lags, users[p]) for p in own}, key=lambda group: ([*map(abs, group[0])], group))
+        group_of = {p: (work.products[p].lags, users[p], work.product_shape(p)) for p in own}
+        groups = sorted(set(group_of.values()), key=lambda group: ([*map(abs, group[0])], group[:2], group[2] != "channel"))
         buffers = [f"{source}.maps" + (f".{i + 1}" if len(groups) > 1 else "") for i in range(len(groups))]
-        for lags in dict.fromkeys(lags for lags, _ in groups):
-            outputs = tuple((buffer, tuple(work.products[p].block for p in own if (work.products[p].lags, users[p]) == group))
+        for lags in dict.fromkeys(group[0] for group in groups):
+            outputs = tuple((buffer, tuple(work.products[p].block for p in own if group_of[p] == group))
                             for buffer, group in zip(buffers, groups, strict=True) if group[0] == lags)
             found.append(Dense(source, lags, outputs))
     return found
@@ -238,22 +245,38 @@ def _program(work: _Work, name: str, names: set[str], k: int, reverse: bool, dep
     for base in dict.fromkeys(s.base for s in reads if s.base not in names):
         if base in pieces:
             buffer, blocks = pieces[base]
-            buffers[buffer] = Buffer(buffer, tuple(b.target for b in blocks))
+            buffers[buffer] = Buffer(buffer, tuple(b.target for b in blocks), work.product_shape(base))
         else:
-            buffers[base] = Buffer(base, (base,))
-    scalars = set(work.spec.names("scalar"))
-    vectors = tuple(Vector(p, "one" if p in scalars else "channel")
+            buffers[base] = Buffer(base, (base,), _shape(work.spec, base))
+    vectors = tuple(Vector(p, _shape(work.spec, p))
                     for p in dict.fromkeys(str(p) for step in steps for e in step.exprs for p in params(e)))
     edges = tuple(_edge(work, base, side, n, base in names) for (base, side), n in depth.items()
                   if (base in names and (side > 0) == reverse)
                   or (base not in names and any(s.base == base and s.lag * side > 0 for s in reads)))
     keeps = tuple(Keep(n, (n,)) for n in written if n in names and work.stage[n] == k)
-    return Program(name, reverse, tuple(buffers.values()), vectors, edges, steps, keeps).check()
+    ordered = tuple(sorted(buffers.values(), key=lambda b: b.shape == "axis"))  # the first says how many channels there are
+    wide = {*work.spec.wide} & {*names, *buffers, *(v.name for v in vectors), *(c for b in ordered for c in b.columns)}
+    if work.spec.axis and not any(b.shape != "axis" for b in ordered):
+        raise NotBuilt(f"{work.spec.name} reads no sequence that has channels, so that their number is unknown",
+                       work.spec.where, "read an Input without an axis, or a map of one, too")
+    return Program(name, reverse, ordered, vectors, edges, steps, keeps, axis=work.spec.axis if wide else 0,
+                   sized=tuple(n for n in work.spec.sized if n in names)).check()
 
 
 def _ahead(work: _Work, name: str, side: int) -> bool:
     """Whether a side is not the one that its run comes from; what has no run of its own has that of the first state."""
     return side != work.side.get(name, next(iter(work.side.values()), -1))
+
+
+def _shape(spec: Spec, name: str) -> Shape:
+    """Of an Input, a learned number or a line."""
+    affine = name.removesuffix(".bias")
+    if affine in spec.names("affine"):
+        return "axis" if affine in spec.sized else "channel"
+    shared = name in {*spec.names("input"), *spec.names("scalar")}
+    if name in spec.wide:
+        return "axis" if shared else "channel and axis"
+    return "one" if name in spec.names("scalar") else "channel"
 
 
 def _edge(work: _Work, base: str, side: int, depth: int, computed: bool) -> Edge:

@@ -14,6 +14,7 @@ from typing import Any
 
 import sympy as sp
 
+from ..errors import NotBuilt
 from ..ir.program import Buffer, Edge, Keep, Let, Program, Step
 from ..ir.symbols import At, samples
 
@@ -31,6 +32,10 @@ def key_of(edge: Edge) -> str:
 
 def ragged(program: Program, given: frozenset[str]) -> Program:
     """The Program with the edges in `given` (by `key_of`) as sequences; the others keep their constant."""
+    if program.axis:
+        raise NotBuilt(f"{program.name} has a state axis, and packed segments of one are not built yet",
+                       next((s.where for s in program.steps if s.where and {*s.targets} & program.wide), None),
+                       "give each segment a row of the batch, or their borders as `reset`")
     keys = {(e.base, e.side): key_of(e) for e in program.edges}
     added: dict[str, None] = {}
 

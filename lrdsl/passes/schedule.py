@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..errors import NotBuilt
 from ..ir.functions import Elementwise
-from ..ir.kernel import Chunks, Kernel, Read, Strategy, Target, lagged
+from ..ir.kernel import Axis, Chunks, Kernel, Read, Strategy, Target, lagged
 from ..ir.names import c_name
 from ..ir.program import Program, Scan
 from .bounds import contracts
 from .join import joined
+from .levels import levels, prepared
+from .precision import check_stored
 from .walks import hindrance, named, walks, warps
 
 # A CUDA thread keeps up to 16 steps of loads in flight: a large GPU wants 128 bytes of them a thread, which has 255 registers
@@ -27,6 +30,10 @@ MANY, SHORT = 24_000, 128
 # rather than few steps a warp, which would have much to tell for little work. By ptxas, which must not spill, so many
 # registers may hold what is known of a warp's steps, learned numbers and sums; the rest is for addresses and arithmetic.
 HELD_OF_128, HELD_OF_255 = 44, 120
+
+# With an axis: words of a block's shared memory (CUDA), and channels whose states lie in a near cache (CPU: for N = 16, 4 KiB
+# of states, 128 KiB of a segment that is computed again).
+SHARED, TOGETHER = 12_288, 64
 
 
 def strategies(program: Program, target: Target) -> tuple[Strategy, ...]:
@@ -49,13 +56,12 @@ def schedules(program: Program, target: Target, dtype: str) -> tuple[Kernel, ...
 
 def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | None = None) -> Kernel:
     """The Kernel of a Program for a strategy; by default the one that every Program has: `rows`, in CUDA `serial`."""
-    loads = program.loads
-    used = [s for s in program.reads() if s.base in loads]
     kept = [n for k in program.keeps for n in k.samples] + [s.sample for s in program.sums]
-    reads = tuple(Read(s, *loads[s.base], program.edge(s.base, 1 if s.lag > 0 else -1) if s.lag else None)
-                  for s in dict.fromkeys(used))
-    assert not set(kept) & set(loads)
+    reads = _reads(program)
+    assert not set(kept) & set(program.loads)
     entry = f"{c_name(program.name, set())}_{program.digest[:8]}"
+    if program.axis:
+        return _over_an_axis(program, target, dtype, entry)
     if target == "cpu":
         return Kernel("cpu", "rows", entry, program, dtype, reads, _names(program),
                       "rows: channels stream through the cache in the order of memory, the carry stays in L1")
@@ -74,6 +80,42 @@ def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | 
         f"from {MANY:,} channels (batch * hidden) on, which fill a large GPU, or up to {SHORT} steps"
     return Kernel("cuda", "serial", entry, program, dtype, reads, _names(program),
                   f"serial, one thread a channel: {when}", ahead=ahead, block=64)
+
+
+def _reads(program: Program) -> tuple[Read, ...]:
+    loads = program.loads
+    return tuple(Read(s, *loads[s.base], program.edge(s.base, 1 if s.lag > 0 else -1) if s.lag else None)
+                 for s in program.reads() if s.base in loads)
+
+
+def _over_an_axis(program: Program, target: Target, dtype: str, entry: str) -> Kernel:
+    """One thread, or one lane of a vector, a channel, with all N numbers of its states."""
+    check_stored(program, dtype)
+    program, constants = prepared(program)
+    replay = program.replay.program if program.replay else None
+    block, stage = _staged(program, dtype) if target == "cuda" else (0, 1)
+    axis = Axis(constants, levels(program), levels(replay) if replay else (), stage, TOGETHER if target == "cpu" else 32)
+    reads = tuple(dict.fromkeys((*_reads(program), *(_reads(replay) if replay else ()))))
+    names = _names(program, [let.target for let in constants])
+    if target == "cpu":
+        return Kernel("cpu", "rows", entry, program, dtype, reads, names,
+                      f"rows: {TOGETHER} channels at a time, whose {program.axis} numbers each stay in a near cache", axis=axis)
+    return Kernel("cuda", "serial", entry, program, dtype, reads, names,
+                  f"serial, one thread a channel with its {program.axis} numbers: at every size, because {hindrance(program)}",
+                  block=block, axis=axis)
+
+
+def _staged(program: Program, dtype: str) -> tuple[int, int]:
+    """(threads a block, steps) so that what the channels of each warp read together fits a block's shared memory."""
+    each = program.axis * (8 if dtype == "float64" else 4) // 4
+    walks = (program, *([program.replay.program] if program.replay else []))
+    columns = sum(len(b.columns) for p in walks for b in p.buffers if b.shape == "axis")
+    vectors = sum(v.shape == "axis" for v in program.vectors)
+    for block, stage in ((128, 8), (128, 4), (64, 8), (64, 4), (32, 8), (32, 4), (32, 2), (32, 1)):
+        if block // 32 * each * (stage * columns + vectors) <= SHARED:
+            return block, stage
+    raise NotBuilt(f"{program.name} reads {columns + vectors} sequences and Scalars of {program.axis} numbers that channels "
+                   "share, more than a block of a GPU has memory for", None, "read fewer of them, or use float32")
 
 
 def _calls(program: Program) -> int:
@@ -104,19 +146,20 @@ def _said(chunks: Chunks) -> str:
             "state before it and is replayed in order")
 
 
-def _names(program: Program) -> tuple[tuple[str, str], ...]:
+def _names(program: Program, more: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
     """Every name of the text, once: samples at their lags, then tensors (`.in` where a sample has the name)."""
     taken: set[str] = set()
     values: dict[str, None] = {}
-    for s in program.reads():
-        values.setdefault(lagged(s.base, s.lag))
-    for step in program.steps:
-        for target in step.targets:
-            values.setdefault(target)
-    for e in program.registers:
-        for k in range(1, e.depth + 1):
-            values.setdefault(lagged(e.base, e.side * k))
-    for v in program.vectors:
-        values.setdefault(v.name)
+    for p in (program, *([program.replay.program] if program.replay else [])):
+        for s in p.reads():
+            values.setdefault(lagged(s.base, s.lag))
+        for step in p.steps:
+            for target in step.targets:
+                values.setdefault(target)
+        for e in p.registers:
+            for k in range(1, e.depth + 1):
+                values.setdefault(lagged(e.base, e.side * k))
+    for n in (*program.replayed, *(v.name for v in program.vectors), *more):
+        values.setdefault(n)
     names = {n: c_name(n, taken) for n in values}
     return tuple(names.items())

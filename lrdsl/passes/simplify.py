@@ -29,7 +29,8 @@ def fresh(name: str, taken: set[str]) -> str:
 
 def names_of(program: Program) -> set[str]:
     """Every name that a Program uses."""
-    return {*program.loads, *(t for s in program.steps for t in s.targets), *program.inputs, *program.outputs}
+    return {*program.loads, *program.replayed, *(t for s in program.steps for t in s.targets), *program.inputs,
+            *program.outputs}
 
 
 def rewritten(step: Step, change: Callable[[Any], Any]) -> Step:
@@ -82,17 +83,24 @@ def prune(program: Program) -> Program:
     wanted = {n for k in program.keeps for n in k.samples} | {s.sample for s in program.sums}
     wanted |= {e.base for e in program.registers if e.final or e.crossing}
     steps = _until_stable(program, wanted)
-    read = {s for step in steps for e in step.exprs for s in samples(e)}
-    used = {s.base for s in read}
-    buffers = tuple(b for b in program.buffers if set(b.columns) & (used | wanted))
-    vectors = {str(p) for step in steps for e in step.exprs for p in params(e)}
+    replay = program.replay if {*program.replayed} & {s.base for step in steps for s in _samples(step)} else None
+    again = replay.program.steps if replay else ()
+    read = {s for step in (*steps, *again) for s in _samples(step)}
+    used = {s.base for s in read} | {border for _, border, _ in (replay.states if replay else ())}
+    buffers = tuple(b for b in program.buffers if {b.name, *b.columns} & (used | wanted))
+    vectors = {str(p) for step in (*steps, *again) for e in step.exprs for p in params(e)}
     computed = {t for s in steps for t in s.targets}
     lagged = {(s.base, 1 if s.lag > 0 else -1) for s in read if s.lag}
     lagged |= {(t, program.back) for s in steps if isinstance(s, Scan) for t in s.targets}
     kept = tuple(e for e in program.edges if (e.base, e.side) in lagged or (e.base in computed and e.base in edges
                                                                            and (e.final or e.crossing)))
-    return replace(program, steps=tuple(steps), buffers=buffers, edges=kept,
-                   vectors=tuple(v for v in program.vectors if v.name in vectors))
+    return replace(program, steps=tuple(steps), buffers=buffers, edges=kept, replay=replay,
+                   vectors=tuple(v for v in program.vectors if v.name in vectors),
+                   sized=tuple(n for n in program.sized if n in computed))
+
+
+def _samples(step: Step) -> list[At]:
+    return [s for e in step.exprs for s in samples(e)]
 
 
 def _until_stable(program: Program, wanted: set[str]) -> list[Step]:
@@ -138,7 +146,7 @@ def _fresh_samples(taken: set[str]) -> Iterator[At]:
 def _reuse(program: Program) -> Program:
     """A line whose value has a name already is dropped, unless it is written or read at a lag."""
     fixed = {n for k in program.keeps for n in k.samples} | {s.sample for s in program.sums}
-    fixed |= {e.base for e in program.registers}
+    fixed |= {e.base for e in program.registers} | {*program.sized}
     names: dict[Any, Any] = {}
     steps: list[Step] = []
     for step in program.steps:
@@ -147,7 +155,7 @@ def _reuse(program: Program) -> Program:
             if step.target not in fixed and step.expr.is_Atom:
                 names[At(step.target)] = step.expr
                 continue
-            if not step.expr.is_Atom:
+            if not step.expr.is_Atom and step.target not in program.sized:  # a name of the value, not of N times the value
                 names.setdefault(step.expr, At(step.target))
         steps.append(step)
     return replace(program, steps=tuple(steps))

@@ -64,16 +64,16 @@ def tangent(program: Program) -> Tangent:
             steps.append(replace(linear, targets=tuple(dot(s) for s in step.targets), b=tuple(b)))
         else:
             steps.append(Let(dot(step.target), _derivative(step, dot), step.where))
-    buffers = tuple(Buffer(dot(b.name), tuple(dot(c) for c in b.columns)) for b in source.buffers)
+    buffers = tuple(Buffer(dot(b.name), tuple(dot(c) for c in b.columns), b.shape) for b in source.buffers)
     vectors = tuple(Vector(dot(v.name), v.shape) for v in source.vectors)
     edges = tuple(Edge(dot(e.base), e.side, e.depth, 0.0, *(dot(n) if n else None for n in (e.start, e.edge, e.final,
                                                                                             e.crossing)))
                   for e in source.edges)
-    keeps = tuple(Keep(dot(k.name), tuple(dot(s) for s in k.samples), k.how) for k in source.keeps)
+    keeps = tuple(Keep(dot(k.name), tuple(dot(s) for s in k.samples), over=k.over) for k in source.keeps if not k.every)
     sums = tuple(Sum(dot(s.name), dot(s.sample), s.over) for s in source.sums)
     values = tuple(replace(e, final=None, crossing=None) for e in source.edges)
     whole = Program(f"{program.name}_tangent", source.reverse, source.buffers + buffers, source.vectors + vectors,
-                    values + edges, tuple(steps), keeps, sums)
+                    values + edges, tuple(steps), keeps, sums, source.axis, (*source.sized, *(dot(n) for n in source.sized)))
     result = simplify(whole)
     back = {dot(n): n for n in program.inputs}
     takes = tuple(("tangent", back[n]) if n in back else ("input", n) for n in result.inputs)

@@ -33,6 +33,8 @@ MOST = 12  # walks; beyond them lines read each other's past in a circle
 
 def hindrance(program: Program) -> str:
     """Why a Program is not cut in chunks, as the end of a sentence; "" where it can be."""
+    if program.axis:
+        return f"chunks of states with {program.axis} numbers a channel are not built yet"
     structures = {s: program.structure(s) for s in program.steps if isinstance(s, Scan)}
     for scan, structure in structures.items():
         most = LARGEST_CONSTANT if structure.powers else LARGEST

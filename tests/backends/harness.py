@@ -23,6 +23,7 @@ from lrdsl.compiler import adjoint_of, inner_keeps, plan_of, source_of, tangent_
 from lrdsl.ir.dtypes import NARROW
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import OUTPUTS, RESET, Launch, Slot, slots
+from lrdsl.passes.replay import unbordered
 
 Array = Any
 KINDS = ("forward", "backward", "second", "tangent")
@@ -36,7 +37,9 @@ def programs(cell: lr.Cell, kinds: Sequence[str] = KINDS) -> list[Program]:
     found = []
     for forward in plan_of(cell.spec).programs:
         backward = adjoint_of(forward, inner_keeps(forward)).program
-        made = {"forward": forward, "backward": backward, "second": adjoint_of(backward, frozenset()).program,
+        every = unbordered(forward)
+        whole = adjoint_of(every, inner_keeps(every)).program
+        made = {"forward": forward, "backward": backward, "second": adjoint_of(whole, frozenset()).program,
                 "tangent": tangent_of(forward).program}
         found += [made[kind] for kind in kinds]
     return found

@@ -12,6 +12,7 @@ from lrdsl.errors import CellError
 from .mistakes import (
     Cases,
     algebras,
+    axes,
     branches,
     complexes,
     declarations,
@@ -27,7 +28,7 @@ from .mistakes import (
 
 THEMES: dict[str, Cases] = {m.__name__.rpartition(".")[2]: m.mistake for m in (
     linearity, names, functions, uses, branches, lags, declarations, surrogates, several, algebras, complexes,
-    layers)}
+    layers, axes)}
 EVERY = [pytest.param(theme, name, id=f"{theme}-{name}") for theme, cases in THEMES.items() for name in cases.found]
 
 
@@ -67,7 +68,7 @@ def test_every_marked_line_is_cited() -> None:
     cited = {(p.file, p.line) for theme, cases in THEMES.items() for name in cases.found
              for e in raised(theme, name).errors if (p := e.where)}
     for module in (linearity, names, functions, uses, branches, lags, declarations, surrogates, several, algebras, complexes,
-                   layers):
+                   layers, axes):
         file = str(module.__file__)
         marked = {n for n, line in enumerate(linecache.getlines(file), 1) if "# <-" in line}
         assert marked and not {n for n in marked if (file, n) not in cited}, file

@@ -316,8 +316,9 @@ def test_the_ops_keep_torch_s_rules(dtype: torch.dtype, quick: None) -> None:
     f = lr.function(decay)
     [op] = [s for s, _ in f.pipeline.steps]
     for o, numbers in ((op, dtype), (op.precise, torch.float32)):
-        ins = {s.name: (torch.rand(o.launcher._shape(s, B, 6, C)) / 2).to(numbers if s.kind == "vector" else
-                                                                         dtype if s.kind == "sequence" else torch.float32)
+        shape = {s.name: () if s.name in o.launcher.lone else s.shape(B, 6, C) for s in o.launcher.ins}
+        ins = {s.name: (torch.rand(shape[s.name]) / 2).to(numbers if s.kind == "vector" else
+                                                          dtype if s.kind == "sequence" else torch.float32)
                for s in o.launcher.ins[:-1]}
         args = [v.requires_grad_() for v in ins.values()]
         torch.library.opcheck(o.overload, (*args, torch.rand(B, 6) < 0.3))

@@ -4,7 +4,7 @@ import math
 
 import lrdsl as lr
 from lrdsl import t
-from lrdsl.errors import BadDeclaration, NotBuilt, UnsupportedFunction
+from lrdsl.errors import BadDeclaration, UnsupportedFunction
 
 from . import Cases
 
@@ -195,9 +195,9 @@ def a_vector_that_starts_nowhere():
     lr.Vector(init=[1.0, 2.0])  # <-
 
 
-@mistake(NotBuilt)
-def an_input_with_an_axis():
-    lr.Input(axis=16)  # <-
+@mistake(BadDeclaration)
+def an_input_with_an_axis_of_nothing():
+    lr.Input(axis=0)  # <-
 
 
 @mistake(BadDeclaration)
@@ -205,10 +205,10 @@ def a_complex_initial_value():
     lr.State(init=1j)  # <-
 
 
-@mistake(NotBuilt)
-def a_state_with_a_size():
+@mistake(BadDeclaration)
+def a_state_with_a_strange_size():
     @lr.cell
-    def c(x: lr.Input, *, h: lr.State = lr.State(size=16)):  # <-
+    def c(x: lr.Input, *, h: lr.State = lr.State(size="all")):  # <-
         h[t] = h[t - 1] + x[t]
         return h[t]
 
@@ -223,9 +223,9 @@ def an_infinite_initial_value_to_learn():
     lr.State(init=-math.inf, learned=True)  # <-
 
 
-@mistake(NotBuilt)
-def a_map_to_an_axis():
-    lr.Affine(axis=16)  # <-
+@mistake(BadDeclaration)
+def a_map_to_half_an_axis():
+    lr.Affine(axis=2.5)  # <-
 
 
 @mistake(BadDeclaration)
@@ -233,9 +233,9 @@ def a_complex_bias():
     lr.Affine(bias=1j)  # <-
 
 
-@mistake(NotBuilt)
-def a_vector_with_a_size():
-    lr.Vector(size=16)  # <-
+@mistake(BadDeclaration)
+def a_vector_whose_size_is_a_truth():
+    lr.Vector(size=True)  # <-
 
 
 @mistake(BadDeclaration)

@@ -8,7 +8,7 @@ import torch
 
 import lrdsl as lr
 from lrdsl import t, tanh
-from lrdsl.errors import BadDeclaration, NotBuilt, UnsupportedFunction
+from lrdsl.errors import BadDeclaration, ShapeMismatch, UnsupportedFunction
 
 from . import Cases
 
@@ -183,8 +183,8 @@ def too_many_arguments():
         return h[t]
 
 
-@mistake(NotBuilt)
-def a_sum_over_an_axis():
+@mistake(ShapeMismatch)
+def a_sum_of_one_number():
     @lr.cell
     def c(x: lr.Input, h: lr.State):
         h[t] = h[t - 1] + lr.sum(x[t])  # <-

@@ -1,0 +1,71 @@
+
+// What kernels over an axis share: rows of N numbers a channel, sums over channels.
+
+// A row of channels (`n` apart are the rows of N numbers), or N numbers that the channels share.
+struct Row {
+  const real *at;
+  long n;
+};
+
+// Values beyond a segment, nearest first, that lie `depth` apart; the numbers of a value lie `n` apart.
+struct Edges {
+  const real *nearest;
+  long depth, n;
+  Row row(long k) const { return {nearest + k * depth, n}; }
+};
+
+static inline Edges edges(const real *given, long offset, long depth, long n, Scratch &scratch, real init) {
+  if (given) return {given + offset, depth, n};
+  return {window(0, 0, 0, scratch, init).nearest, 0, 0};
+}
+
+static inline Row earlier(const real *rows, long time, long t, long k, Edges start, Edges edge, const Boundaries &reset, long n) {
+  for (long j = 1; j <= k; ++j) {
+    if (reset.at(t - j + 1)) return edge.row(k - j);
+    if (t - j + 1 == 0) return start.row(k - j);
+  }
+  return {rows + (t - k) * time, n};
+}
+static inline Row later(const real *rows, long time, long t, long k, Edges start, Edges edge, const Boundaries &reset, long n) {
+  for (long j = 1; j <= k; ++j) {
+    if (t + j == reset.T) return start.row(k - j);
+    if (reset.at(t + j)) return edge.row(k - j);
+  }
+  return {rows + (t + k) * time, n};
+}
+
+static inline void refill(real *rows, long depth, long numbers, const Edges &from, long width) {
+  for (long k = 0; k < depth; ++k)
+    for (long n = 0; n < numbers; ++n)
+      for (long c = 0; c < width; ++c) rows[(k * numbers + n) * width + c] = from.row(k).at[n * from.n + c];
+}
+
+// The lanes that are channels: others may hold anything, a nan too.
+template <bool WHOLE> LR_INLINE V only(V v, long live) {
+  for (long i = live; !WHOLE && i < LANES; ++i) v[i] = 0;
+  return v;
+}
+LR_INLINE real over_lanes(V v) {
+  for (int half = LANES / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) v[i] += v[i + half];
+  return v[0];
+}
+
+// As `share`, with blocks of WIDTH channels whatever the number of threads: each block leaves sums of its own.
+template <class Args, void (*SWEEP)(const Args &, long, long, long), long WIDTH> static void share_blocks(const Args *args, long threads) {
+  struct Work {
+    const Args &a;
+    long blocks, next;
+    static void run(void *self) {
+      Work &w = *(Work *)self;
+      for (long i; (i = __atomic_fetch_add(&w.next, 1, __ATOMIC_RELAXED)) < w.a.B * w.blocks;) {
+        const long lo = i % w.blocks * WIDTH;
+        SWEEP(w.a, i / w.blocks, lo, w.a.C - lo < WIDTH ? w.a.C - lo : WIDTH);
+      }
+    }
+  };
+  if (args->B == 0 || args->C == 0) return;
+  Work work = {*args, (args->C + WIDTH - 1) / WIDTH, 0};
+  if (threads > 1 && GOMP_parallel) GOMP_parallel(Work::run, &work, threads, 0);
+  else Work::run(&work);
+}
