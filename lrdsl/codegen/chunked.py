@@ -189,7 +189,7 @@ def _reads(walk: Walk) -> list[At]:
 
 def _own(walk: Walk) -> set[At]:
     """What a walk has without taking it: its lines' values, and the past of its registers."""
-    own = {At(t) for s in walk.steps for t in s.targets} | {a for s in walk.solved for a in s.past}
+    own = {At(t) for s in walk.steps for t in s.targets} | {a for s in walk.solved for a in s.state}
     return own | {At(e.base, e.side * k) for e in walk.registers for k in range(1, e.depth + 1)}
 
 

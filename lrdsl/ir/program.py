@@ -158,6 +158,11 @@ class Scan:
         return tuple(self.back(s, k + 1) for k, m in enumerate(self.A) for j, s in enumerate(self.targets)
                      if any(m[i, j] != 0 for i in range(m.rows)))
 
+    @property
+    def state(self) -> tuple[At, ...]:
+        """All earlier samples that a step needs to know, those between the ones that it reads too."""
+        return tuple(self.back(s, k) for s, order in zip(self.targets, self.orders, strict=True) for k in range(1, order + 1))
+
     def update(self, row: int) -> sp.Expr:
         """The right-hand side of one state's equation."""
         if self.other:

@@ -190,7 +190,7 @@ def _own(lines: tuple[Step, ...], runs: list[Edge]) -> set[At]:
     """What a walk defines itself: its lines' values, and the pasts of the registers that run in it."""
     own = {At(t) for s in lines for t in s.targets}
     return own | {At(e.base, e.side * k) for e in runs for k in range(1, e.depth + 1)} | {
-        a for s in lines if isinstance(s, Scan) for a in s.past}
+        a for s in lines if isinstance(s, Scan) for a in s.state}
 
 
 def _defined(program: Program, n: int, walk_of: dict[str, int], lines: list[tuple[Step, ...]]) -> set[At]:

@@ -83,6 +83,14 @@ def order_six(x: lr.Input, y: lr.State, p: lr.Scalar, q: lr.Vector):
 
 
 @lr.cell
+def gap(x: lr.Input, y: lr.State, z: lr.State):
+    """A recurrence that reads the third step back alone, and lines that read the steps between."""
+    y[t] = sigmoid(x[t]) * y[t - 3] + x[t]
+    z[t] = sigmoid(x[t - 1]) * z[t - 2] + y[t - 1] * y[t - 2]
+    return z[t] + z[t - 1]
+
+
+@lr.cell
 def pairs(x: lr.Input, w: lr.Input, a: lr.State, b: lr.State, p: lr.Vector):
     """A rotation of order two: pairs of numbers, two steps of them."""
     a[t] = sigmoid(w[t]) * a[t - 1] - p * b[t - 1] + x[t - 1] * a[t - 2] / 4
@@ -91,4 +99,5 @@ def pairs(x: lr.Input, w: lr.Input, a: lr.State, b: lr.State, p: lr.Vector):
 
 
 CELLS = {**SHARED, **{c.name: c for c in (linear_scan, sru, far, functions, awkward, leaning, oscillator, weighted, order_four,
-                                         order_six, pairs)}}
+                                         order_six, gap,
+                                         pairs)}}

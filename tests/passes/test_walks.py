@@ -132,7 +132,7 @@ def check(program: Program, found: tuple[Walk, ...]) -> None:
     for n, walk in enumerate(found):
         has = {a for a in program.reads() if a.base in program.loads} | held
         has |= {At(e.base, e.side * k) for e in walk.registers for k in range(1, e.depth + 1)}
-        has |= {a for s in walk.solved for a in s.past}
+        has |= {a for s in walk.solved for a in s.state}
         for step in walk.steps:
             if not isinstance(step, Scan):
                 assert {a for e in step.exprs for a in samples(e)} <= has, f"{program.name}, walk {n}: {step}"
