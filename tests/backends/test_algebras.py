@@ -30,7 +30,8 @@ def test_native_kernels_agree_with_the_reference(name: str, kind: str) -> None:
             assert error <= {"float64": 1e-13, "float32": 1e-5}[dtype] * max(1, T / 32), (B, T, C, reset)
 
 
-def test_the_cuda_text_is_right_under_every_schedule() -> None:
+@pytest.mark.long
+def test_the_cuda_text_is_right_far_within_what_is_allowed() -> None:
     checked = check(CELLS["evidence"])
     assert checked.right and all(r.error < ALLOWED[r.dtype] / 10 for r in checked.rows if "16" not in r.dtype), str(checked)
     assert {(r.program, r.strategy) for r in checked.rows} == {

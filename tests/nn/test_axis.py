@@ -146,7 +146,7 @@ def test_from_the_right_with_learned_initial_states(T: int, everywhere: str) -> 
 
 
 @BACKENDS
-@pytest.mark.parametrize("N", [1, 2])
+@pytest.mark.parametrize("N", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_torch_checks_first_and_second_order(N: int, everywhere: str) -> None:
     f = lr.function(mixed(N))
     given, edges = arguments(N, 3, 1, 2)

@@ -21,7 +21,7 @@ from tests.nn.complex_cells import FUNCTIONS, MODULES, ahead, crossed, gated, la
 B, C, I = 2, 3, 5
 
 
-@pytest.fixture(params=["reference", "native", "emulated"])
+@pytest.fixture(params=["reference", "native", pytest.param("emulated", marks=pytest.mark.long)])
 def anywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every backend of a machine without a GPU."""
     from tests.nn.conftest import _there
@@ -148,7 +148,8 @@ def checkable(cell: lr.Cell) -> tuple[Callable[..., Any], tuple[Tensor, ...]]:
     return run, (*inputs.values(), *learned.values(), *edges.values())
 
 
-@pytest.mark.parametrize("cell", [gated, second, crossed, smooth, ahead], ids=lambda c: c.name)
+@pytest.mark.parametrize("cell", [gated, second, ahead, *(pytest.param(c, marks=pytest.mark.long) for c in (crossed, smooth))],
+                         ids=lambda c: c.name)
 def test_torch_checks_both_orders_and_forward_mode(cell: lr.Cell, quick: None) -> None:
     run, tensors = checkable(cell)
     assert torch.autograd.gradcheck(run, tensors, check_forward_ad=True, fast_mode=True)
