@@ -48,3 +48,14 @@ def seed() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The CUDA text is run kernel by kernel in tests/backends; here, where each case costs compilers, it is long, but for cells
+    that hold everything at once."""
+    for item in items:
+        params = getattr(item, "callspec", None)
+        if item.path.parent.name == "nn" and item.path.name != "test_strange_cells.py" and params is not None \
+                and "emulated" in params.params.values():
+            item.add_marker(pytest.mark.long)
