@@ -13,7 +13,7 @@ from ..ir.kernel import Read, Target, lagged
 from ..ir.program import Edge, Program
 from ..ir.shapes import AXIAL, Shape
 from ..ir.symbols import At
-from .lines import Store
+from .lines import Register, Store
 
 Windows = Callable[[str | None, float, Shape], str]
 
@@ -28,25 +28,12 @@ class AxisLoad:
 
 
 @dataclass(frozen=True)
-class AxisRegister:
-    """As `lines.Register`; numbers: N where it has the axis, else 1. base: the sequence's name in the Program."""
+class AxisRegister(Register):
+    """numbers: N where it has the axis, else 1. base: the sequence's name in the Program."""
 
     base: str
-    name: str
-    value: str
-    depth: int
-    past: tuple[str, ...]
-    start: str
-    edge: str
-    final: str
-    crossing: str
     numbers: int
     wide: bool
-
-    @property
-    def moves(self) -> tuple[tuple[str, str], ...]:
-        """(to, from) of one shift, in the order that loses nothing."""
-        return tuple(zip(self.past, (self.value, *self.past), strict=False))[::-1]
 
 
 class Memory:
@@ -102,9 +89,9 @@ class Memory:
 
         cut = self.windows(e.edge, e.init, shape)
         start = self.windows(e.start, e.init, shape) if program is self.program else cut  # a replay starts from borders
-        return AxisRegister(e.base, f"{self.names[e.base]}_kept", self.names[e.base], e.depth,
+        return AxisRegister(f"{self.names[e.base]}_kept", self.names[e.base], e.depth,
                             tuple(self.names[lagged(e.base, e.side * k)] for k in range(1, e.depth + 1)),
-                            start, cut, rows(e.final), rows(e.crossing), numbers, wide)
+                            start, cut, rows(e.final), rows(e.crossing), e.base, numbers, wide)
 
     # What a loop reads, at number n.
 

@@ -58,7 +58,7 @@ class Op:
     @functools.cached_property
     def kept(self) -> Op:
         """The op that also writes what the backward pass reads."""
-        if self.program.replay:  # see `thorough`: its gradient is asked for nowhere
+        if self.program.replay:  # a gradient from borders; what differentiates it again goes by `thorough`
             return self
         forward = adjoint_of(self.program, frozenset()).forward
         return self if forward == self.program else op_of(forward)

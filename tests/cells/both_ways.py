@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import lrdsl as lr
-from tests.nn.compare import close, gradients, leaf, parameters
+from tests.nn.compare import assert_close, gradients, leaf, parameters
 
 B, T, I, H = 2, 6, 3, 4
 # Two boundaries in a row, and one before the first step, which changes nothing.
@@ -27,9 +27,9 @@ def check_both_ways(cell: lr.Cell, size: int, truth: Truth, given: bool, resets:
     ways = [truth(x, parameters(layer, prefix), None if h_0 is None else h_0[k], reset, bool(k))
             for k, prefix in enumerate(("layers.0.", "layers.0.reverse."))]
     want = [torch.cat([h for h, _ in ways], 2), torch.stack([last for _, last in ways])]
-    close((y, h_n), want)
+    assert_close((y, h_n), want)
     leaves = [x, *layer.parameters(), *([h_0] if h_0 is not None else [])]
-    close(gradients((y, h_n), leaves), gradients(want, leaves), 10)
+    assert_close(gradients((y, h_n), leaves), gradients(want, leaves), 10)
 
 
 def check_two_layers(cell: lr.Cell, size: int, truth: Truth) -> None:
@@ -40,9 +40,9 @@ def check_two_layers(cell: lr.Cell, size: int, truth: Truth) -> None:
     below, first = truth(x.transpose(0, 1), parameters(layer), h_0[0], RESET, False)
     above, second = truth(below, parameters(layer, "layers.1."), h_0[1], RESET, False)
     want = [above.transpose(0, 1), torch.stack([first, second])]
-    close((y, h_n), want)
+    assert_close((y, h_n), want)
     leaves = [x, h_0, *layer.parameters()]
-    close(gradients((y, h_n), leaves), gradients(want, leaves), 10)
+    assert_close(gradients((y, h_n), leaves), gradients(want, leaves), 10)
 
 
 def check_whole_is_chunked_is_stepped(cell: lr.Cell, size: int) -> lr.Carry:
@@ -64,8 +64,8 @@ def check_whole_is_chunked_is_stepped(cell: lr.Cell, size: int) -> lr.Carry:
                 y, carry = layer(x[:, start:end], carry, reset=RESET[:, start:end], return_state=True)
                 parts.append(y)
             start = end
-        close((torch.cat(parts, 1), *carry.now.values()), (whole, *after.now.values()))
-        close(gradients((torch.cat(parts, 1), *carry.now.values()), leaves), expected, 10)
+        assert_close((torch.cat(parts, 1), *carry.now.values()), (whole, *after.now.values()))
+        assert_close(gradients((torch.cat(parts, 1), *carry.now.values()), leaves), expected, 10)
     return after
 
 

@@ -26,7 +26,7 @@ from tests.cells.both_ways import (
     influence,
     set_map,
 )
-from tests.nn.compare import close, parameters
+from tests.nn.compare import assert_close, parameters
 
 POOLINGS = ("f", "fo", "ifo")
 # T is 6: 7 is wider than the sequence.
@@ -124,7 +124,7 @@ def test_gates_are_causal_convolutions(pooling: str, window: int, quick: None) -
     f, z = torch.sigmoid(gate("forget")), torch.tanh(gate("update"))
     enters = (torch.sigmoid(gate("enter")) if pooling == "ifo" else 1 - f) * z
     c = torch.stack([sum(enters[:, s] * f[:, s + 1:end].prod(1) for s in range(end)) for end in range(1, T + 1)], 1)
-    close([layer(x)[0]], [c if pooling == "f" else torch.sigmoid(gate("leave")) * c])
+    assert_close([layer(x)[0]], [c if pooling == "f" else torch.sigmoid(gate("leave")) * c])
 
 
 # Polarity
@@ -140,8 +140,8 @@ def test_an_open_forget_gate_keeps_the_old_state(pooling: str, quick: None) -> N
     set_map(layer, "update", 800.0)
     grown = torch.arange(1.0, T + 1) if pooling == "ifo" else torch.zeros(T)
     y, h_n = layer(x, h_0)
-    close([y], [3 + grown[None, :, None].expand(B, T, H)])
-    close([h_n[0]], [y[:, -1]])
+    assert_close([y], [3 + grown[None, :, None].expand(B, T, H)])
+    assert_close([h_n[0]], [y[:, -1]])
 
 
 @every_pooling
@@ -151,7 +151,7 @@ def test_a_shut_forget_gate_takes_the_new_value(pooling: str, quick: None) -> No
     want = torch.tanh(F.linear(x, params["update.weight"], params["update.bias"]))
     for name in {"ifo": ("enter", "leave"), "fo": ("leave",), "f": ()}[pooling]:
         want = want * torch.sigmoid(F.linear(x, params[f"{name}.weight"], params[f"{name}.bias"]))
-    close([layer(x, h_0)[0]], [want])
+    assert_close([layer(x, h_0)[0]], [want])
 
 
 @pytest.mark.parametrize("negated", [False, True])
@@ -200,10 +200,10 @@ def test_a_boundary_cuts_the_window(pooling: str, window: int, monkeypatch: pyte
 def test_the_first_steps_see_zeros_as_after_a_boundary(pooling: str, quick: None) -> None:
     layer, x, h_0 = lr.RNN(qrnn(pooling, 3), I, H), torch.randn(T, I), torch.randn(1, H)
     y, _ = layer(x, h_0, reset=torch.arange(T) == 2)
-    close([y], [torch.cat([layer(x[:2], h_0)[0], layer(x[2:], h_0)[0]])])
+    assert_close([y], [torch.cat([layer(x[:2], h_0)[0], layer(x[2:], h_0)[0]])])
     bare = without_memory(pooling, 3)
     padded = torch.cat([torch.zeros(2, I), x])
-    close([bare(x)[0]], [bare(padded)[0][2:]])
+    assert_close([bare(x)[0]], [bare(padded)[0][2:]])
 
 
 @every_pooling

@@ -25,7 +25,7 @@ from tests.cells.both_ways import (
     check_whole_is_chunked_is_stepped,
     set_map,
 )
-from tests.nn.compare import close, gradients, leaf, parameters
+from tests.nn.compare import assert_close, gradients, leaf, parameters
 
 
 @pytest.mark.parametrize("resets", [False, True])
@@ -58,14 +58,14 @@ def test_polarity(quick: None) -> None:
         for highway, want in ((800.0, torch.tanh(c)), (-800.0, x)):
             set_map(layer, "highway", highway)
             y, h_n = layer(x, h_0)
-            close((y, h_n[0]), (want, c[:, -1]))
+            assert_close((y, h_n[0]), (want, c[:, -1]))
 
 
 def test_a_boundary_comes_before_its_step(quick: None) -> None:
     layer, x, h_0 = lr.RNN(sru, H, H), torch.randn(T, H), torch.randn(1, H)
     reset = torch.arange(T) == 2
     y, _ = layer(x, h_0, reset=reset)
-    close([y], [torch.cat([layer(x[:2], h_0)[0], layer(x[2:], h_0)[0]])])
+    assert_close([y], [torch.cat([layer(x[:2], h_0)[0], layer(x[2:], h_0)[0]])])
 
 
 def test_a_nan_behind_a_boundary_stays_there(quick: None) -> None:
@@ -78,7 +78,7 @@ def test_the_highway_needs_x_of_the_hidden_size(quick: None) -> None:
     with pytest.raises(lr.ShapeMismatch, match="hidden size 4, not 8"):
         lr.RNN(sru, 4, 4, num_layers=2, bidirectional=True)
     layer, x = lr.RNN(sru, 1, H, batch_first=True), torch.randn(B, T, 1)
-    close([layer(x)[0]], [truth.sru(x, parameters(layer), torch.zeros(B, H))[0]])
+    assert_close([layer(x)[0]], [truth.sru(x, parameters(layer), torch.zeros(B, H))[0]])
 
 
 def test_the_later_sru_is_another_cell() -> None:
@@ -119,9 +119,9 @@ def test_against_the_package_of_its_authors(quick: None) -> None:
     layer, x, h_0 = lr.RNN(sru, H, H), leaf(T, B, H), leaf(1, B, H)
     want = with_weights_of(layer, x, h_0[0], use_tanh=True, v1=True, rescale=False)
     y, h_n = layer(x, h_0)
-    close((y, h_n[0]), want)
+    assert_close((y, h_n[0]), want)
     leaves = [x, h_0, *layer.parameters()]
-    close(gradients((y, h_n[0]), leaves), gradients(want, leaves), 10)
+    assert_close(gradients((y, h_n[0]), leaves), gradients(want, leaves), 10)
 
 
 @pytest.mark.long

@@ -111,7 +111,7 @@ def floats(dtype: str) -> Any:
     return np.concatenate([plain, -plain])
 
 
-def same(got: Any, want: Any) -> None:
+def assert_same(got: Any, want: Any) -> None:
     """The same bits, but any nan for a nan."""
     kind = got.dtype
     got, want = (torch.from_numpy(a.view(np.int16)).view(TORCH[want[1]]) if kind == np.uint16 else torch.from_numpy(a)
@@ -127,10 +127,10 @@ def same(got: Any, want: Any) -> None:
 def test_all_numbers_are_read_as_torch_reads_them(built: Any, target: str, compiler: str, march: str, dtype: str) -> None:
     library = built(target, compiler, march, dtype)
     want = torch.from_numpy(ALL.view(np.int16)).view(TORCH[dtype]).float().numpy()
-    same(up(library, ALL), (want, dtype))
-    same(up(library, ALL[3:]), (want[3:], dtype))  # rows may begin anywhere
+    assert_same(up(library, ALL), (want, dtype))
+    assert_same(up(library, ALL[3:]), (want[3:], dtype))  # rows may begin anywhere
     if target == "cpu":
-        same(up(library, ALL, "same"), (want, dtype))
+        assert_same(up(library, ALL, "same"), (want, dtype))
 
 
 @pytest.mark.parametrize("dtype", TORCH)
@@ -138,9 +138,9 @@ def test_all_numbers_are_read_as_torch_reads_them(built: Any, target: str, compi
 def test_numbers_are_rounded_as_torch_rounds_them(built: Any, target: str, compiler: str, march: str, dtype: str) -> None:
     library, values = built(target, compiler, march, dtype), floats(dtype)
     want = torch.from_numpy(values).to(TORCH[dtype]).view(torch.int16).numpy().view(np.uint16)
-    same(down(library, values), (want, dtype))
-    same(down(library, values, past=True), (want, dtype))
-    same(down(library, values[5:1000]), (want[5:1000], dtype))
+    assert_same(down(library, values), (want, dtype))
+    assert_same(down(library, values, past=True), (want, dtype))
+    assert_same(down(library, values[5:1000]), (want[5:1000], dtype))
 
 
 @pytest.mark.parametrize("dtype", TORCH)
@@ -151,7 +151,7 @@ def test_lanes_that_are_not_there_are_left_alone(built: Any, march: str, dtype: 
         values, room = np.linspace(1, 2, n).astype(np.float32), np.full(n + 40, 7, np.uint16)
         library.down(*(ctypes.c_void_p(a.ctypes.data) for a in (values, room[1:])), ctypes.c_long(n), ctypes.c_bool(False))
         assert room[0] == 7 and (room[n + 1:] == 7).all()
-        same(room[1:n + 1], (stored(values, dtype).view(np.uint16), dtype))
+        assert_same(room[1:n + 1], (stored(values, dtype).view(np.uint16), dtype))
 
 
 @pytest.mark.parametrize("dtype", TORCH)
@@ -159,11 +159,11 @@ def test_the_definition_rounds_once(dtype: str) -> None:
     """From float64: through float32 a number just beside a midpoint would be rounded twice, and to the wrong side."""
     values = floats(dtype)
     want = torch.from_numpy(values).to(TORCH[dtype]).view(torch.int16).numpy().view(np.uint16)
-    same(stored(values, dtype).view(np.uint16), (want, dtype))
+    assert_same(stored(values, dtype).view(np.uint16), (want, dtype))
     back = numbers(ALL if dtype == "bfloat16" else ALL.view(np.float16), dtype)
     with np.errstate(invalid="ignore"):
         back = back.astype(np.float32)
-    same(back, (torch.from_numpy(ALL.view(np.int16)).view(TORCH[dtype]).float().numpy(), dtype))
+    assert_same(back, (torch.from_numpy(ALL.view(np.int16)).view(TORCH[dtype]).float().numpy(), dtype))
     middle = 1 + 2.0**-8 if dtype == "bfloat16" else 1 + 2.0**-11
     up_, even = (numbers(stored(np.array([v]), dtype), dtype)[0] for v in (middle + 2.0**-40, middle))
     assert even == 1 and up_ > 1

@@ -41,7 +41,7 @@ def with_gradients(run: Callable[..., Tensor], g: Tensor, *inputs: Tensor) -> li
     return [y.detach().cpu(), *(x.cpu() for x in torch.autograd.grad(y, leaves, g))]
 
 
-def same(got: Tensor, want: Tensor) -> None:
+def assert_same(got: Tensor, want: Tensor) -> None:
     torch.testing.assert_close(got.cpu(), want, **CLOSE[want.dtype])
 
 
@@ -97,7 +97,7 @@ def test_linear_scan_agrees_with_the_cpu(shape: tuple[int, int, int], dtype: tor
 
     for got, want in zip(with_gradients(run, g.cuda(), a.cuda(), b.cuda(), h0.cuda()), with_gradients(run, g, a, b, h0),
                          strict=True):
-        same(got, want)
+        assert_same(got, want)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
@@ -111,7 +111,7 @@ def test_a_layer_agrees_with_the_cpu(dtype: torch.dtype) -> None:
         (y.square().mean() + sum(h.sum() for h in h_n)).backward()
         results.append([y, *h_n, *(p.grad for p in module.parameters())])
     for want, got in zip(*results, strict=True):
-        same(got, want)
+        assert_same(got, want)
 
 
 # ---- streams and graphs -------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_a_kernel_waits_for_what_is_before_it_on_its_stream() -> None:
         h = work()
         waited = stream.query()
     stream.synchronize()
-    same(h, lr.linear_scan(a, b))
+    assert_same(h, lr.linear_scan(a, b))
     assert not waited, "the launch has waited for the stream, or the delay is too short for this test"
 
 
@@ -172,7 +172,7 @@ def test_a_captured_graph_replays_on_new_inputs() -> None:
             a.copy_(new_a), b.copy_(new_b), g.copy_(new_g)
         graph.replay()
         for got, want in zip(outputs, with_gradients(lr.linear_scan, new_g, new_a, new_b), strict=True):
-            same(got, want)
+            assert_same(got, want)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="needs triton")
@@ -188,7 +188,7 @@ def test_compiled_with_graphs() -> None:
             y.square().mean().backward()
             results.append([y.detach().cpu(), *(p.grad.cpu() for p in module.parameters())])
         for want, got in zip(*results, strict=True):
-            same(got, want)
+            assert_same(got, want)
 
 
 # ---- threads and processes -------------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ here = [a.requires_grad_(), b.requires_grad_()]
 there = [x.detach().cuda().requires_grad_() for x in here]
 g = torch.ones(2, 100, 40, device="cuda")
 want = lr.linear_scan(*here)
-def close(got, want):
+def assert_close(got, want):
     torch.testing.assert_close(got.cpu(), want, rtol=2e-5, atol=2e-5)
 """
 
@@ -217,7 +217,7 @@ def check(done: Any, status: int = 0, said: str = "") -> None:
 def test_the_backward_threads_first_work_is_our_kernel(fresh: Run) -> None:
     check(fresh(SCAN + "h = lr.linear_scan(*there); h.backward(g); torch.cuda.synchronize()\n"
                        "want.backward(torch.ones_like(want))\n"
-                       "[close(x.grad, y.grad) for x, y in zip(there, here)]"))
+                       "[assert_close(x.grad, y.grad) for x, y in zip(there, here)]"))
 
 
 @pytest.mark.parametrize("warm", ["", "lr.linear_scan(*there)\n"], ids=["cold", "loaded"])
@@ -227,7 +227,7 @@ def test_a_threads_first_work_is_our_kernel(warm: str, fresh: Run) -> None:
                               "threads = [threading.Thread(target=work) for _ in range(4)]\n"
                               "[t.start() for t in threads]; [t.join() for t in threads]\n"
                               "assert len(found) == 4\n"
-                              "[close(h, want) for h in found]"))
+                              "[assert_close(h, want) for h in found]"))
 
 
 def test_threads_with_streams_of_their_own() -> None:
@@ -237,7 +237,7 @@ def test_threads_with_streams_of_their_own() -> None:
         want = lr.linear_scan(a, b)
         with torch.cuda.stream(torch.cuda.Stream()):
             for _ in range(20):
-                same(lr.linear_scan(a.cuda(), b.cuda()), want)
+                assert_same(lr.linear_scan(a.cuda(), b.cuda()), want)
         return True
 
     with ThreadPoolExecutor(4) as pool:
@@ -270,7 +270,7 @@ process.start()
 assert "forked" in results.get()
 process.join()
 assert process.exitcode == 0
-close(lr.linear_scan(*there), want)
+assert_close(lr.linear_scan(*there), want)
 """))
 
 
@@ -303,7 +303,7 @@ def test_the_time_of_a_launch(record_property: Callable[[str, object], None]) ->
             work()
         record_property(name, (time.perf_counter() - start) / 500 * 1e6)
         torch.cuda.synchronize()
-    same(lr.linear_scan(a, b), lr.linear_scan(a.cpu(), b.cpu()))
+    assert_same(lr.linear_scan(a, b), lr.linear_scan(a.cpu(), b.cpu()))
 
 
 @pytest.mark.long

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def close(got: Any, want: Any, scale: float = 1.0) -> None:
+def assert_close(got: Any, want: Any, scale: float = 1.0) -> None:
     if isinstance(got, dict):
         assert list(got) == list(want)
         got, want = as_tuple(got), as_tuple(want)

@@ -16,7 +16,7 @@ import lrdsl as lr
 from lrdsl.ir.spec import Spec
 from tests.cells_of_algebras import CELLS
 from tests.nn import loop
-from tests.nn.compare import as_tuple, close, gradients, leaf, parameters
+from tests.nn.compare import as_tuple, assert_close, gradients, leaf, parameters
 from tests.nn.test_values import edges
 
 B, T, C = 2, 6, 3
@@ -55,9 +55,9 @@ def agree(cell: lr.Cell, args: dict[str, Tensor], init: dict[str, Tensor], reset
     for got, w in zip(y, want, strict=True):
         assert torch.equal(got.isinf(), w.abs() > 1e200) and torch.equal(got[got.isinf()] > 0, w[got.isinf()] > 0)
     got, want = finite(y, want), finite(want, want)
-    close(got, want)
+    assert_close(got, want)
     leaves = [*args.values(), *init.values()]
-    close(gradients(got, leaves), gradients(want, leaves), 10)
+    assert_close(gradients(got, leaves), gradients(want, leaves), 10)
 
 
 @pytest.mark.parametrize(("cell", "given", "mirrored", "runner"), CASES)
@@ -88,9 +88,9 @@ def test_a_module_is_its_equations(backend: str) -> None:
     values = loop.run(mapped.spec, {"x": x}, params, C, {"m": states[0][0], "c": states[1][0]}, reset)
     want = [values["c"], values["m"][:, -1], values["c"][:, -1]]
     got = [y, *(h[0] for h in h_n)]
-    close(got, want)
+    assert_close(got, want)
     leaves = [x, *states, *params.values()]
-    close(gradients(got, leaves), gradients(want, leaves), 100)
+    assert_close(gradients(got, leaves), gradients(want, leaves), 100)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -117,9 +117,9 @@ def test_a_backward_pass_in_chunks(monkeypatch: pytest.MonkeyPatch, quick: None,
     reset = torch.rand(B, 300) < 0.01
     y = lr.function(logcumsumexp)(x, init={"h": torch.full((B, C), -math.inf)}, reset=reset)
     want = truth(logcumsumexp.spec, {"x": x}, {}, reset)["h"]
-    close([y], [want])
+    assert_close([y], [want])
     with caplog.at_level("INFO", "lrdsl.launch"):
-        close(*(torch.autograd.grad((v * weights).sum(), [x]) for v in (y, want)), scale=10)
+        assert_close(*(torch.autograd.grad((v * weights).sum(), [x]) for v in (y, want)), scale=10)
     assert caplog.messages[-1].endswith("chunked")
 
 
@@ -134,8 +134,8 @@ def test_cumprod(backend: str) -> None:
     x[0, 5] = x[1, 3] = x[1, 8] = 0
     x.requires_grad_()
     got, want = lr.function(cumprod)(x), torch.cumprod(x, 1)
-    close([got], [want])
-    close(gradients([got], [x]), gradients([want], [x]))
+    assert_close([got], [want])
+    assert_close(gradients([got], [x]), gradients([want], [x]))
 
 
 @pytest.mark.parametrize("cell", FUNCTIONS, ids=lambda c: c.name)
@@ -183,7 +183,7 @@ def test_whole_is_chunks_and_steps(cell: lr.Cell, backend: str) -> None:
         chunked = [torch.cat(p, 1) for p in zip(*parts, strict=True)]
         for a, b in zip((*as_tuple(whole), *after.now.values()), (*chunked, *carry.now.values()), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
-        close(gradients(finite(chunked, chunked), list(args.values())), slopes, 100)
+        assert_close(gradients(finite(chunked, chunked), list(args.values())), slopes, 100)
 
 
 def test_padding_of_minus_infinity(backend: str) -> None:
@@ -234,6 +234,6 @@ def test_a_nan_stays_behind_a_boundary(backend: str) -> None:
 def test_vmap_and_compile(quick: None) -> None:
     x, v, s = torch.randn(4, B, T, C), torch.randn(C), torch.randn(())
     f = lr.function(folded)
-    close([torch.func.vmap(f, (0, None, None))(x, v, s)], [torch.stack([f(one, v, s) for one in x])])
+    assert_close([torch.func.vmap(f, (0, None, None))(x, v, s)], [torch.stack([f(one, v, s) for one in x])])
     f, v = lr.function(cummax), x[0]
-    close([torch.compile(f, fullgraph=True, backend="aot_eager")(v)], [f(v)])
+    assert_close([torch.compile(f, fullgraph=True, backend="aot_eager")(v)], [f(v)])

@@ -17,7 +17,7 @@ from lrdsl.errors import DtypeMismatch, ShapeMismatch
 from lrdsl.nn.parameters import beside
 from lrdsl.passes.replay import SEGMENT
 from tests.axis_cells import mixed, mixed_loop, returns, returns_loop, s6, s6_loop, staged, staged_loop, turn, turn_loop
-from tests.nn.compare import as_tuple, close, gradients, leaf, parameters
+from tests.nn.compare import as_tuple, assert_close, gradients, leaf, parameters
 
 D = 5
 LENGTHS = (1, SEGMENT - 1, SEGMENT, SEGMENT + 1, 2 * SEGMENT + 3)
@@ -48,9 +48,9 @@ def test_mambas_selective_scan(N: int, T: int, everywhere: str) -> None:
     for reset in (None, torch.rand(2, T) < 4 / (T + 3)):
         y, h_n = layer(x, h_0, reset=reset)
         want, last = s6_loop(x, p, h_0[0], reset)
-        close((y, h_n[0]), (want, last), 10)
+        assert_close((y, h_n[0]), (want, last), 10)
         inputs = [x, h_0, *p.values()]
-        close(gradients((y, h_n), inputs), gradients((want, last.unsqueeze(0)), inputs), 1000)
+        assert_close(gradients((y, h_n), inputs), gradients((want, last.unsqueeze(0)), inputs), 1000)
 
 
 @BACKENDS
@@ -83,13 +83,13 @@ def test_everything_that_an_axis_meets(T: int, everywhere: str) -> None:
     for reset in (None, torch.rand(2, T) < 4 / (T + 3)):
         got = f(*given, init=dict(zip("hqu", edges, strict=True)), reset=reset)
         want = mixed_loop(*given, *edges, reset)
-        close(got, want, 100)
-        close(gradients(got, [*given, *edges]), gradients(want, [*given, *edges]), 1e4)
+        assert_close(got, want, 100)
+        assert_close(gradients(got, [*given, *edges]), gradients(want, [*given, *edges]), 1e4)
     constant = f(*given)
     half = torch.full_like(edges[0], 0.5)
-    close(constant, mixed_loop(*given, half, torch.zeros_like(edges[1]), torch.zeros_like(edges[2])), 100)
+    assert_close(constant, mixed_loop(*given, half, torch.zeros_like(edges[1]), torch.zeros_like(edges[2])), 100)
     numbers = f(*given, init={"h": 0.5, "q": 0, "u": 0.0})
-    close(numbers, constant)
+    assert_close(numbers, constant)
 
 
 @BACKENDS
@@ -101,8 +101,8 @@ def test_coupled_states_are_computed_again_together(everywhere: str) -> None:
     reset = torch.rand(2, T) < 0.1
     got = f(*given, init=dict(zip("pq", edges, strict=True)), reset=reset)
     want = turn_loop(*given, *edges, reset)
-    close((got,), (want,), 100)
-    close(gradients((got,), [*given, *edges]), gradients((want,), [*given, *edges]), 1e4)
+    assert_close((got,), (want,), 100)
+    assert_close(gradients((got,), [*given, *edges]), gradients((want,), [*given, *edges]), 1e4)
 
 
 @BACKENDS
@@ -111,9 +111,9 @@ def test_states_that_another_program_reads(everywhere: str) -> None:
     x, h_0, p, reset = leaf(2, T, D), leaf(1, 2, D, 3), parameters(layer), torch.rand(2, T) < 0.1
     y, h_n = layer(x, h_0, reset=reset)
     want, last = staged_loop(x, p, h_0[0], reset)
-    close((y, h_n[0]), (want, last), 10)
+    assert_close((y, h_n[0]), (want, last), 10)
     inputs = [x, h_0, *p.values()]
-    close(gradients((y, h_n), inputs), gradients((want, last.unsqueeze(0)), inputs), 1000)
+    assert_close(gradients((y, h_n), inputs), gradients((want, last.unsqueeze(0)), inputs), 1000)
 
 
 def test_a_state_that_only_another_needs_has_borders_too(backend: str) -> None:
@@ -128,8 +128,8 @@ def test_a_state_that_only_another_needs_has_borders_too(backend: str) -> None:
     assert [k.samples for k in program.keeps if k.every] == [("p",), ("q",)] and len(program.keeps) == 3
     x, c = leaf(2, 2 * SEGMENT + 1, 3), torch.rand(3, 2, requires_grad=True)
     y = f(x, c)
-    close(torch.autograd.grad(y.sin().sum(), [x, c], retain_graph=True),
-          torch.autograd.grad(y.sin().sum(), [x, c], create_graph=True), 100)
+    assert_close(torch.autograd.grad(y.sin().sum(), [x, c], retain_graph=True),
+                 torch.autograd.grad(y.sin().sum(), [x, c], create_graph=True), 100)
 
 
 @BACKENDS
@@ -141,8 +141,8 @@ def test_from_the_right_with_learned_initial_states(T: int, everywhere: str) -> 
     for reset in (None, torch.rand(2, T) < 0.2):
         y, _ = layer(r, reset=reset)
         want, _ = returns_loop(r, p, reset)
-        close((y,), (want,), 10)
-        close(gradients((y,), [r, *p.values()]), gradients((want,), [r, *p.values()]), 1000)
+        assert_close((y,), (want,), 10)
+        assert_close(gradients((y,), [r, *p.values()]), gradients((want,), [r, *p.values()]), 1000)
 
 
 @BACKENDS
@@ -184,9 +184,9 @@ def test_both_ways_to_the_gradient_are_the_same(quick: None) -> None:
     plain = torch.autograd.grad(loss(p, x), list(p.values()))
     twice = torch.autograd.grad(loss(p, x), list(p.values()), create_graph=True)
     assert all(g.requires_grad for g in twice)
-    close(twice, plain, 1000)
+    assert_close(twice, plain, 1000)
     detached = {n: v.detach() for n, v in p.items()}
-    close(grad(loss)(detached, x.detach()).values(), plain, 1000)
+    assert_close(grad(loss)(detached, x.detach()).values(), plain, 1000)
     direction = torch.randn_like(x)
     _, forward = jvp(lambda x: grad(loss)(detached, x)["layers.0.A"], (x.detach(),), (direction,))
     x2 = x.detach().requires_grad_()
@@ -195,10 +195,10 @@ def test_both_ways_to_the_gradient_are_the_same(quick: None) -> None:
     forward = forward.detach()
     assert abs(float(forward.sum() - (backward * direction).sum())) <= 1e-9 * float(forward.abs().sum())
     several = torch.randn(3, *x.shape)
-    close([vmap(lambda x: layer(x, h_0)[0])(several)], [torch.stack([layer(x, h_0)[0] for x in several])])
+    assert_close([vmap(lambda x: layer(x, h_0)[0])(several)], [torch.stack([layer(x, h_0)[0] for x in several])])
     stacked = {n: v.detach().expand(2, *v.shape) * torch.tensor([1.0, 0.5]).reshape(2, *[1] * v.dim()) for n, v in p.items()}
     each = [functional_call(layer, {n: v[k] for n, v in stacked.items()}, (x, h_0))[0] for k in range(2)]
-    close([vmap(lambda p: functional_call(layer, p, (x, h_0))[0])(stacked)], [torch.stack(each)])
+    assert_close([vmap(lambda p: functional_call(layer, p, (x, h_0))[0])(stacked)], [torch.stack(each)])
 
 
 class Allocations(TorchDispatchMode):
@@ -255,15 +255,15 @@ def test_chunks_and_steps(cell: lr.Cell, backend: str) -> None:
     for k in reversed(range(4)) if reverse else range(4):
         parts[k], carry = layer(x[:, cuts[k]], carry, reset=reset[:, cuts[k]], return_state=True)
     chunked = torch.cat([parts[k] for k in range(4)], 1)
-    close([whole, *after.now.values()], [chunked, *carry.now.values()], 10)
+    assert_close([whole, *after.now.values()], [chunked, *carry.now.values()], 10)
     inputs = [x, h_0, *layer.parameters()]
-    close(gradients([whole], inputs), gradients([chunked], inputs), 1000)
+    assert_close(gradients([whole], inputs), gradients([chunked], inputs), 1000)
     if not reverse:
         carry, ys = h_0, []
         for at in range(T):
             y, carry = layer.step(x[:, at], carry, reset=reset[:, at])
             ys.append(y)
-        close([whole, *after.now.values()], [torch.stack(ys, 1), *carry.now.values()], 10)
+        assert_close([whole, *after.now.values()], [torch.stack(ys, 1), *carry.now.values()], 10)
 
 
 def test_chunks_of_a_function(backend: str) -> None:
@@ -282,7 +282,7 @@ def test_chunks_of_a_function(backend: str) -> None:
     for at in (slice(0, 1), slice(1, 1), slice(1, 6), slice(6, 7)):
         y, carry = f(x[:, at], u[:, at], w, init=carry, reset=reset[:, at], return_state=True)
         parts.append(y)
-    close([whole, *after.now.values()], [torch.cat(parts, 1), *carry.now.values()])
+    assert_close([whole, *after.now.values()], [torch.cat(parts, 1), *carry.now.values()])
     assert after.now["q"].shape == (2, 2, 3, 2) and after.now["u"].shape == (2, 2, 2)
 
 
@@ -294,14 +294,14 @@ def test_layers_directions_and_stacks(backend: str) -> None:
                      for k in range(2))
     a, h_a = s6_loop(x.transpose(0, 1), first, torch.zeros(2, 4, 3))
     b, h_b = s6_loop(a, second, torch.zeros(2, 4, 3))
-    close((y, h_n), (b.transpose(0, 1), torch.stack([h_a, h_b])), 10)
+    assert_close((y, h_n), (b.transpose(0, 1), torch.stack([h_a, h_b])), 10)
     both = lr.RNN(s6(3), 4, 4, bidirectional=True)
     y, h_n = both(x)
     there = {n.removeprefix("layers.0."): p for n, p in both.named_parameters() if ".reverse." not in n}
     back = {n.removeprefix("layers.0.reverse."): p for n, p in both.named_parameters() if ".reverse." in n}
     a, h_a = s6_loop(x.transpose(0, 1), there, torch.zeros(2, 4, 3))
     b, h_b = s6_loop(x.transpose(0, 1).flip(1), back, torch.zeros(2, 4, 3))
-    close((y, h_n), (torch.cat([a, b.flip(1)], 2).transpose(0, 1), torch.stack([h_a, h_b])), 10)
+    assert_close((y, h_n), (torch.cat([a, b.flip(1)], 2).transpose(0, 1), torch.stack([h_a, h_b])), 10)
     alone, h_n = layer(x[:, 0])
     assert alone.shape == (6, 4) and h_n.shape == (2, 4, 3)
 
@@ -316,7 +316,7 @@ def test_a_surrogate_with_an_axis(quick: None) -> None:
     p = parameters(layer)
     s, last = s6_loop(x.transpose(0, 1), {n.removeprefix("h."): v for n, v in p.items() if n.startswith("h.")},
                       torch.zeros(2, 3, 2))
-    close((h_n[0],), (last,), 10)
+    assert_close((h_n[0],), (last,), 10)
     c, before, ys = torch.zeros(2, 3), torch.zeros(2, 3), []
     for at in range(5):
         heard = torch.cat([x[at], before], 1)
@@ -325,8 +325,8 @@ def test_a_surrogate_with_an_axis(quick: None) -> None:
         c = f.sigmoid() * c + i.sigmoid() * z.tanh()
         ys.append(o.sigmoid() * c)
         before = s[:, at]
-    close((y, c_n[0]), (torch.stack(ys), c), 10)
-    close(gradients((y,), [x, *p.values()]), gradients((torch.stack(ys),), [x, *p.values()]), 1000)
+    assert_close((y, c_n[0]), (torch.stack(ys), c), 10)
+    assert_close(gradients((y,), [x, *p.values()]), gradients((torch.stack(ys),), [x, *p.values()]), 1000)
 
 
 def test_empty_and_single(backend: str) -> None:
@@ -379,17 +379,17 @@ def test_an_input_with_an_axis_is_mapped_like_any_other(backend: str) -> None:
     for now in u:
         h = torch.sigmoid(torch.nn.functional.linear(now, p["gate.weight"], p["gate.bias"])).unsqueeze(2) * h + now.unsqueeze(1)
         ys.append(h.sum(2))
-    close((y, h_n[0]), (torch.stack(ys), h))
-    close(gradients((y,), [u, *p.values()]), gradients((torch.stack(ys),), [u, *p.values()]), 100)
+    assert_close((y, h_n[0]), (torch.stack(ys), h))
+    assert_close(gradients((y,), [u, *p.values()]), gradients((torch.stack(ys),), [u, *p.values()]), 100)
 
 
 def test_torch_compiles_it(quick: None) -> None:
     torch.compiler.reset()
     layer, x, h_0 = problem(3, SEGMENT + 1)
     run = torch.compile(lambda x, h_0: layer(x, h_0)[0], fullgraph=True, backend="aot_eager")
-    close((run(x, h_0),), (layer(x, h_0)[0],))
+    assert_close((run(x, h_0),), (layer(x, h_0)[0],))
     inputs = [x, h_0, *layer.parameters()]
-    close(gradients((run(x, h_0),), inputs), gradients((layer(x, h_0)[0],), inputs), 100)
+    assert_close(gradients((run(x, h_0),), inputs), gradients((layer(x, h_0)[0],), inputs), 100)
 
 
 def test_a_thread_more_changes_no_bit(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
@@ -441,9 +441,9 @@ def test_beside_a_state_from_the_right_a_mask_and_maps_with_sizes(everywhere: st
             g = a[:, at] * torch.where(cut, g_0[0], g) + (hs[at] * ahead).sum(2)
             ys.insert(0, g)
         want = (torch.stack(ys, 1), h.unsqueeze(0), g.unsqueeze(0))
-        close((y, h_n, g_n), want, 100)
+        assert_close((y, h_n, g_n), want, 100)
         inputs = [x, h_0, g_0, *p.values()]
-        close(gradients((y, h_n, g_n), inputs), gradients(want, inputs), 1e4)
+        assert_close(gradients((y, h_n, g_n), inputs), gradients(want, inputs), 1e4)
 
 
 @BACKENDS
@@ -457,7 +457,7 @@ def test_where_a_run_begins(everywhere: str) -> None:
     p, x, reset = parameters(layer), torch.randint(6, (2, T)), torch.rand(2, T) < 0.1
     y, h_n = layer(x, reset=reset)
     hot = F.one_hot(x, 6).double()
-    close((y, h_n), layer(hot, reset=reset), 10)
+    assert_close((y, h_n), layer(hot, reset=reset), 10)
     B, gate = p["B.bias"] + hot @ p["B.weight"].T, hot @ p["gate.weight"].T
     h, ys = torch.zeros(2, D, 3), []
     for at in range(T):
@@ -465,8 +465,8 @@ def test_where_a_run_begins(everywhere: str) -> None:
         before = torch.where(begin.squeeze(2), 0.0, gate[:, at - 1]) + p["gate.bias"]
         h = torch.where(begin, 1.0, 0.5 * h) + B[:, at].unsqueeze(1) * before.unsqueeze(2)
         ys.append((h * B[:, at].unsqueeze(1)).sum(2))
-    close((y, h_n[0]), (torch.stack(ys, 1), h), 10)
-    close(gradients((y, h_n), list(p.values())), gradients((torch.stack(ys, 1), h.unsqueeze(0)), list(p.values())), 1000)
+    assert_close((y, h_n[0]), (torch.stack(ys, 1), h), 10)
+    assert_close(gradients((y, h_n), list(p.values())), gradients((torch.stack(ys, 1), h.unsqueeze(0)), list(p.values())), 1000)
 
 
 def test_layers_with_and_without_an_axis(backend: str) -> None:
@@ -475,7 +475,7 @@ def test_layers_with_and_without_an_axis(backend: str) -> None:
     y, (first, second) = layer(x)
     assert first.shape == (1, 2, D, 3) and second.shape == (1, 2, D)
     again, _ = layer(x, (torch.zeros_like(first), None))
-    close((y,), (again,))
+    assert_close((y,), (again,))
 
 
 def test_what_is_not_built_for_an_axis_is_refused_at_the_users_line(quick: None) -> None:

@@ -9,7 +9,7 @@ import torch
 
 import lrdsl as lr
 from tests.nn.cells import deep, order2, smooth, soft_lstm, stacked, strata, window
-from tests.nn.compare import as_tuple, close, gradients, leaf
+from tests.nn.compare import as_tuple, assert_close, gradients, leaf
 
 B, T, C = 2, 7, 3
 CHUNKS = [slice(0, 1), slice(1, 2), slice(2, 2), slice(2, 6), slice(6, 7)]
@@ -18,7 +18,7 @@ CHUNKS = [slice(0, 1), slice(1, 2), slice(2, 2), slice(2, 6), slice(6, 7)]
 def assert_same(a: lr.Carry, b: lr.Carry) -> None:
     for x, y in zip(a, b, strict=True):
         assert list(x) == list(y)
-        close(x.values(), y.values())
+        assert_close(x.values(), y.values())
 
 
 @pytest.mark.parametrize("start", ["nothing", "init", "a Carry"])
@@ -40,9 +40,9 @@ def test_chunks_of_a_function(cell: lr.Cell, mirrored: bool, start: str, backend
         y, carry = f(*(a[:, at] if a.dim() == 3 else a for a in args), init=carry, reset=reset[:, at], return_state=True)
         parts.append(as_tuple(y))
     chunked = [torch.cat(p, 1) for p in zip(*(reversed(parts) if mirrored else parts), strict=True)]
-    close(as_tuple(whole), chunked)
+    assert_close(as_tuple(whole), chunked)
     assert_same(after, carry)
-    close(gradients(as_tuple(whole), args), gradients(chunked, args), 100)
+    assert_close(gradients(as_tuple(whole), args), gradients(chunked, args), 100)
 
 
 @pytest.mark.parametrize("given", [False, True])
@@ -59,14 +59,14 @@ def test_steps_of_a_module(cell: lr.Cell, given: bool, backend: str) -> None:
         y, carry = layer.step(x[:, t], carry, reset=reset[:, t], **{n: v[:, t] for n, v in more.items()})
         parts.append(as_tuple(y))
     stepped = [torch.stack(p, 1) for p in zip(*parts, strict=True)]
-    close(as_tuple(whole), stepped)
+    assert_close(as_tuple(whole), stepped)
     assert_same(after, carry)
     leaves = [x, *more.values(), *layer.parameters(), *(states if given else ())]
-    close(gradients(as_tuple(whole), leaves), gradients(stepped, leaves), 100)
+    assert_close(gradients(as_tuple(whole), leaves), gradients(stepped, leaves), 100)
     _, h_n = layer(x, h_0, reset=reset, **more)
     last = [after.now[f"layers.1.{s.name}"] for s in layer.parts[0].pipeline.plan.carried]
-    close([h[1] if h.dim() == 3 else h[1].transpose(1, 2) for h in as_tuple(h_n)],
-          [w[:, 0] if w.shape[1] == 1 else w for w in last])
+    assert_close([h[1] if h.dim() == 3 else h[1].transpose(1, 2) for h in as_tuple(h_n)],
+                 [w[:, 0] if w.shape[1] == 1 else w for w in last])
 
 
 def test_detach_cuts_the_history_and_to_casts() -> None:
@@ -90,5 +90,5 @@ def test_a_reverse_module_is_fed_from_right_to_left(cell: lr.Cell, backend: str)
     whole, after = run(slice(None), None)
     right, carry = run(slice(3, None), None)
     left, carry = run(slice(3), carry)
-    close(as_tuple(whole), [torch.cat(pair) for pair in zip(as_tuple(left), as_tuple(right), strict=True)])
+    assert_close(as_tuple(whole), [torch.cat(pair) for pair in zip(as_tuple(left), as_tuple(right), strict=True)])
     assert_same(after, carry)

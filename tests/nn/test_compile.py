@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import lrdsl as lr
 from tests.nn.cells import around, sides, window
-from tests.nn.compare import as_tuple, close
+from tests.nn.compare import as_tuple, assert_close
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -40,9 +40,9 @@ def test_a_module_compiles_whole(cell: lr.Cell, dynamic: bool | None, quick: Non
             h = as_tuple(h_n)
             loss = y.sin().sum() + sum(k * (v * v + v).sum() for k, v in enumerate(h, 1))
             found.append((y, *h, *torch.autograd.grad(loss, [x, *layer.parameters()])))
-        close(*found)
+        assert_close(*found)
         with torch.no_grad():
-            close([fast(x)[0]], [layer(x)[0]])
+            assert_close([fast(x)[0]], [layer(x)[0]])
 
 
 def test_a_graph_holds_one_op_a_program_and_direction() -> None:
@@ -68,8 +68,8 @@ def test_state_resets_and_options_compile(quick: None) -> None:
     fast, x, u = compiled(run), torch.randn(2, 4, 3), torch.randn(2, 4, 3)
     y, carry = run(x, u, None)
     z, other = fast(x, u, None)
-    close([*y, *carry.now.values()], [*z, *other.now.values()])
-    close(run(x, u, carry)[0], fast(x, u, other.detach())[0])
+    assert_close([*y, *carry.now.values()], [*z, *other.now.values()])
+    assert_close(run(x, u, carry)[0], fast(x, u, other.detach())[0])
 
 
 def test_functions_compile(quick: None) -> None:
@@ -81,8 +81,8 @@ def test_functions_compile(quick: None) -> None:
 
     args = torch.rand(2, 5, 3, requires_grad=True), torch.rand(3, requires_grad=True)
     a, b = run(*args), compiled(run)(*args)
-    close(a, b)
-    close(torch.autograd.grad(sum(v.sum() for v in a), args), torch.autograd.grad(sum(v.sum() for v in b), args))
+    assert_close(a, b)
+    assert_close(torch.autograd.grad(sum(v.sum() for v in a), args), torch.autograd.grad(sum(v.sum() for v in b), args))
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -94,11 +94,11 @@ def test_an_exported_module_can_be_trained(cell: lr.Cell, strict: bool, quick: N
     program = torch.export.export(layer, (x,), dynamic_shapes=dims, strict=strict)
     module = program.module()
     for part in (x, x[:, :3]):
-        close([module(part)[0]], [layer(part)[0]])
+        assert_close([module(part)[0]], [layer(part)[0]])
     module(x)[0].sum().backward()
     layer(x)[0].sum().backward()
     theirs = dict(module.named_parameters())
-    close([theirs[n].grad for n, _ in layer.named_parameters()], [p.grad for p in layer.parameters()])
+    assert_close([theirs[n].grad for n, _ in layer.named_parameters()], [p.grad for p in layer.parameters()])
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -109,20 +109,20 @@ def test_boundaries_are_exported_for_any_time(cell: lr.Cell, strict: bool, quick
     shapes = {"x": {0: torch.export.Dim("time")}, "reset": {0: torch.export.Dim("time")}}
     program = torch.export.export(layer, (x,), {"reset": reset}, dynamic_shapes=shapes, strict=strict)
     for T in (6, 2):
-        close([program.module()(x[:T], reset=reset[:T])[0]], [layer(x[:T], reset=reset[:T])[0]])
+        assert_close([program.module()(x[:T], reset=reset[:T])[0]], [layer(x[:T], reset=reset[:T])[0]])
 
 
 def test_an_exported_program_is_saved_and_loaded(tmp_path: Any, quick: None) -> None:
     layer = lr.RNN(lr.cells.gilr, 3, 4)
     x = torch.randn(5, 2, 3)
     torch.export.save(torch.export.export(layer, (x,)), tmp_path / "layer.pt2")
-    close([torch.export.load(tmp_path / "layer.pt2").module()(x)[0]], [layer(x)[0]])
+    assert_close([torch.export.load(tmp_path / "layer.pt2").module()(x)[0]], [layer(x)[0]])
 
 
 def test_vmap_inside_a_graph(quick: None) -> None:
     a = torch.rand(3, 2, 4, 2)
     run = torch.vmap(lambda a: lr.linear_scan(a, a))
-    close([compiled(run)(a)], [run(a)])
+    assert_close([compiled(run)(a)], [run(a)])
 
 
 def test_make_fx_shows_the_op() -> None:

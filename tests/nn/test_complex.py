@@ -14,7 +14,7 @@ import lrdsl as lr
 from lrdsl import t
 from tests import truth
 from tests.nn import loop
-from tests.nn.compare import as_tuple, close, parameters
+from tests.nn.compare import as_tuple, assert_close, parameters
 from tests.nn.compare import gradients as real_gradients
 from tests.nn.complex_cells import FUNCTIONS, MODULES, ahead, crossed, gated, layered, lru, second, stood_for
 
@@ -62,9 +62,9 @@ def test_a_function_is_its_equations(cell: lr.Cell, given: bool, T: int, anywher
     got = as_tuple(lr.function(cell)(**args, **params, init=init, reset=reset))
     want = loop.outputs(cell.spec, loop.run(cell.spec, args, params, C, init, reset))
     assert [o.dtype for o in got] == [o.dtype for o in want]
-    close(got, want, 10)
+    assert_close(got, want, 10)
     leaves = [*args.values(), *params.values(), *init.values()]
-    close(gradients(got, leaves), gradients(want, leaves), 1000)
+    assert_close(gradients(got, leaves), gradients(want, leaves), 1000)
 
 
 @pytest.mark.parametrize("T", [1, 2, 33])
@@ -84,9 +84,9 @@ def test_a_module_is_its_equations(cell: lr.Cell, given: bool, T: int, anywhere:
     got = (*as_tuple(y), *as_tuple(h_n))
     want = (*loop.outputs(cell.spec, values), *(values[s.name][:, -1][None] for s in plan.carried))
     assert [o.dtype for o in got] == [o.dtype for o in want]
-    close(got, want, 10)
+    assert_close(got, want, 10)
     leaves = [x, *params.values(), *(states if given else ())]
-    close(gradients(got, leaves), gradients(want, leaves), 1000)
+    assert_close(gradients(got, leaves), gradients(want, leaves), 1000)
 
 
 def lru_loop(x: Tensor, p: Mapping[str, Tensor], h: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,9 +108,9 @@ def test_the_lru_of_the_paper(T: int, anywhere: None) -> None:
     layer, x, h_0 = lr.RNN(lru, I, C), leaf(T, B, I, complex=False), leaf(1, B, C)
     y, h_n = layer(x, h_0)
     want, last = lru_loop(x, parameters(layer), h_0[0])
-    close((y, h_n[0]), (want, last), 10)
+    assert_close((y, h_n[0]), (want, last), 10)
     leaves = [x, h_0, *layer.parameters()]
-    close(gradients((y, h_n[0]), leaves), gradients((want, last), leaves), 100)
+    assert_close(gradients((y, h_n[0]), leaves), gradients((want, last), leaves), 100)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -122,8 +122,8 @@ def test_a_complex_gate_is_the_papers_recurrence(T: int, reverse: bool, anywhere
         a /= a.abs() + 0.1
     got = lr.function(lr.Cell(gated.spec.mirrored()) if reverse else gated)(a, b, init={"h": h0}, reset=reset)
     want = truth.linear_scan(a, b, h0, reset, reverse)
-    close([got], [want], 10)
-    close(gradients([got], [a, b, h0]), gradients([want], [a, b, h0]), 1000)
+    assert_close([got], [want], 10)
+    assert_close(gradients([got], [a, b, h0]), gradients([want], [a, b, h0]), 1000)
 
 
 @lr.cell

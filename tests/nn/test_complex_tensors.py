@@ -16,7 +16,7 @@ import lrdsl as lr
 from lrdsl import t
 from lrdsl.errors import BadDeclaration, DtypeMismatch
 from tests import truth
-from tests.nn.compare import as_tuple, close
+from tests.nn.compare import as_tuple, assert_close
 from tests.nn.complex_cells import crossed, gated, layered, lru, mixed, second
 from tests.nn.test_complex import B, C, I, gradients, leaf
 
@@ -27,7 +27,7 @@ CHUNKS = [slice(0, 1), slice(1, 2), slice(2, 2), slice(2, 6), slice(6, 7)]
 def assert_same(a: lr.Carry, b: lr.Carry) -> None:
     for x, y in zip(a, b, strict=True):
         assert list(x) == list(y) and [v.dtype for v in x.values()] == [v.dtype for v in y.values()]
-        close(x.values(), y.values())
+        assert_close(x.values(), y.values())
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -46,9 +46,9 @@ def test_chunks_of_a_function(cell: lr.Cell, mirrored: bool, backend: str) -> No
         y, carry = f(*(a[:, at] if a.dim() == 3 else a for a in args), init=carry, reset=reset[:, at], return_state=True)
         parts.append(as_tuple(y))
     chunked = [torch.cat(p, 1) for p in zip(*(reversed(parts) if mirrored else parts), strict=True)]
-    close(as_tuple(whole), chunked, 10)
+    assert_close(as_tuple(whole), chunked, 10)
     assert_same(after, carry)
-    close(gradients(as_tuple(whole), args), gradients(chunked, args), 1000)
+    assert_close(gradients(as_tuple(whole), args), gradients(chunked, args), 1000)
 
 
 @pytest.mark.parametrize("given", [False, True])
@@ -67,14 +67,14 @@ def test_steps_of_a_module(cell: lr.Cell, given: bool, backend: str) -> None:
         y, carry = layer.step(x[:, k], carry, reset=reset[:, k], **{n: v[:, k] for n, v in more.items()})
         parts.append(as_tuple(y))
     stepped = [torch.stack(p, 1) for p in zip(*parts, strict=True)]
-    close(as_tuple(whole), stepped, 10)
+    assert_close(as_tuple(whole), stepped, 10)
     assert_same(after, carry)
     leaves = [x, *others, *layer.parameters(), *(states if given else ())]
-    close(gradients(as_tuple(whole), leaves), gradients(stepped, leaves), 1000)
+    assert_close(gradients(as_tuple(whole), leaves), gradients(stepped, leaves), 1000)
     h_n = as_tuple(layer(x, h_0, reset=reset, **more)[1])
     last = [after.now[f"layers.1.{s.name}"] for s in layer.parts[0].pipeline.plan.carried]
-    close([h[1] if h.dim() == 3 else h[1].transpose(1, 2) for h in h_n],
-          [w[:, 0] if w.shape[1] == 1 else w for w in last])
+    assert_close([h[1] if h.dim() == 3 else h[1].transpose(1, 2) for h in h_n],
+                 [w[:, 0] if w.shape[1] == 1 else w for w in last])
     assert carry.detach().to(torch.device("cpu")).now.keys() == carry.now.keys()
 
 
@@ -95,7 +95,7 @@ def test_layers_and_directions_are_complex(quick: None) -> None:
             found.append(z)
             ends.append(h[0])
         below = torch.cat(found, -1)
-    close([y, h_n], [below, torch.stack(ends)])
+    assert_close([y, h_n], [below, torch.stack(ends)])
 
 
 def test_a_complex_output_needs_a_complex_input_above() -> None:
@@ -121,8 +121,8 @@ def test_dropout_drops_both_parts_together(quick: None) -> None:
     y = layer(x)[0]
     gone = y == 0
     assert 0.3 < gone.double().mean() < 0.7
-    close([y[~gone]], [2 * x[~gone]])
-    close([layer.eval()(x)[0]], [x])
+    assert_close([y[~gone]], [2 * x[~gone]])
+    assert_close([layer.eval()(x)[0]], [x])
 
 
 def test_parameters_are_complex_and_start_as_said() -> None:
@@ -173,7 +173,7 @@ def test_modules_are_copied_saved_and_trained(quick: None) -> None:
     torch.save(layer, file)
     file.seek(0)
     for other in (fresh, copy.deepcopy(layer), torch.load(file, weights_only=False)):
-        close([other(x)[0]], [layer(x)[0]])
+        assert_close([other(x)[0]], [layer(x)[0]])
     optimizer, losses = torch.optim.Adam(layer.parameters(), 0.05), list[float]()
     for _ in range(5):
         optimizer.zero_grad()
@@ -189,13 +189,13 @@ def test_a_real_tensor_is_a_complex_one_without_imaginary_part(backend: str) -> 
     a, b, h = leaf(B, T, C, complex=False), leaf(B, T, C), leaf(B, C, complex=False)
     got = lr.function(gated)(a, b, init={"h": h})
     want = truth.linear_scan(a + 0j, b, h + 0j)
-    close([got], [want])
+    assert_close([got], [want])
     found, expected = gradients([got], [a, b, h]), gradients([want], [a, b, h])
     assert [g.dtype for g in found] == [g.dtype for g in expected] == [torch.float64, torch.complex128, torch.float64]
-    close(found, expected, 10)
-    close([lr.function(gated)(a, b, init={"h": 1 + 2j})], [truth.linear_scan(a + 0j, b, torch.full((B, C), 1 + 2j))])
+    assert_close(found, expected, 10)
+    assert_close([lr.function(gated)(a, b, init={"h": 1 + 2j})], [truth.linear_scan(a + 0j, b, torch.full((B, C), 1 + 2j))])
     layer, x = lr.RNN(layered, I, C), leaf(T, B, I, complex=False)
-    close([layer(x, torch.zeros(1, B, C))[0]], [layer(x + 0j)[0]])
+    assert_close([layer(x, torch.zeros(1, B, C))[0]], [layer(x + 0j)[0]])
 
 
 @pytest.mark.parametrize("call, text", [
@@ -246,15 +246,16 @@ def test_every_layout_of_memory_is_the_same(quick: None) -> None:
     for name, way in ways.items():
         assert torch.equal(way(a), a)
         got = f(way(a), way(b))
-        close([got], [want], 10)
+        assert_close([got], [want], 10)
         assert (got.stride(0) < got.stride(1)) == (name == "time first")
     assert ways["conjugate"](a).is_conj()
     # The imaginary part of a conjugate is a lazy negative.
     real = lr.linear_scan(a.conj().imag, b.conj().imag)
-    close([real], [truth.linear_scan(-a.imag, -b.imag)], 10)
+    assert_close([real], [truth.linear_scan(-a.imag, -b.imag)], 10)
     x, gate = a.detach().clone().requires_grad_(), torch.ones(1, 1, 1, dtype=torch.complex128)
-    close([f(gate.expand(B, T, C), x)], [x.cumsum(1)])
-    close([lr.function(gated, dim=0)(a, b)], [truth.linear_scan(a.transpose(0, 1), b.transpose(0, 1)).transpose(0, 1)], 10)
+    assert_close([f(gate.expand(B, T, C), x)], [x.cumsum(1)])
+    want = truth.linear_scan(a.transpose(0, 1), b.transpose(0, 1)).transpose(0, 1)
+    assert_close([lr.function(gated, dim=0)(a, b)], [want], 10)
 
 
 def test_nothing_to_do(quick: None) -> None:
@@ -264,7 +265,7 @@ def test_nothing_to_do(quick: None) -> None:
         assert y.shape == shape and y.is_complex() and carry.now["h"].shape == (shape[0], 1, shape[2])
         dz, dh = torch.autograd.grad(y.real.sum() + carry.now["h"].real.sum(), [z, h])
         assert dz.shape == z.shape and dz.dtype == z.dtype
-        close([dh], [torch.full_like(h, shape[1] == 0)])
+        assert_close([dh], [torch.full_like(h, shape[1] == 0)])
 
 
 @lr.cell
@@ -283,7 +284,7 @@ def test_the_gradient_of_a_modulus_is_0_at_0(backend: str) -> None:
         g, = torch.autograd.grad(f(z).sum(), z, create_graph=True)
         gg, = torch.autograd.grad(torch.view_as_real(g).sin().sum(), z)
         found.append((f(z), g, gg))
-    close(*found, 10)
+    assert_close(*found, 10)
     assert (found[0][1][0, [0, 3]] == 0).all() and found[0][2].isfinite().all()
 
 
@@ -312,9 +313,9 @@ def test_torch_compile_sees_a_whole_graph(cell: lr.Cell, quick: None) -> None:
         y, h_n = f(x)
         outputs = (*as_tuple(y), *as_tuple(h_n))
         found.append((*outputs, *gradients(outputs, [x, *layer.parameters()])))
-    close(*found, 10)
+    assert_close(*found, 10)
     with torch.no_grad():
-        close(as_tuple(fast(x)[0]), as_tuple(layer(x)[0]))
+        assert_close(as_tuple(fast(x)[0]), as_tuple(layer(x)[0]))
 
 
 def test_torch_func(quick: None) -> None:
@@ -325,11 +326,11 @@ def test_torch_func(quick: None) -> None:
         return (truth.linear_scan(a, b, h) * (1 + 2j)).real.sin().sum()
 
     args, v = (tuple(leaf(*s).detach() for s in ((B, T, C), (B, T, C), (B, C))) for _ in range(2))
-    close(grad(ours, (0, 1, 2))(*args), grad(plain, (0, 1, 2))(*args), 10)
-    close(jvp(ours, args, v), jvp(plain, args, v), 100)
+    assert_close(grad(ours, (0, 1, 2))(*args), grad(plain, (0, 1, 2))(*args), 10)
+    assert_close(jvp(ours, args, v), jvp(plain, args, v), 100)
     many = tuple(torch.stack([a, 2 * a, a.conj() + 0]) for a in args)
     for f in (ours, grad(ours)):
-        close([vmap(f)(*many)], [torch.stack([f(*one) for one in zip(*many, strict=True)])], 10)
+        assert_close([vmap(f)(*many)], [torch.stack([f(*one) for one in zip(*many, strict=True)])], 10)
     layer = lr.RNN(layered, I, C, batch_first=True)
     params, x = {n: p.detach() for n, p in layer.named_parameters()}, leaf(3, T, I).detach()
 
@@ -339,4 +340,4 @@ def test_torch_func(quick: None) -> None:
     got = vmap(grad(loss), (None, 0))(params, x)
     for k in range(3):
         want = torch.autograd.grad(layer(x[k:k + 1])[0].abs().square().sum(), list(layer.parameters()))
-        close([g[k] for g in got.values()], want, 10)
+        assert_close([g[k] for g in got.values()], want, 10)

@@ -10,7 +10,7 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp,
 
 import lrdsl as lr
 from tests.nn.cells import FUNCTIONS, order2, smooth
-from tests.nn.compare import as_tuple, close, leaf
+from tests.nn.compare import as_tuple, assert_close, leaf
 
 B, T, C = 2, 3, 2
 
@@ -69,11 +69,11 @@ def three() -> tuple[Tensor, Tensor, Tensor]:
 
 def test_torch_func(backend: str) -> None:
     args, v = three(), three()
-    close(grad(scalar, (0, 1, 2))(*args), grad(plain, (0, 1, 2))(*args))
-    close(jvp(scalar, args, v), jvp(plain, args, v))
-    close(vjp(scalar, *args)[1](torch.tensor(2.0)), vjp(plain, *args)[1](torch.tensor(2.0)))
+    assert_close(grad(scalar, (0, 1, 2))(*args), grad(plain, (0, 1, 2))(*args))
+    assert_close(jvp(scalar, args, v), jvp(plain, args, v))
+    assert_close(vjp(scalar, *args)[1](torch.tensor(2.0)), vjp(plain, *args)[1](torch.tensor(2.0)))
     for transform in (lambda f: jacrev(jacrev(f)), hessian, lambda f: jacfwd(jacfwd(f)), lambda f: jacrev(jacfwd(f))):
-        close([transform(scalar)(*args)], [transform(plain)(*args)])
+        assert_close([transform(scalar)(*args)], [transform(plain)(*args)])
 
 
 def test_reverse_over_forward_outside_torch_func(quick: None) -> None:
@@ -86,7 +86,7 @@ def test_reverse_over_forward_outside_torch_func(quick: None) -> None:
         found = torch.autograd.grad(tangent, args)
         if f is scalar:
             ours = found
-    close(ours, found)
+    assert_close(ours, found)
 
 
 @pytest.mark.parametrize("dims", [(0, 0, 0), (1, None, 0), (None, 2, None), (None, None, 0)], ids=str)
@@ -97,7 +97,7 @@ def test_vmap_over_anything(dims: tuple[int | None, ...], quick: None) -> None:
             shape.insert(d, 5)
     args = tuple(torch.randn(s) for s in shapes)
     for f, g in ((scalar, plain), (grad(scalar, 1), grad(plain, 1))):
-        close([vmap(f, dims)(*args)], [vmap(g, dims)(*args)])
+        assert_close([vmap(f, dims)(*args)], [vmap(g, dims)(*args)])
 
 
 @pytest.mark.parametrize("cell", [smooth, order2], ids=lambda c: c.name)
@@ -122,9 +122,9 @@ def test_vmap_of_values_and_gradients(cell: lr.Cell, mapped: str, quick: None) -
         want = [g(reset[k if where == 0 else 0], *(m[k] if d == 0 else m[0] for m, d in zip(many, dims, strict=True)))
                 for k in range(3)]
         if isinstance(got, Tensor):
-            close([got], [torch.stack(want)])
+            assert_close([got], [torch.stack(want)])
         else:
-            close(got, [torch.stack(w) for w in zip(*want, strict=True)])
+            assert_close(got, [torch.stack(w) for w in zip(*want, strict=True)])
 
 
 @pytest.mark.parametrize("cell", [lr.cells.gilr, lr.cells.qrnn_fo], ids=lambda c: c.name)
@@ -139,7 +139,7 @@ def test_gradients_of_single_samples(cell: lr.Cell, quick: None) -> None:
     got = vmap(grad(loss), (None, 0))(params, x)
     for k in range(4):
         want = torch.autograd.grad(layer(x[k:k + 1])[0].square().sum(), list(layer.parameters()))
-        close([g[k] for g in got.values()], want)
+        assert_close([g[k] for g in got.values()], want)
 
 
 @pytest.mark.parametrize("cell", [lr.cells.gilr_lstm, lr.cells.qrnn_fo], ids=lambda c: c.name)
@@ -148,7 +148,7 @@ def test_an_ensemble_of_weights(cell: lr.Cell, quick: None) -> None:
     params, _ = torch.func.stack_module_state(layers)  # type: ignore[arg-type]
     x = torch.randn(2, 4, 2)
     got = vmap(lambda p: functional_call(layers[0], p, (x,))[0])(params)
-    close(got, [layer(x)[0] for layer in layers])
+    assert_close(got, [layer(x)[0] for layer in layers])
 
 
 def test_only_final_states_matter(quick: None) -> None:
@@ -157,7 +157,7 @@ def test_only_final_states_matter(quick: None) -> None:
     x = leaf(B, T, C)
     _, carry = lr.function(constant)(x, return_state=True)
     got = torch.autograd.grad(carry.now["h"].sum(), x)
-    close(got, [(0.5 ** torch.arange(T - 1.0, -1, -1)).reshape(1, T, 1).expand(B, T, C)])
+    assert_close(got, [(0.5 ** torch.arange(T - 1.0, -1, -1)).reshape(1, T, 1).expand(B, T, C)])
 
 
 def test_third_order(quick: None) -> None:
@@ -177,15 +177,15 @@ def test_a_graph_can_be_run_twice_and_checkpointed(quick: None) -> None:
     a, b, h = (v.requires_grad_() for v in three())
     y = scalar(a, b, h)
     first = torch.autograd.grad(y, (a, b, h), retain_graph=True)
-    close(first, torch.autograd.grad(y, (a, b, h)))
+    assert_close(first, torch.autograd.grad(y, (a, b, h)))
     for reentrant in (False, True):
         z = checkpoint(scalar, a, b, h, use_reentrant=reentrant)
         z.backward()
-        close(first, [v.grad for v in (a, b, h)])
+        assert_close(first, [v.grad for v in (a, b, h)])
         a.grad = b.grad = h.grad = None
 
 
 def test_legacy_vmap_of_autograd(quick: None) -> None:
     args = three()
     ours = torch.autograd.functional.jacobian(scalar, args, vectorize=True)
-    close(ours, torch.autograd.functional.jacobian(plain, args))
+    assert_close(ours, torch.autograd.functional.jacobian(plain, args))

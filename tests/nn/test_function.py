@@ -10,7 +10,7 @@ import lrdsl as lr
 from lrdsl import t
 from tests import truth
 from tests.nn.cells import ahead, around, order2, smooth
-from tests.nn.compare import close, gradients, leaf
+from tests.nn.compare import assert_close, gradients, leaf
 
 B, T, C = 2, 5, 3
 
@@ -28,18 +28,18 @@ def test_time_stands_anywhere(shape: tuple[int, ...], dim: int, backend: str) ->
 
     want = truth.linear_scan(flat(a), flat(b), h.reshape(-1, C), flat(reset))
     assert y.shape == a.shape
-    close([flat(y), carry.now["h"][:, 0]], [want, want[:, -1]])
-    close(gradients([flat(y)], [a, b, h]), gradients([want], [a, b, h]))
+    assert_close([flat(y), carry.now["h"][:, 0]], [want, want[:, -1]])
+    assert_close(gradients([flat(y)], [a, b, h]), gradients([want], [a, b, h]))
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_linear_scan_is_the_papers(reverse: bool, backend: str) -> None:
     a, b, h = leaf(B, T, C), leaf(B, T, C), leaf(B, C)
     got, want = lr.linear_scan(a, b, h, reverse=reverse), truth.linear_scan(a, b, h, reverse=reverse)
-    close([got], [want])
-    close(gradients([got], [a, b, h]), gradients([want], [a, b, h]))
-    close([lr.linear_scan(a, b, 0.5, reverse=reverse)], [lr.linear_scan(a, b, torch.full((B, C), 0.5), reverse=reverse)])
-    close([lr.linear_scan(a.mT, b.mT, dim=-2)], [truth.linear_scan(a.mT, b.mT)])
+    assert_close([got], [want])
+    assert_close(gradients([got], [a, b, h]), gradients([want], [a, b, h]))
+    assert_close([lr.linear_scan(a, b, 0.5, reverse=reverse)], [lr.linear_scan(a, b, torch.full((B, C), 0.5), reverse=reverse)])
+    assert_close([lr.linear_scan(a.mT, b.mT, dim=-2)], [truth.linear_scan(a.mT, b.mT)])
 
 
 def test_one_stands_for_all(backend: str) -> None:
@@ -47,13 +47,13 @@ def test_one_stands_for_all(backend: str) -> None:
     for x, y in ((a, b), (b, a)):
         got = lr.linear_scan(x, y)
         want = truth.linear_scan(x.expand(B, T, C), y.expand(B, T, C))
-        close([got], [want])
-        close(gradients([got], [a, b]), gradients([want], [a, b]))
+        assert_close([got], [want])
+        assert_close(gradients([got], [a, b]), gradients([want], [a, b]))
     f, x = lr.function(smooth), leaf(B, T, C)
-    close(f(x, 0.5, 2.0), f(x, torch.full((C,), 0.5), torch.tensor(2.0)))
-    close(f(x, torch.tensor([0.5]), torch.tensor([2.0])), f(x, 0.5, 2))
-    close(f(x, s=2.0, v=0.5), f(x, 0.5, 2.0))
-    close(f(x, 0.5, 2.0, init={"h": torch.ones(C)}), f(x, 0.5, 2.0, init={"h": 1.0}))
+    assert_close(f(x, 0.5, 2.0), f(x, torch.full((C,), 0.5), torch.tensor(2.0)))
+    assert_close(f(x, torch.tensor([0.5]), torch.tensor([2.0])), f(x, 0.5, 2))
+    assert_close(f(x, s=2.0, v=0.5), f(x, 0.5, 2.0))
+    assert_close(f(x, 0.5, 2.0, init={"h": torch.ones(C)}), f(x, 0.5, 2.0, init={"h": 1.0}))
 
 
 def test_edges_of_deeper_lags_and_of_inputs(backend: str) -> None:
@@ -65,13 +65,13 @@ def test_edges_of_deeper_lags_and_of_inputs(backend: str) -> None:
 
     got = lr.function(order2)(a, b, init={"y": y0, "a": 0.0, "b": torch.zeros(B, C, 2)})
     want = truth.second_order(a, b, torch.tanh(earlier(a, 1) * earlier(b, 2)), y0.transpose(1, 2))
-    close([got], [want])
+    assert_close([got], [want])
     r = torch.randn(B, T, C)
-    close(lr.function(around)(r, 0.5, 1.0, init={"r.ahead": 1.0, "r": 0.0})[:1],
-          lr.function(around)(r, 0.5, 1.0, init={"r.ahead": 1.0})[:1])
+    assert_close(lr.function(around)(r, 0.5, 1.0, init={"r.ahead": 1.0, "r": 0.0})[:1],
+                 lr.function(around)(r, 0.5, 1.0, init={"r.ahead": 1.0})[:1])
     x = torch.randn(B, T, C)
     longer = torch.cat([x, torch.ones(B, 2, C)], 1)
-    close([lr.function(ahead)(x, init={"x": 1.0})], [lr.function(ahead)(longer)[:, :T]])
+    assert_close([lr.function(ahead)(x, init={"x": 1.0})], [lr.function(ahead)(longer)[:, :T]])
 
 
 def test_nothing_to_do(backend: str) -> None:
@@ -79,13 +79,13 @@ def test_nothing_to_do(backend: str) -> None:
         a, h = leaf(*shape), leaf(shape[0], shape[2])
         y, carry = lr.function(lr.cells.linear_scan)(a, a, init={"h": h}, return_state=True)
         assert y.shape == shape
-        close(torch.autograd.grad(y.sum() + carry.now["h"].sum(), [a, h]),
-              [torch.zeros(shape), torch.ones_like(h) if shape[1] == 0 else torch.zeros_like(h)])
+        assert_close(torch.autograd.grad(y.sum() + carry.now["h"].sum(), [a, h]),
+                     [torch.zeros(shape), torch.ones_like(h) if shape[1] == 0 else torch.zeros_like(h)])
     layer = lr.RNN(lr.cells.gilr_lstm, C, C)
     h_0 = torch.randn(1, B, C), torch.randn(1, B, C)
     y, h_n = layer(torch.randn(0, B, C), h_0)
     assert y.shape == (0, B, C)
-    close(h_n, h_0)
+    assert_close(h_n, h_0)
 
 
 def test_a_nan_behind_a_boundary_stays_there(backend: str) -> None:

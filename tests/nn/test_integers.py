@@ -17,7 +17,7 @@ import lrdsl as lr
 from lrdsl import sigmoid, t
 from tests.nn import loop
 from tests.nn.cells import sides
-from tests.nn.compare import as_tuple, close, gradients, parameters
+from tests.nn.compare import as_tuple, assert_close, gradients, parameters
 
 B, T, V, C = 2, 6, 5, 3
 
@@ -57,8 +57,8 @@ def test_they_are_the_equations_of_one_hot_vectors(cell: lr.Cell, resets: bool, 
     params = parameters(layer)
     got = as_tuple(call(layer, words, reset=reset)[0])
     want = loop.outputs(cell.spec, loop.run(cell.spec, one_hot(layer, words), params, C, None, reset))
-    close(got, want)
-    close(gradients(got, list(params.values())), gradients(want, list(params.values())), 100)
+    assert_close(got, want)
+    assert_close(gradients(got, list(params.values())), gradients(want, list(params.values())), 100)
 
 
 @pytest.mark.parametrize("layout", ["time first", "batch first", "unbatched", "int32", "segments", "packed"])
@@ -76,8 +76,8 @@ def test_every_layout(cell: lr.Cell, layout: str, backend: str) -> None:
     if layout == "packed":
         y, z = ([o.data for o in as_tuple(v)] if not hasattr(v, "data") else v.data for v in (y, z))
     ours, theirs = ([*(v if isinstance(v, list) else as_tuple(v)), *as_tuple(e)] for v, e in ((y, h), (z, k)))
-    close(ours, theirs)
-    close(gradients(ours, list(layer.parameters())), gradients(theirs, list(layer.parameters())), 100)
+    assert_close(ours, theirs)
+    assert_close(gradients(ours, list(layer.parameters())), gradients(theirs, list(layer.parameters())), 100)
 
 
 @pytest.mark.parametrize("cell", [lr.cells.qrnn_fo, spelled, lr.cells.gilr_lstm], ids=lambda c: c.name)
@@ -93,9 +93,9 @@ def test_chunks_and_steps(cell: lr.Cell, every_backend: str) -> None:
         first, *others = words
         y, carry = layer.step(words[first][k], carry, reset=reset[k], **{n: words[n][k] for n in others})
         parts.append(tuple(o.unsqueeze(0) for o in as_tuple(y)))
-    close(as_tuple(whole), [torch.cat(column) for column in zip(*parts, strict=True)])
+    assert_close(as_tuple(whole), [torch.cat(column) for column in zip(*parts, strict=True)])
     assert carry is not None
-    close(after.now.values(), carry.now.values())
+    assert_close(after.now.values(), carry.now.values())
     with pytest.raises(lr.CellError, match="holds the index 5"):
         layer.step(torch.full((B,), V), carry, **{n: words[n][0] for n in list(words)[1:]})
 
@@ -105,7 +105,7 @@ def test_segments_go_on_from_a_carry(quick: None) -> None:
     whole = call(layer, words, cu_seqlens=torch.tensor([0, 3, 8]))[0]
     _, carry = call(layer, {n: v[[0, 1, 3]] for n, v in words.items()}, cu_seqlens=torch.tensor([0, 2, 3]), return_state=True)
     y, _ = call(layer, {n: v[[2, 4, 5, 6, 7]] for n, v in words.items()}, carry, cu_seqlens=torch.tensor([0, 1, 5]))
-    close(as_tuple(y), [o[[2, 4, 5, 6, 7]] for o in as_tuple(whole)])
+    assert_close(as_tuple(y), [o[[2, 4, 5, 6, 7]] for o in as_tuple(whole)])
 
 
 def test_a_carry_of_words_is_no_carry_of_vectors(quick: None) -> None:
@@ -156,7 +156,7 @@ def test_they_compile_whole(quick: None) -> None:
     for f in (torch.compile(layer, fullgraph=True, backend="aot_eager"), layer):
         y, h_n = f(words)
         found.append((y, h_n, *torch.autograd.grad(y.sin().sum() + h_n.square().sum(), list(layer.parameters()))))
-    close(*found)
+    assert_close(*found)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -164,7 +164,7 @@ def test_a_graph_checks_the_range(quick: None) -> None:
     torch._dynamo.reset()
     layer, words = lr.RNN(lr.cells.qrnn_fo, V, C), torch.randint(V, (T, B))
     for f in (torch.compile(layer, fullgraph=True, backend="aot_eager"), torch.export.export(layer, (words,)).module()):
-        close([f(words)[0]], [layer(words)[0]])
+        assert_close([f(words)[0]], [layer(words)[0]])
         for wrong in (words + V, words - V):
             with pytest.raises(RuntimeError, match="the input x holds an index out of range"):
                 f(wrong)
@@ -172,4 +172,4 @@ def test_a_graph_checks_the_range(quick: None) -> None:
 
 def test_vmap_over_words(quick: None) -> None:
     layer, words = lr.RNN(lr.cells.qrnn_fo, V, C), torch.randint(V, (4, T, B))
-    close([torch.vmap(lambda w: layer(w)[0])(words)], [torch.stack([layer(w)[0] for w in words])])
+    assert_close([torch.vmap(lambda w: layer(w)[0])(words)], [torch.stack([layer(w)[0] for w in words])])

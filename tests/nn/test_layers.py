@@ -16,7 +16,7 @@ import lrdsl as lr
 from lrdsl import sigmoid, t, tanh
 from tests.nn import loop
 from tests.nn.cells import smooth, stacked, window
-from tests.nn.compare import as_tuple, close, gradients, leaf, parameters
+from tests.nn.compare import as_tuple, assert_close, gradients, leaf, parameters
 
 B, T, I, H = 2, 6, 3, 4
 gilr, gilr_lstm, sru, qrnn = lr.cells.gilr, lr.cells.gilr_lstm, lr.cells.sru, lr.cells.qrnn_fo
@@ -60,12 +60,12 @@ def test_each_layer_has_its_cell(quick: None) -> None:
         one.load_state_dict({f"layers.0.{n}": p for n, p in parameters(layer, f"layers.{k}.").items()})
         z, end = one(z, h_0[2 * k:2 * k + 2], reset=reset)
         ends.append(end)
-    close([y, h_n], [z, torch.cat(ends)])
-    close(gradients([y, h_n], [x]), gradients([z, torch.cat(ends)], [x]), 10)
+    assert_close([y, h_n], [z, torch.cat(ends)])
+    assert_close(gradients([y, h_n], [x]), gradients([z, torch.cat(ends)], [x]), 10)
     assert repr(layer) == f"RNN([gilr, {qrnn.name}, gilr], 3, 4, bidirectional=True)" and layer.num_layers == 3
     assert layer.name == f"[gilr, {qrnn.name}, gilr]" and layer.cell == tuple(cells)
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        close([other(x)[0]], [layer(x)[0]])
+        assert_close([other(x)[0]], [layer(x)[0]])
 
 
 @pytest.mark.parametrize("how", ["whole", "packed"])
@@ -78,7 +78,7 @@ def test_layers_that_carry_different_states(how: str, quick: None) -> None:
         (1, B, H), (1, B, H), (1, B, H), (1, B, H, 2), (1, B, H)]
     h_0 = (torch.randn(1, B, H), None, torch.randn(1, B, H, 2), torch.randn(1, B, H))
     _, after = layer(x, h_0, **more, return_state=True)
-    close([after.edge["layers.0.h"][:, 0], after.edge["layers.2.y"].transpose(1, 2)], [h_0[0][0], h_0[2][0]])
+    assert_close([after.edge["layers.0.h"][:, 0], after.edge["layers.2.y"].transpose(1, 2)], [h_0[0][0], h_0[2][0]])
     assert "layers.1.c" not in after.edge
     with pytest.raises(lr.ShapeMismatch, match="carry different states, so that h_0 holds one entry a layer"):
         layer(x, torch.randn(4, B, H), **more)
@@ -105,7 +105,7 @@ def test_chunks_and_steps_of_a_list(backend: str) -> None:
     for k in range(3, T):
         y, carry = layer.step(x[k], carry, reset=reset[k])
         parts.append(y[None])
-    close([whole, *after.now.values()], [torch.cat(parts), *carry.now.values()])
+    assert_close([whole, *after.now.values()], [torch.cat(parts), *carry.now.values()])
 
 
 def test_the_inputs_of_a_list(quick: None) -> None:
@@ -142,11 +142,11 @@ def test_maps_of_their_own_size_are_their_equations(cell: lr.Cell, given: bool, 
     values = loop.run(cell.spec, {"x": x}, params, H, init, reset)
     want = loop.outputs(cell.spec, values)
     got = as_tuple(y)
-    close(got, want)
+    assert_close(got, want)
     last = [values[s.name][:, 0 if mirrored else -1] for s in states]
-    close([h[0] for h in as_tuple(h_n)], last)
+    assert_close([h[0] for h in as_tuple(h_n)], last)
     leaves = [x, *params.values(), *(h_0 or ())]
-    close(gradients(got, leaves), gradients(want, leaves), 100)
+    assert_close(gradients(got, leaves), gradients(want, leaves), 100)
 
 
 def test_sizes_of_maps_are_those_of_parameters_and_outputs(quick: None) -> None:
@@ -160,7 +160,8 @@ def test_sizes_of_maps_are_those_of_parameters_and_outputs(quick: None) -> None:
     both = lr.RNN(named, I, H, num_layers=2, bidirectional=True)
     assert both.get_parameter("layers.1.gate.weight").shape == (H, 4)  # it reads the first output, 2 numbers a direction
     assert {n: o.shape[-1] for n, o in both(torch.randn(T, B, I))[0].items()} == {"code": 4, "h": 2 * H}
-    close([p for n, p in both.layers[0].named_parameters() if n == "gate.weight"], [both.get_parameter("layers.0.gate.weight")])
+    named_so = [p for n, p in both.layers[0].named_parameters() if n == "gate.weight"]
+    assert_close(named_so, [both.get_parameter("layers.0.gate.weight")])
 
 
 @pytest.mark.parametrize("cell", [narrow, narrow_lstm], ids=lambda c: c.name)
@@ -173,12 +174,12 @@ def test_chunks_and_steps_of_sized_maps(cell: lr.Cell, every_backend: str) -> No
     for k in range(2, T):
         y, carry = layer.step(x[k], carry, reset=reset[k])
         parts.append(tuple(o[None] for o in as_tuple(y)))
-    close(as_tuple(whole), [torch.cat(column) for column in zip(*parts, strict=True)])
-    close(after.now.values(), carry.now.values())
+    assert_close(as_tuple(whole), [torch.cat(column) for column in zip(*parts, strict=True)])
+    assert_close(after.now.values(), carry.now.values())
     y, h_n = layer(x[:, 0], cu_seqlens=torch.tensor([0, 1, T]))
     for k, at in enumerate((slice(0, 1), slice(1, T))):
         alone, own = layer(x[at, 0])
-        close([*(o[at] for o in as_tuple(y)), *(h[:, k] for h in as_tuple(h_n))], [*as_tuple(alone), *as_tuple(own)])
+        assert_close([*(o[at] for o in as_tuple(y)), *(h[:, k] for h in as_tuple(h_n))], [*as_tuple(alone), *as_tuple(own)])
 
 
 @pytest.mark.parametrize("size", [I, H])
@@ -194,8 +195,8 @@ def test_a_map_that_skips_is_the_identity_where_sizes_agree(size: int, mirrored:
     full = params | ({"carry.weight": torch.eye(H)} if size == H else {})
     want = loop.outputs(cell.spec, loop.run(cell.spec, {"x": x}, full, H, None, reset))
     got = [layer(x, reset=reset)[0]]
-    close(got, want)
-    close(gradients(got, [x, *params.values()]), gradients(want, [x, *params.values()]), 100)
+    assert_close(got, want)
+    assert_close(gradients(got, [x, *params.values()]), gradients(want, [x, *params.values()]), 100)
 
 
 def test_a_skip_of_a_narrow_map(quick: None) -> None:
@@ -209,7 +210,7 @@ def test_a_skip_of_a_narrow_map(quick: None) -> None:
     assert set(parameters(layer)) == {"down.weight", "down.bias"}
     want = loop.run(cell.spec, {"x": x.transpose(0, 1)}, parameters(layer) | {
         "back.weight": torch.eye(H), "back.bias": torch.zeros(H)}, H)["h"]
-    close([layer(x)[0]], [want.transpose(0, 1)])
+    assert_close([layer(x)[0]], [want.transpose(0, 1)])
 
 
 def h_in(x: Any) -> Any:
@@ -237,7 +238,7 @@ def test_they_compile_whole(quick: None) -> None:
     for f in (torch.compile(layer, fullgraph=True, backend="aot_eager"), layer):
         y = f(x)[0]
         found.append((y, *torch.autograd.grad(y.sin().sum(), list(layer.parameters()))))
-    close(*found)
+    assert_close(*found)
 
 
 def test_several_outputs_as_the_last_cell_returns_them(quick: None) -> None:
@@ -250,7 +251,7 @@ def test_several_outputs_as_the_last_cell_returns_them(quick: None) -> None:
     first.load_state_dict({f"layers.0.{n}": p for n, p in parameters(whole).items()})
     second = lr.RNN(gilr, H, H)
     second.load_state_dict({f"layers.0.{n}": p for n, p in parameters(whole, "layers.1.").items()})
-    close([whole(x)[0]], [second(first(x)[0]["y"])[0]])
+    assert_close([whole(x)[0]], [second(first(x)[0]["y"])[0]])
 
 
 def test_an_input_that_says_its_size(quick: None) -> None:
@@ -280,7 +281,7 @@ def test_a_cell_of_maps_alone_has_no_kernel(quick: None) -> None:
         p = parameters(layer, f"layers.{k}.")
         before = torch.cat([torch.zeros_like(z[:1]), z[:-1]])
         z = torch.cat([z, before], 2) @ p["down.weight"].T + p["down.bias"]
-    close([y], [z])
+    assert_close([y], [z])
     assert h_n == ()
     with pytest.raises(lr.BadDeclaration, match="maps is made of dense maps alone"):
         maps.source("cuda")

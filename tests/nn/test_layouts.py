@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import lrdsl as lr
 from lrdsl.nn.launch import Launcher
 from tests.nn.cells import FUNCTIONS, MODULES
-from tests.nn.compare import as_tuple, close, leaf
+from tests.nn.compare import as_tuple, assert_close, leaf
 
 B, T, C = 3, 5, 4
 COPIES = ("clone", "copy", "contiguous", "constant_pad", "index_select")
@@ -66,7 +66,7 @@ def test_a_function_hands_tensors_down_as_they_are(layout: str, backend: str, pa
         y = lr.linear_scan(a, b)
     assert not copies.found
     assert passed[0][:6] == (a.data_ptr(), a.stride(0), a.stride(1), b.data_ptr(), b.stride(0), b.stride(1))
-    close([y], [lr.linear_scan(a.contiguous(), b.contiguous())])
+    assert_close([y], [lr.linear_scan(a.contiguous(), b.contiguous())])
     time_first = a.stride(0) < a.stride(1)
     assert (y.stride(0) < y.stride(1)) == time_first and y.stride(2) == 1  # in the memory order of the input
 
@@ -80,7 +80,7 @@ def test_a_module_copies_no_sequence(cell: lr.Cell, layout: str, backend: str, p
             y, h_n = layer(value)
         assert not copies.found
         assert (cell is not lr.cells.sru) or any(x.data_ptr() in given for given in passed)  # its highway reads x itself
-        close([y, *as_tuple(h_n)], [(r := layer(value.contiguous()))[0], *as_tuple(r[1])])
+        assert_close([y, *as_tuple(h_n)], [(r := layer(value.contiguous()))[0], *as_tuple(r[1])])
 
 
 def test_channels_apart_are_copied_once(quick: None, passed: list[tuple[int, ...]]) -> None:
@@ -89,7 +89,7 @@ def test_channels_apart_are_copied_once(quick: None, passed: list[tuple[int, ...
         y = lr.linear_scan(a, b)
     assert passed[0][0] != a.data_ptr() and passed[0][3] == b.data_ptr()
     assert len(copies.found) <= 1
-    close([y], [lr.linear_scan(a.contiguous(), b)])
+    assert_close([y], [lr.linear_scan(a.contiguous(), b)])
 
 
 @pytest.mark.parametrize("shape", [(0, T), (B, 0), (0, 0), (B, 1), (1, 1)], ids=str)
@@ -104,7 +104,7 @@ def test_functions_of_few_or_no_samples(cell: lr.Cell, shape: tuple[int, int], q
                                 allow_unused=True)
     assert all(g is None or g.isfinite().all() for g in grads)
     if not shape[1] and shape[0]:
-        close(carry.now.values(), [v.unsqueeze(1) if v.dim() == 2 else v.transpose(1, 2) for v in init.values()])
+        assert_close(carry.now.values(), [v.unsqueeze(1) if v.dim() == 2 else v.transpose(1, 2) for v in init.values()])
 
 
 @pytest.mark.parametrize("shape", [(0, T), (B, 0), (0, 0), (B, 1), (1, 1)], ids=str)
@@ -117,7 +117,7 @@ def test_modules_of_few_or_no_samples(cell: lr.Cell, shape: tuple[int, int], qui
     assert all(o.shape == (*shape, C) for o in as_tuple(y))
     assert [h.shape for h in as_tuple(h_n)] == [s.shape for s in states]
     if not shape[1]:
-        close(as_tuple(h_n), states)
+        assert_close(as_tuple(h_n), states)
     torch.autograd.grad(sum(o.sum() for o in (*as_tuple(y), *as_tuple(h_n))), [x, *layer.parameters()], allow_unused=True)
 
 

@@ -16,7 +16,7 @@ import lrdsl as lr
 from lrdsl import sigmoid, t
 from lrdsl.passes.bounds import contracts
 from tests.nn import loop
-from tests.nn.compare import as_tuple, close, gradients, leaf, parameters
+from tests.nn.compare import as_tuple, assert_close, gradients, leaf, parameters
 
 B, T, I, H = 3, 6, 2, 4
 
@@ -61,10 +61,10 @@ def test_a_mask_is_in_the_equations(every_backend: str) -> None:
         masks = masks if training else {n: torch.ones_like(m) for n, m in masks.items()}
         y, h_n = layer(x, h_0, reset=reset)
         want = loop.outputs(zoneout.spec, loop.run(zoneout.spec, {"x": x, **masks}, params, H, {"h": h_0[0]}, reset))
-        close(y, want)
+        assert_close(y, want)
         leaves = [x, h_0, *params.values()]
-        close(gradients(y, leaves), gradients(want, leaves), 100)
-        close([h_n[0]], [y[1][:, -1]])
+        assert_close(gradients(y, leaves), gradients(want, leaves), 100)
+        assert_close([h_n[0]], [y[1][:, -1]])
 
 
 def test_seeds_and_chances(quick: None) -> None:
@@ -98,7 +98,7 @@ def test_a_function_draws_as_dropout_does(quick: None) -> None:
     y = f(x)
     torch.manual_seed(1)
     assert torch.equal(y, f(x)) and not torch.equal(y, f(x))
-    close([f(x, training=False)], [lr.linear_scan(torch.full_like(x, 0.5), x)])
+    assert_close([f(x, training=False)], [lr.linear_scan(torch.full_like(x, 0.5), x)])
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
@@ -116,7 +116,7 @@ def test_checkpointing_draws_the_same(use_reentrant: bool, quick: None) -> None:
             p.grad = None
         sum(o.sin().sum() for o in y).backward()
         found.append([*y, *(p.grad.clone() for p in (x, *layer.parameters()) if p.grad is not None)])
-    close(*found)
+    assert_close(*found)
 
 
 def test_torch_checks_first_and_second_order(quick: None) -> None:
@@ -149,10 +149,10 @@ def test_a_compiled_call_draws_anew(quick: None) -> None:
         torch.manual_seed(7)
         y, _ = f(x)
         found.append([*y, *torch.autograd.grad(sum(o.sin().sum() for o in y), [x, *layer.parameters()])])
-    close(*found)
+    assert_close(*found)
     assert not torch.equal(fast(x)[0][1], fast(x)[0][1])
     layer.eval()
-    close(fast(x)[0], layer(x)[0])
+    assert_close(fast(x)[0], layer(x)[0])
 
 
 def test_in_eval_mode_whole_is_chunked_is_stepped(quick: None) -> None:
@@ -163,8 +163,8 @@ def test_in_eval_mode_whole_is_chunked_is_stepped(quick: None) -> None:
     for k in range(4, T):
         y, carry = layer.step(x[k], carry)
         outs.append(tuple(o[None] for o in y))
-    close(whole, [torch.cat(column) for column in zip(*outs, strict=True)])
-    close(after.now.values(), carry.now.values())
+    assert_close(whole, [torch.cat(column) for column in zip(*outs, strict=True)])
+    assert_close(after.now.values(), carry.now.values())
 
 
 def test_packed_segments_and_words_are_masked(quick: None) -> None:
@@ -217,13 +217,13 @@ def test_first_is_where_no_edge_was_given(cell: lr.Cell, given: bool, mirrored: 
     h_0 = tuple(leaf(1, B, H) for _ in states) if given else None
     y, h_n = layer(x, h_0 if h_0 is None or len(h_0) > 1 else h_0[0], reset=reset)
     if cell.name != "rg_lstm":
-        close([y[1]], [by_hand(reset, given, mirrored).unsqueeze(2).expand(B, T, H)])
+        assert_close([y[1]], [by_hand(reset, given, mirrored).unsqueeze(2).expand(B, T, H)])
     init = {s.name: h[0] for s, h in zip(states, h_0, strict=True)} if h_0 else {}
     init |= {d.name: torch.zeros(B, H) for d in cell.spec.of("first")} if given else {}
     want = loop.outputs(cell.spec, loop.run(cell.spec, {"x": x}, parameters(layer), H, init, reset))
-    close(as_tuple(y), want)
+    assert_close(as_tuple(y), want)
     leaves = [x, *layer.parameters(), *(h_0 or ())]
-    close(gradients(as_tuple(y), leaves), gradients(want, leaves), 100)
+    assert_close(gradients(as_tuple(y), leaves), gradients(want, leaves), 100)
     assert len(as_tuple(h_n)) == len(states)
 
 
@@ -244,13 +244,13 @@ def test_first_goes_through_chunks_steps_and_segments(cell: lr.Cell, given: bool
     for k in range(2, T):
         y, carry = layer.step(x[k], carry, reset=reset[k])
         outs.append(tuple(o[None] for o in as_tuple(y)))
-    close(as_tuple(whole), [torch.cat(column) for column in zip(*outs, strict=True)])
-    close(after.now.values(), carry.now.values())
+    assert_close(as_tuple(whole), [torch.cat(column) for column in zip(*outs, strict=True)])
+    assert_close(after.now.values(), carry.now.values())
     y, _ = layer(x[:, 0], None if h_0 is None else h_0[:, :2] if isinstance(h_0, Tensor) else tuple(h[:, :2] for h in h_0),
                  cu_seqlens=torch.tensor([0, 2, T]))
     for k, at in enumerate((slice(0, 2), slice(2, T))):
         own = None if h_0 is None else h_0[:, k] if isinstance(h_0, Tensor) else tuple(h[:, k] for h in h_0)
-        close([o[at] for o in as_tuple(y)], as_tuple(layer(x[at, 0], own)[0]))
+        assert_close([o[at] for o in as_tuple(y)], as_tuple(layer(x[at, 0], own)[0]))
 
 
 def test_first_in_chunks_of_time(every_backend: str) -> None:
@@ -259,8 +259,8 @@ def test_first_in_chunks_of_time(every_backend: str) -> None:
     reset[0, [64, 100, 128, 129, 299]] = True
     got = layer(x, reset=reset)[0]
     want = loop.outputs(rg.spec, loop.run(rg.spec, {"x": x}, parameters(layer), H, None, reset))
-    close(got, want)
-    close(gradients(got[:1], [x, *layer.parameters()]), gradients(want[:1], [x, *layer.parameters()]), 1000)
+    assert_close(got, want)
+    assert_close(gradients(got[:1], [x, *layer.parameters()]), gradients(want[:1], [x, *layer.parameters()]), 1000)
 
 
 def test_the_zeros_behind_first_cost_no_memory() -> None:

@@ -16,7 +16,7 @@ import lrdsl as lr
 from lrdsl.errors import BadDeclaration, NotLinear
 from lrdsl.ir.symbols import Param
 from tests.nn.cells import single, smooth, stacked, window
-from tests.nn.compare import close, parameters
+from tests.nn.compare import assert_close, parameters
 
 T, B, I, H = 5, 2, 3, 4
 gilr, gilr_lstm = lr.cells.gilr, lr.cells.gilr_lstm
@@ -43,9 +43,9 @@ def test_batch_first_and_unbatched_are_the_same_numbers(quick: None) -> None:
     h_0 = torch.randn(2, B, H), torch.randn(2, B, H)
     y, h = layer(x, h_0, reset=reset)
     z, k = other(x.transpose(0, 1), h_0, reset=reset.T)
-    close([y, *h], [z.transpose(0, 1), *k])
+    assert_close([y, *h], [z.transpose(0, 1), *k])
     z, k = layer(x[:, 1], tuple(s[:, 1] for s in h_0), reset=reset[:, 1])
-    close([y[:, 1], *(s[:, 1] for s in h)], [z, *k])
+    assert_close([y[:, 1], *(s[:, 1] for s in h)], [z, *k])
 
 
 def test_layers_and_directions_are_a_composition(quick: None) -> None:
@@ -64,7 +64,7 @@ def test_layers_and_directions_are_a_composition(quick: None) -> None:
             found.append(z)
             ends.append(h[0])
         x = torch.cat(found, -1)
-    close([y, h_n], [x, torch.stack(ends)])
+    assert_close([y, h_n], [x, torch.stack(ends)])
 
 
 def test_dropout_acts_between_layers_only(quick: None) -> None:
@@ -74,12 +74,12 @@ def test_dropout_acts_between_layers_only(quick: None) -> None:
     y, h = layer(torch.randn(T, B, I))
     first, second = lr.RNN(gilr, I, H), lr.RNN(gilr, H, H)
     second.load_state_dict({f"layers.0.{n}": p for n, p in parameters(layer, "layers.1.").items()})
-    close([y], [second(torch.zeros(T, B, H))[0]])
+    assert_close([y], [second(torch.zeros(T, B, H))[0]])
     assert h[0].abs().max() > 0
     layer.eval()
     x = torch.randn(T, B, I)
     first.load_state_dict({f"layers.0.{n}": p for n, p in parameters(layer).items()})
-    close([layer(x)[0]], [second(first(x)[0])[0]])
+    assert_close([layer(x)[0]], [second(first(x)[0])[0]])
 
 
 def test_parameters_have_the_cells_names_and_shapes() -> None:
@@ -104,7 +104,7 @@ def test_parameters_start_as_they_should() -> None:
     assert 0.2 < p["plain.weight"].abs().max() <= 0.5 and p["plain.bias"].abs().max() <= 0.5
     assert (p["filled.bias"] == 2).all() and (p["filled.weight"] == 0.5).all()
     assert (p["v"] == 3).all() and p["s"] == 7
-    close([p["drawn.weight"] @ p["drawn.weight"].T], [torch.eye(H)])
+    assert_close([p["drawn.weight"] @ p["drawn.weight"].T], [torch.eye(H)])
     layer = lr.RNN(gilr, I, H)
     before = copy.deepcopy(layer.state_dict())
     layer.reset_parameters()
@@ -119,7 +119,7 @@ def test_modules_are_copied_pickled_loaded_and_shown(quick: None, tmp_path: Any)
     fresh = lr.RNN(gilr_lstm, I, H, num_layers=2, bidirectional=True, batch_first=True)
     fresh.load_state_dict(torch.load(tmp_path / "state.pt"))
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), fresh):
-        close([other(x)[0]], [y])
+        assert_close([other(x)[0]], [y])
     assert repr(layer) == "RNN(gilr_lstm, 3, 4, num_layers=2, batch_first=True, dropout=0.25, bidirectional=True)"
 
 
@@ -137,7 +137,7 @@ def test_a_parametrized_weight_is_the_one_that_counts(quick: None) -> None:
     y = layer(x)[0]
     gate = layer.get_submodule("layers.0.gate")
     parametrizations.weight_norm(gate)
-    close([layer(x)[0]], [y])
+    assert_close([layer(x)[0]], [y])
     with torch.no_grad():
         gate.parametrizations["weight"].original0 *= 2
     assert (layer(x)[0] - y).abs().max() > 1e-3
@@ -151,13 +151,13 @@ def test_other_inputs_and_several_outputs(quick: None) -> None:
     first, second = lr.RNN(window, H, H), lr.RNN(window, H, H)
     first.load_state_dict({f"layers.0.{n}": p for n, p in parameters(layer).items()})
     second.load_state_dict({f"layers.0.{n}": p for n, p in parameters(layer, "layers.1.").items()})
-    close([h, g], second(first(x, u=u)[0][0], u=u)[0])
+    assert_close([h, g], second(first(x, u=u)[0][0], u=u)[0])
 
 
 def test_one_channel_stands_for_all(quick: None) -> None:
     layer = lr.RNN(smooth, 1, H)
     x = torch.randn(T, B, 1)
-    close(layer(x)[0], lr.RNN.forward(_with(lr.RNN(smooth, H, H), layer), x.expand(T, B, H))[0])
+    assert_close(layer(x)[0], lr.RNN.forward(_with(lr.RNN(smooth, H, H), layer), x.expand(T, B, H))[0])
 
 
 def _with(layer: lr.RNN, other: lr.RNN) -> lr.RNN:
@@ -222,14 +222,14 @@ def test_the_first_channel_of_torchs_own_gru_like_use(quick: None) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_the_tools_of_torch_see_the_ops(quick: None) -> None:
     layer, x = lr.RNN(gilr, I, H), torch.randn(T, B, I)
-    close([torch.jit.trace(layer, (x,))(x)[0]], [layer(x)[0]])
+    assert_close([torch.jit.trace(layer, (x,))(x)[0]], [layer(x)[0]])
     with torch.profiler.profile() as profile:
         layer(x)[0].sum().backward()
     names = {e.key.rsplit("_", 1)[0] for e in profile.key_averages() if e.key.startswith("lrdsl::")}
     assert names == {"lrdsl::gilr", "lrdsl::gilr_backward"}
     f = lr.function(smooth)
     for other in (copy.deepcopy(f), pickle.loads(pickle.dumps(f))):
-        close(other(x, 0.5, 1.0), f(x, 0.5, 1.0))
+        assert_close(other(x, 0.5, 1.0), f(x, 0.5, 1.0))
 
 
 def test_distributed_data_parallel(quick: None) -> None:
@@ -240,4 +240,4 @@ def test_distributed_data_parallel(quick: None) -> None:
         torch.nn.parallel.DistributedDataParallel(layer)(x)[0].sum().backward()
     finally:
         torch.distributed.destroy_process_group()
-    close([p.grad for p in layer.parameters()], want)
+    assert_close([p.grad for p in layer.parameters()], want)

@@ -19,7 +19,7 @@ from lrdsl.errors import DtypeMismatch, NotBuilt, ShapeMismatch
 from lrdsl.ir.program import Buffer, Program
 from lrdsl.nn.ops import Op, name_of, op_of
 from tests.nn.cells import around, smooth, strata
-from tests.nn.compare import close
+from tests.nn.compare import assert_close
 
 B, T, C = 2, 5, 3
 
@@ -76,7 +76,7 @@ def test_opcheck_of_layouts(layout: str, quick: None) -> None:
     else:
         args = [a if a is None or a.dim() != 3 else a[:1, :1].detach().expand(a.shape) for a in args]
         want = op(*(None if a is None else a.contiguous() for a in args))
-    close(op(*args), want)
+    assert_close(op(*args), want)
     torch.library.opcheck(op.overload, args)
 
 
@@ -111,7 +111,7 @@ def test_names_that_a_schema_cannot_hold(quick: None) -> None:
     op = op_of(replace(plain, buffers=buffers))
     assert "Tensor _lambda, Tensor _2__x" in str(op.overload._schema)  # type: ignore[attr-defined]
     a = torch.rand(B, T, C)
-    close(op(a, a, None, None, None), op_of(plain)(a, a, None, None, None))
+    assert_close(op(a, a, None, None, None), op_of(plain)(a, a, None, None, None))
 
 
 def test_an_op_of_torch_takes_64_tensors() -> None:
@@ -140,7 +140,7 @@ def test_ops_are_registered_by_many_threads_at_once(quick: None) -> None:
     with ThreadPoolExecutor(12) as pool:
         found = list(pool.map(work, range(12)))
     for k in range(12):
-        close([found[k]], [found[k % 3]])
+        assert_close([found[k]], [found[k % 3]])
 
 
 def _numbered(k: int) -> object:

@@ -18,7 +18,7 @@ from lrdsl.nn.pipeline import pipeline_of
 from tests.cells_of_algebras import CELLS as CELLS_OF_ALGEBRAS
 from tests.nn import loop
 from tests.nn.cells import FUNCTIONS, MODULES, order2, window
-from tests.nn.compare import as_tuple, close, gradients, leaf, parameters
+from tests.nn.compare import as_tuple, assert_close, gradients, leaf, parameters
 
 LENGTHS = [3, 0, 1, 5, 2]  # the deepest lag of the cells is 3
 T, N, C, I = sum(LENGTHS), len(LENGTHS), 3, 4
@@ -55,15 +55,15 @@ def test_a_function_is_its_equations_in_each_segment(cell: lr.Cell, given: bool,
     f = lr.function(cell)
     y, carry = f(*({**args, **params}[d.name] for d in f.arguments), init=init, cu_seqlens=BORDERS, return_state=True)
     got, want = as_tuple(y), by_loop(cell, args, params, init)
-    close(got, want)
+    assert_close(got, want)
     leaves = [*args.values(), *params.values(), *init.values()]
-    close(gradients(got, leaves), gradients(want, leaves), 10)
+    assert_close(gradients(got, leaves), gradients(want, leaves), 10)
     for k, at in enumerate(PIECES):
         own = {n: v[k:k + 1] for n, v in init.items()}
         alone = f(*({**args, **params}[d.name][:, at] if d.kind == "input" else params[d.name] for d in f.arguments), init=own,
                   return_state=True)[1]
-        close([w[k:k + 1] for w in carry.now.values()], alone.now.values())
-        close([w[k:k + 1] for w in carry.edge.values()], alone.edge.values())
+        assert_close([w[k:k + 1] for w in carry.now.values()], alone.now.values())
+        assert_close([w[k:k + 1] for w in carry.edge.values()], alone.edge.values())
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -82,16 +82,16 @@ def test_a_module_is_its_equations_in_each_segment(cell: lr.Cell, given: bool, m
     init = {s.name: v[0] for s, v in zip(states, h_0, strict=True)} if h_0 else {
         n.removesuffix("_init"): p.expand(N, C) for n, p in params.items() if n.endswith("_init")}
     want = by_loop(cell, {n: v.unsqueeze(0) for n, v in {first: x, **more}.items()}, params, init)
-    close(as_tuple(y), [w[0] for w in want])
+    assert_close(as_tuple(y), [w[0] for w in want])
     ends = []
     for k, at in enumerate(PIECES):
         own = None if h_0 is None else h_0[0][:, k] if len(h_0) == 1 else tuple(h[:, k] for h in h_0)
         alone = layer(x[at], own, **{n: v[at] for n, v in more.items()})
         ends.append(as_tuple(alone[1]))
-    close(as_tuple(h_n), [torch.stack(column, 1) for column in zip(*ends, strict=True)])
+    last = [torch.stack(column, 1) for column in zip(*ends, strict=True)]
+    assert_close(as_tuple(h_n), last)
     leaves = [x, *more.values(), *params.values(), *(h_0 or [])]
-    close(gradients((*as_tuple(y), *as_tuple(h_n)), leaves),
-          gradients((*(w[0] for w in want), *(torch.stack(column, 1) for column in zip(*ends, strict=True))), leaves), 100)
+    assert_close(gradients((*as_tuple(y), *as_tuple(h_n)), leaves), gradients((*(w[0] for w in want), *last), leaves), 100)
 
 
 @pytest.mark.parametrize("layout", ["time first", "batch first", "unbatched"])
@@ -101,10 +101,10 @@ def test_every_layout_of_a_batch_of_one(layout: str, quick: None) -> None:
     want, ends = layer(x, h_0, cu_seqlens=BORDERS)
     axis = {"time first": 1, "batch first": 0}.get(layout)
     y, h_n = layer(x if axis is None else x.unsqueeze(axis), h_0, cu_seqlens=BORDERS)
-    close([y if axis is None else y.squeeze(axis), *h_n], [want, *ends])
+    assert_close([y if axis is None else y.squeeze(axis), *h_n], [want, *ends])
     for k, at in enumerate(PIECES):
         alone, own = layer(x[at], tuple(h[:, k] for h in h_0))
-        close([want[at], *(h[:, k] for h in ends)], [alone, *own])
+        assert_close([want[at], *(h[:, k] for h in ends)], [alone, *own])
 
 
 @pytest.mark.parametrize("cell", [lr.cells.gilr_lstm, window], ids=lambda c: c.name)
@@ -122,16 +122,17 @@ def test_chunks_of_segments(cell: lr.Cell, every_backend: str) -> None:
         y, carry = layer(x[index], carry, cu_seqlens=borders, return_state=True, **{n: v[index] for n, v in more.items()})
         for k in range(N):
             parts[k].append([o[borders[k]:borders[k + 1]] for o in as_tuple(y)])
-    close(as_tuple(whole), [torch.cat([half[j] for part in parts for half in part]) for j in range(len(as_tuple(whole)))])
+    halves = [torch.cat([half[j] for part in parts for half in part]) for j in range(len(as_tuple(whole)))]
+    assert_close(as_tuple(whole), halves)
     assert carry is not None and list(carry.now) == list(after.now)
-    close(carry.now.values(), after.now.values())
-    close(carry.edge.values(), after.edge.values())
+    assert_close(carry.now.values(), after.now.values())
+    assert_close(carry.edge.values(), after.edge.values())
     x_t, more_t = torch.randn(N, C), {n: torch.randn(N, C) for n in more}
     y_t, _ = layer.step(x_t, after, **more_t)
     for k in range(N):
         alone = lr.Carry({n: w[k:k + 1] for n, w in after.now.items()}, {n: w[k:k + 1] for n, w in after.edge.items()})
-        close([o[k:k + 1] for o in as_tuple(y_t)],
-              as_tuple(layer.step(x_t[k:k + 1], alone, **{n: v[k:k + 1] for n, v in more_t.items()})[0]))
+        assert_close([o[k:k + 1] for o in as_tuple(y_t)],
+                     as_tuple(layer.step(x_t[k:k + 1], alone, **{n: v[k:k + 1] for n, v in more_t.items()})[0]))
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -147,11 +148,11 @@ def test_long_segments_in_chunks_of_time(mirrored: bool, every_backend: str) -> 
         if a < b:
             values = loop.run(cell.spec, {"x": x[None, a:b]}, params, C, {"h": h_0[0, k:k + 1]})["h"][0]
             parts.append(values)
-            close([h_n[0, k]], [values[0 if mirrored else -1]])
+            assert_close([h_n[0, k]], [values[0 if mirrored else -1]])
     want = torch.cat(parts)
-    close([y], [want], 10)
+    assert_close([y], [want], 10)
     leaves = [x, h_0, *params.values()]
-    close(gradients([y], leaves), gradients([want], leaves), 1000)
+    assert_close(gradients([y], leaves), gradients([want], leaves), 1000)
 
 
 @pytest.mark.parametrize("cell", [order2, lr.cells.linear_scan_reverse], ids=lambda c: c.name)
@@ -204,7 +205,7 @@ def test_few_and_short_segments(lengths: list[int], backend: str) -> None:
     for k, n in enumerate(lengths):
         at = slice(int(borders[k]), int(borders[k]) + n)
         alone, own = layer(x[at], h_0[:, k], u=u[at])
-        close([y[at], g[at], h_n[:, k]], [*alone, own])
+        assert_close([y[at], g[at], h_n[:, k]], [*alone, own])
     assert torch.autograd.grad(h_n.sum(), h_0)[0].isfinite().all()
     none = lr.RNN(lr.cells.gilr, I, C)(torch.zeros(0, I), cu_seqlens=torch.tensor([0]))
     assert none[0].shape == (0, C) and none[1].shape == (1, 0, C)
@@ -235,12 +236,12 @@ def test_packed_sequences_have_the_manners_of_an_lstm(bidirectional: bool, lengt
     outs, ends = [], []
     for b, seq in enumerate(seqs):
         alone, own = ours(seq, None if h_0 is None else tuple(h[:, b] for h in h_0))
-        close([padded[:lengths[b], b], *(h[:, b] for h in h_n)], [alone, *own])
+        assert_close([padded[:lengths[b], b], *(h[:, b] for h in h_n)], [alone, *own])
         outs.append(alone)
         ends.append(torch.stack(own))
     leaves = [*seqs, *ours.parameters(), *(h_0 or ())]
-    close(gradients([padded, *h_n], leaves),
-          gradients([torch.nn.utils.rnn.pad_sequence(outs), *torch.stack(ends, 2)], leaves), 100)
+    assert_close(gradients([padded, *h_n], leaves),
+                 gradients([torch.nn.utils.rnn.pad_sequence(outs), *torch.stack(ends, 2)], leaves), 100)
 
 
 def test_packed_sequences_of_every_making(quick: None) -> None:
@@ -252,7 +253,7 @@ def test_packed_sequences_of_every_making(quick: None) -> None:
     for packed in given:
         y, _ = layer(packed)
         found, lengths = pad_packed_sequence(y, batch_first=True)
-        close([found[b, :n] for b, n in enumerate(lengths.tolist())], want)
+        assert_close([found[b, :n] for b, n in enumerate(lengths.tolist())], want)
         assert (y.sorted_indices is None) == (packed.sorted_indices is None)
 
 
@@ -262,8 +263,8 @@ def test_packed_inputs_of_several_names_and_outputs(quick: None) -> None:
     (h, g), carry = layer(pack_sequence(xs, False), u=pack_sequence(us, False), return_state=True)
     for b in range(2):
         alone, own = layer(xs[b].unsqueeze(1), u=us[b].unsqueeze(1), return_state=True)
-        close([pad_packed_sequence(o)[0][:sizes[b], b] for o in (h, g)], [o[:, 0] for o in alone])
-        close([w[b:b + 1] for w in carry.now.values()], own.now.values())
+        assert_close([pad_packed_sequence(o)[0][:sizes[b], b] for o in (h, g)], [o[:, 0] for o in alone])
+        assert_close([w[b:b + 1] for w in carry.now.values()], own.now.values())
 
 
 def test_a_step_goes_on_from_packed_sequences(quick: None) -> None:
@@ -272,7 +273,7 @@ def test_a_step_goes_on_from_packed_sequences(quick: None) -> None:
     carry = layer(pack_sequence(xs, False), return_state=True)[1]
     y_t, _ = layer.step(x_t, carry)
     for b in range(2):
-        close([y_t[b]], [layer(torch.cat([xs[b], x_t[b:b + 1]]))[0][-1]])
+        assert_close([y_t[b]], [layer(torch.cat([xs[b], x_t[b:b + 1]]))[0][-1]])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -286,7 +287,7 @@ def test_segments_compile_whole(given: bool, quick: None) -> None:
     for f in (torch.compile(layer, fullgraph=True, backend="aot_eager"), layer):
         y, h_n = f(x, h_0, cu_seqlens=borders)
         found.append((y, h_n, *torch.autograd.grad(y.sin().sum() + h_n.square().sum(), [x, *layer.parameters()])))
-    close(*found)
+    assert_close(*found)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -298,7 +299,7 @@ def test_segments_are_exported_for_any_number(strict: bool, quick: None) -> None
     program = torch.export.export(layer, (x,), {"cu_seqlens": torch.tensor([0, 2, 9])}, dynamic_shapes=shapes, strict=strict)
     for borders in ([0, 2, 9], [0, 1, 4, 6]):
         args = x[:borders[-1]], torch.tensor(borders)
-        close(program.module()(args[0], cu_seqlens=args[1]), layer(args[0], cu_seqlens=args[1]))
+        assert_close(program.module()(args[0], cu_seqlens=args[1]), layer(args[0], cu_seqlens=args[1]))
     with pytest.raises(RuntimeError, match="cu_seqlens must go from 0 to the number of steps"):
         program.module()(x, cu_seqlens=torch.tensor([0, 2, 8]))
 
@@ -313,9 +314,9 @@ def test_vmap_over_packed_batches(quick: None) -> None:
     for f in (loss, torch.func.grad(loss, (0, 1))):
         got, want = torch.vmap(f)(xs, hs), [f(x, h) for x, h in zip(xs, hs, strict=True)]
         if f is loss:
-            close([got], [torch.stack(want)])
+            assert_close([got], [torch.stack(want)])
         else:
-            close(got, [torch.stack(column) for column in zip(*want, strict=True)])
+            assert_close(got, [torch.stack(column) for column in zip(*want, strict=True)])
 
 
 @pytest.mark.parametrize("name", ["longest", "cheapest", "evidence", "cummax"])

@@ -24,7 +24,7 @@ import lrdsl as lr
 from lrdsl import abs, exp, maximum, sigmoid, softplus, t, tanh
 from lrdsl.compiler import plan_of
 from lrdsl.ir.program import Scan
-from tests.nn.compare import as_tuple, close, gradients, leaf
+from tests.nn.compare import as_tuple, assert_close, gradients, leaf
 
 T, CHANNELS = 6, 2
 
@@ -201,9 +201,9 @@ def test_whole_is_chunks_and_steps(cell: lr.Cell, backend: str) -> None:
                          return_state=True)
             parts.append(as_tuple(y))
         chunked = [torch.cat(p, 1) for p in zip(*parts, strict=True)]
-        close(as_tuple(whole), chunked)
-        close(after.now.values(), carry.now.values())
-        close(gradients(chunked, args), slopes, 1e4)
+        assert_close(as_tuple(whole), chunked)
+        assert_close(after.now.values(), carry.now.values())
+        assert_close(gradients(chunked, args), slopes, 1e4)
 
 
 def test_a_boundary_begins_anew(backend: str) -> None:
@@ -213,8 +213,8 @@ def test_a_boundary_begins_anew(backend: str) -> None:
     f = lr.function(wkv)
     parts = [f(*(a[:, at] if a.dim() == 3 else a for a in args)) for at in (slice(3), slice(3, T))]
     whole, apart = f(*args, reset=reset), torch.cat(parts, 1)
-    close([whole], [apart])
-    close(gradients([whole], args), gradients([apart], args), 1e3)
+    assert_close([whole], [apart])
+    assert_close(gradients([whole], args), gradients([apart], args), 1e3)
 
 
 @EVERY
@@ -236,7 +236,7 @@ def test_given_states_have_gradients(backend: str) -> None:
     init = {"p": leaf(1, CHANNELS), "num": leaf(1, CHANNELS), "den": torch.rand(1, CHANNELS).requires_grad_()}
     got = torch.autograd.grad(lr.function(wkv)(*args, init=init).square().sum(), list(init.values()))
     moved = {"p": init["p"] + 2, "num": init["num"] * math.exp(-2), "den": init["den"] * math.exp(-2)}
-    close([lr.function(wkv)(*args, init=init)], [lr.function(wkv)(*args, init=moved)])
+    assert_close([lr.function(wkv)(*args, init=init)], [lr.function(wkv)(*args, init=moved)])
     along = got[0] - init["num"] * got[1] - init["den"] * got[2]
     assert along.detach().abs().max() < 1e-12 and got[0].any()
     empty = {n: torch.full((1, CHANNELS), -math.inf if n == "p" else 1.0, requires_grad=True) for n in init}

@@ -17,7 +17,7 @@ from lrdsl.compiler import plan_of
 from lrdsl.ir.program import Scan
 from lrdsl.nn.pipeline import pipeline_of
 from tests.nn import loop
-from tests.nn.compare import as_tuple, close, gradients, leaf
+from tests.nn.compare import as_tuple, assert_close, gradients, leaf
 
 B, C = 2, 3
 
@@ -102,9 +102,9 @@ def test_it_is_its_equations(name: str, T: int, given: bool, every_backend: str)
     init, reset = (init, torch.rand(B, T) < 0.1) if given else ({}, None)
     got = as_tuple(lr.function(cell)(**args, **params, init=init, reset=reset))
     want = loop.outputs(cell.spec, loop.run(cell.spec, args, params, C, init, reset))
-    close(got, want, 100)
+    assert_close(got, want, 100)
     leaves = [*args.values(), *params.values(), *init.values()]
-    close(gradients(real(got), leaves), gradients(real(want), leaves), 10000)
+    assert_close(gradients(real(got), leaves), gradients(real(want), leaves), 10000)
 
 
 @NAMED

@@ -21,7 +21,7 @@ from lrdsl.errors import CellError, UnknownName
 from lrdsl.nn.carry import Carry
 from lrdsl.passes.schedule import SHORT
 from tests.nn import loop
-from tests.nn.compare import as_tuple, close, gradients, leaf, parameters
+from tests.nn.compare import as_tuple, assert_close, gradients, leaf, parameters
 from tests.passes.random_cells import random_cell
 from tests.two_way_cells import beside, orders, smoother, there_and_back, zigzag
 
@@ -113,8 +113,8 @@ def test_a_loop_there_and_a_loop_back(T: int, dim: int, given: bool, runner: str
                                            reset=None if reset is None else put(reset))
     want = there_and_back_loop(x, a, g, f0, b0, reset)
     leaves = [x, a, g, *((f0, b0) if given else ())]
-    close([put(got)], [want], 10)
-    close(gradients([put(got)], leaves), gradients([want], leaves), 1000)
+    assert_close([put(got)], [want], 10)
+    assert_close(gradients([put(got)], leaves), gradients([want], leaves), 1000)
 
 
 @pytest.mark.parametrize("T", [1, 2, SHORT + 20])
@@ -124,9 +124,9 @@ def test_advantages_less_their_running_mean(T: int, runner: str) -> None:
     edges = {n: leaf(B, C) for n in ("value", "adv", "mean")}
     got = lr.function(advantages)(reward, value, gamma, decay, init=edges, reset=reset)
     want = advantages_loop(reward, value, gamma, decay, edges, reset)
-    close([got], [want], 10)
+    assert_close([got], [want], 10)
     leaves = [reward, value, gamma, decay, *edges.values()]
-    close(gradients([got], leaves), gradients([want], leaves), 1000)
+    assert_close(gradients([got], leaves), gradients([want], leaves), 1000)
 
 
 def test_what_a_small_one_computes() -> None:
@@ -159,9 +159,9 @@ def test_a_function_is_its_equations(cell: lr.Cell, given: bool, mirrored: bool,
         inputs = {n: args[n] for n in cell.spec.names("input")}
         want = loop.outputs(cell.spec, loop.run(cell.spec, inputs, args, C, init, reset))
         scale = max(1.0, *(float(w.detach().abs().max()) for w in want))  # coupled states may grow
-        close([o / scale for o in got], [o / scale for o in want], 10)
+        assert_close([o / scale for o in got], [o / scale for o in want], 10)
         leaves = [*args.values(), *init.values()]
-        close(gradients([o / scale for o in got], leaves), gradients([o / scale for o in want], leaves), 1000)
+        assert_close(gradients([o / scale for o in got], leaves), gradients([o / scale for o in want], leaves), 1000)
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["plain", "edges and resets"])
@@ -183,17 +183,17 @@ def test_a_module_is_its_equations(cell: lr.Cell, given: bool, runner: str) -> N
         values = loop.run(cell.spec, {"x": x}, params, C, init, reset)
         want = loop.outputs(cell.spec, values)
         last = [values[s.name][:, -1 if s.side < 0 else 0] for s in carried]
-        close([*got, *(h[0] if h.dim() == 3 else h[0, ..., 0] for h in h_n)], [*want, *last])
+        assert_close([*got, *(h[0] if h.dim() == 3 else h[0, ..., 0] for h in h_n)], [*want, *last])
         leaves = [x, *params.values(), *states]
-        close(gradients((*got, *(h[0] for h in h_n if h.dim() == 3)), leaves),
-              gradients((*want, *(v for v, s in zip(last, carried, strict=True) if s.depth == 1)), leaves), 100)
+        assert_close(gradients((*got, *(h[0] for h in h_n if h.dim() == 3)), leaves),
+                     gradients((*want, *(v for v, s in zip(last, carried, strict=True) if s.depth == 1)), leaves), 100)
 
 
 def test_h_n_ends_where_each_state_does(quick: None) -> None:
     layer = lr.RNN(smoother, C, C)
     assert [(s.name, s.side) for s in layer.carried] == [("f", -1), ("s", 1)]
     (_, y), (f_n, s_n) = layer(torch.randn(5, B, C))
-    close([s_n[0]], [y[0]])
+    assert_close([s_n[0]], [y[0]])
     assert f_n.shape == s_n.shape == (1, B, C)
 
 
@@ -209,8 +209,8 @@ def test_bidirectional_mirrors_it(cell: lr.Cell, quick: None) -> None:
         own = {f"layers.0.{n}": p for n, p in parameters(layer, prefix).items() if not n.startswith("reverse.")}
         flip: Callable[[Tensor], Tensor] = (lambda v: v.flip(0)) if way else (lambda v: v)
         z, z_n = functional_call(lone, own, (flip(x), tuple(h[way:way + 1] for h in h_0)), {"reset": turned if way else reset})
-        close([o[..., way * C:(way + 1) * C] for o in as_tuple(y)], [flip(o) for o in as_tuple(z)])
-        close([h[way:way + 1] for h in h_n], z_n)
+        assert_close([o[..., way * C:(way + 1) * C] for o in as_tuple(y)], [flip(o) for o in as_tuple(z)])
+        assert_close([h[way:way + 1] for h in h_n], z_n)
 
 
 @pytest.mark.parametrize(("cell", "by"), [*((c, "reference") for c in (*FUNCTIONS, advantages)), (there_and_back, "native"),
@@ -258,9 +258,9 @@ def test_random_cells_of_both_ways(number: int, slow: None) -> None:
     values = loop.run(cell.spec, {"x": x, "u": u}, params, C,
                       {s.name: v[0] for s, v in zip(layer.carried, states, strict=True)}, reset)
     want = loop.outputs(cell.spec, values)
-    close(as_tuple(y), want, 10)
+    assert_close(as_tuple(y), want, 10)
     leaves = [x, u, *params.values(), *states]
-    close(gradients(as_tuple(y), leaves), gradients(want, leaves), 1000)
+    assert_close(gradients(as_tuple(y), leaves), gradients(want, leaves), 1000)
 
 
 def test_a_state_that_nothing_but_itself_reads_still_comes_back(runner: str) -> None:
@@ -277,8 +277,8 @@ def test_a_state_that_nothing_but_itself_reads_still_comes_back(runner: str) -> 
     leaves = [x, *layer.parameters()]
     got = gradients([total[0]], leaves)
     want = sum(torch.tanh(h) / 2 ** k for k, h in enumerate(layer(x)[0]))
-    close([total[0]], [want])
-    close(got, gradients([want], leaves), 10)
+    assert_close([total[0]], [want])
+    assert_close(got, gradients([want], leaves), 10)
 
 
 @pytest.mark.parametrize("mistake", ["step", "return_state", "a Carry", "function", "bidirectional"])
@@ -324,5 +324,5 @@ def test_each_way_has_its_algebra(runner: str) -> None:
         m[s] = torch.maximum(after(m, s, zero, None) + x[:, s], before(f, s, zero, None))
     want = torch.stack([m[s] - after(f, s, zero, None) for s in range(9)], 1)
     got = lr.function(best)(x)
-    close([got], [want])
-    close(gradients([got], [x]), gradients([want], [x]), 10)
+    assert_close([got], [want])
+    assert_close(gradients([got], [x]), gradients([want], [x]), 10)

@@ -9,7 +9,7 @@ from torch import Tensor
 import lrdsl as lr
 from tests.nn import loop
 from tests.nn.cells import FUNCTIONS, MODULES
-from tests.nn.compare import as_tuple, close, gradients, leaf, parameters
+from tests.nn.compare import as_tuple, assert_close, gradients, leaf, parameters
 
 B, T, C, I = 2, 6, 3, 4
 
@@ -34,9 +34,9 @@ def test_a_function_is_its_equations(cell: lr.Cell, given: bool, mirrored: bool,
                                reset=reset)
     got = as_tuple(result)
     want = loop.outputs(cell.spec, loop.run(cell.spec, args, params, C, init, reset))
-    close(got, want)
+    assert_close(got, want)
     leaves = [*args.values(), *params.values(), *init.values()]
-    close(gradients(got, leaves), gradients(want, leaves), 10)
+    assert_close(gradients(got, leaves), gradients(want, leaves), 10)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -58,9 +58,9 @@ def test_a_module_is_its_equations(cell: lr.Cell, given: bool, mirrored: bool, b
         n.removesuffix("_init"): p.expand(B, C) for n, p in params.items() if n.endswith("_init")}
     values = loop.run(cell.spec, {first: x, **more}, params, C, init, reset)
     want = loop.outputs(cell.spec, values)
-    close(outputs, want)
+    assert_close(outputs, want)
     last = [values[s.name][:, 0 if s.side > 0 else -1] for s in plan.carried]
     nearest = [h[0] if h.dim() == 3 else h[0, ..., 0] for h in (h_n if isinstance(h_n, tuple) else (h_n,))]
-    close(nearest, last)
+    assert_close(nearest, last)
     leaves = [x, *more.values(), *params.values(), *(states or [])]
-    close(gradients((*outputs, *nearest), leaves), gradients((*want, *last), leaves), 100)
+    assert_close(gradients((*outputs, *nearest), leaves), gradients((*want, *last), leaves), 100)

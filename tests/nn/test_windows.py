@@ -10,7 +10,7 @@ from torch.func import vmap
 
 from lrdsl.nn.carry import Window
 from lrdsl.nn.windows import time_first, windowed
-from tests.nn.compare import close, gradients, leaf
+from tests.nn.compare import assert_close, gradients, leaf
 
 B, C, K = 3, 2, 4
 LAGS = [(0, -1), (0, 1), (-1, 1), (0, 0, -1), (-2, 3), (0, -1, -2, -3), (3, 1, -4, 0)]
@@ -53,7 +53,7 @@ def test_it_is_its_definition(lags: tuple[int, ...], T: int, given: str, resets:
     if T:
         leaves = [sequence, *(w for window in edges.values() for w in window if w is not None)]
         want = want + 0 * sequence.sum()  # it may have read none of the samples
-        close(gradients([got], leaves), gradients([want], leaves), 10)
+        assert_close(gradients([got], leaves), gradients([want], leaves), 10)
 
 
 @pytest.mark.parametrize("resets", [False, True])
