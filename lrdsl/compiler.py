@@ -159,7 +159,6 @@ def launch_of(program: Program, dtype: str, backend: str) -> Launch:
 
     Raises BackendUnavailable where the runner cannot work here, ToolchainError where a compiler refuses.
     """
-    precision.check_stored(program, dtype)
     _launch.info("%s, %s: backend %s", program.name, dtype, backend)
     if backend == "reference":
         return reference.load(program, dtype)

@@ -18,9 +18,11 @@ from .lines import Store, scan_lines
 from .printers import Printer
 
 
-def axis_view(kernel: Kernel, axis: Axis, printer: Printer, field: Mapping[str, str], windows: Windows) -> AxisView:
-    """field: names of Args; windows: (edge's tensor, init, shape) -> the name of a window."""
-    made = _Lines(kernel, axis, printer, field, windows)
+def axis_view(kernel: Kernel, axis: Axis, printer: Printer, field: Mapping[str, str], types: Mapping[str, str],
+              windows: Windows) -> AxisView:
+    """field: names of Args; types: tensor -> its elements; windows: (edge's tensor, edge, shape, whether it is read as a
+    sequence of 16 bits) -> the name of a window."""
+    made = _Lines(kernel, axis, printer, field, types, windows)
     program, replay = kernel.program, kernel.program.replay
     walk = made.walk(program, axis.levels)
     again = made.walk(replay.program, axis.replay) if replay else None
@@ -56,9 +58,9 @@ def _copies(program: Program) -> dict[str, str]:
 class _Lines(Memory):
     """The lines of a kernel's walks."""
 
-    def __init__(self, kernel: Kernel, axis: Axis, printer: Printer, field: Mapping[str, str],
+    def __init__(self, kernel: Kernel, axis: Axis, printer: Printer, field: Mapping[str, str], types: Mapping[str, str],
                  windows: Windows) -> None:
-        super().__init__(kernel.target, kernel.program, dict(kernel.names), field, windows)
+        super().__init__(kernel.target, kernel.program, dict(kernel.names), field, types, windows)
         self.kernel, self.axis, self.printer = kernel, axis, printer
         self.constants = {c.target for c in axis.constants}
         self.copies = _copies(kernel.program)
@@ -154,7 +156,7 @@ class _Lines(Memory):
         program = self.kernel.program
         kept = [(keep, k, n) for keep in program.keeps if not keep.every and not keep.over for k, n in enumerate(keep.samples)]
         return tuple(Store(f"to_{self.names[n]}", self.base(keep.name, k, program.shape(n)), f"a.{self.field[keep.name]}_time",
-                           self.names[n], "real") for keep, k, n in kept if (n in program.wide) == wide)
+                           self.names[n], self.types[keep.name]) for keep, k, n in kept if (n in program.wide) == wide)
 
     def writes(self) -> Iterator[tuple[str, list[str]]]:
         """(sample with an axis, the lines that write it, each time a loop has computed it)."""
