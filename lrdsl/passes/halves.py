@@ -27,13 +27,14 @@ def map_halves(spec: Spec) -> Halves:
 
 
 def declared_halves(spec: Spec) -> tuple[Declared, ...]:
-    """The declarations; of what is complex two, the numbers among their options taken apart."""
+    """The declarations; of what is complex two, the numbers that they start at taken apart."""
     found: list[Declared] = []
     values, maps = halves(spec), map_halves(spec)
     for d in spec.declared:
         if d.complex:
             names = (maps if d.kind == "affine" else values)[d.name]
-            options = [tuple((k, _part(v, part)) for k, v in d.options if k != "complex") for part in ("real", "imag")]
+            options = [tuple((k, _part(v, part) if k in ("init", "bias") else v) for k, v in d.options if k != "complex")
+                       for part in ("real", "imag")]
             found += [replace(d, name=n, options=said) for n, said in zip(names, options, strict=True)]
         else:
             found.append(d)

@@ -20,6 +20,7 @@ from ..errors import NotBuilt, UnsupportedFunction
 from ..ir import complex as cx
 from ..ir import functions as f
 from ..ir.complex import is_complex
+from ..ir.shapes import is_wide
 from ..ir.spec import Equation, MapCall, Spec, Statement
 from ..ir.symbols import At, Param, samples
 from ..ir.text import show
@@ -116,6 +117,8 @@ class _Work:
             return self.parts(expr.args[0])[isinstance(expr, cx.im)]
         if isinstance(expr, cx.modulus):
             return self._modulus(*self.parts(expr.args[0]))
+        if isinstance(expr, f.axis_sum):
+            return self._total(self.real(expr.args[0]))
         args = [self.real(a) for a in expr.args]
         return expr if all(a is b for a, b in zip(args, expr.args, strict=True)) else expr.func(*args)
 
@@ -155,6 +158,8 @@ class _Work:
             return a, -b
         if isinstance(expr, cx.detach):
             return f.detach(a), f.detach(b)
+        if isinstance(expr, cx.total):
+            return self._total(a), self._total(b)
         if isinstance(expr, cx.exp):
             size = ONE if a == 0 else f.exp(a)
             return size * f.cos(b), size * f.sin(b)
@@ -163,6 +168,11 @@ class _Work:
         if isinstance(expr, cx.sin):
             return f.sin(a) * cosh, f.cos(a) * sinh
         return f.cos(a) * cosh, -f.sin(a) * sinh
+
+    def _total(self, part: Any) -> Any:
+        """The sum over the axis of a value's part, which may be one number where the value has N."""
+        wide = replace(self.spec, declared=declared_halves(self.spec), statements=tuple(self.statements)).wide
+        return f.axis_sum(part) if is_wide(part, wide) else self.spec.axis * part
 
     def _power(self, base: Parts, n: int) -> Parts:
         """A power by squaring; each square is a line, because it is used twice."""

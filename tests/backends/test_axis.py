@@ -21,6 +21,7 @@ from lrdsl.nn.launch import Launcher
 from lrdsl.passes.replay import SEGMENT
 from tests.axis_cells import meets, meets_loop, mixed, returns, s6, turn
 from tests.codegen.test_axis import programs
+from tests.complex_axis_cells import s4d, wave
 
 pytestmark = pytest.mark.usefixtures("compiler")
 
@@ -32,7 +33,8 @@ def test_the_cuda_text_is_right_under_every_schedule() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("cell", [s6(1), s6(16), s6(40), mixed(3), returns(3), turn(2)], ids=lambda c: f"{c.name}{c.spec.axis}")
+@pytest.mark.parametrize("cell", [s6(1), s6(16), s6(40), mixed(3), returns(3), turn(2), s4d(3), wave(2)],
+                         ids=lambda c: f"{c.name}{c.spec.axis}")
 def test_every_cuda_text_is_right_under_every_schedule(cell: lr.Cell) -> None:
     checked = check(cell)
     assert checked.right, str(checked)
@@ -70,7 +72,7 @@ SIZES = [(2, 1, 1), (1, 31, 5), (2, 32, 63), (1, 33, 64), (3, 65, 65), (1, 70, 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("cell", [s6(1), s6(16), mixed(3), returns(5), turn(2)], ids=lambda c: f"{c.name}{c.spec.axis}")
+@pytest.mark.parametrize("cell", [s6(1), s6(16), mixed(3), returns(5), turn(2), s4d(3)], ids=lambda c: f"{c.name}{c.spec.axis}")
 def test_cpu_kernels_agree_with_the_definition(cell: lr.Cell, dtype: Any, monkeypatch: pytest.MonkeyPatch,
                                                always_threads: None) -> None:
     allowed = 1e-12 if dtype == torch.float64 else 2e-5

@@ -28,6 +28,7 @@ from lrdsl.passes.replay import unbordered
 from lrdsl.passes.schedule import schedules
 
 from ..axis_cells import mixed, returns, s6, turn
+from ..complex_axis_cells import s4d, wave
 from .test_cuda import needs_nvcc, spills
 
 WARN = ["-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-Wno-unused-function"]
@@ -93,7 +94,7 @@ def test_no_name_of_a_cell_meets_a_name_of_the_text(target: Any) -> None:
                     "args", "threads", "share_blocks"}, ours
 
 
-@pytest.mark.parametrize("cell", [s6(16), mixed(3), returns(1), turn(2)], ids=lambda c: c.name)
+@pytest.mark.parametrize("cell", [s6(16), mixed(3), returns(1), turn(2), s4d(4)], ids=lambda c: c.name)
 def test_generated_text_compiles_without_a_warning(cell: lr.Cell, tmp_path: Path) -> None:
     compiler = shutil.which("g++")
     if not compiler:
@@ -133,7 +134,8 @@ def test_nvcc_takes_it_and_spills_nothing(tmp_path: Path) -> None:
 @needs_nvcc
 @pytest.mark.long
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
-@pytest.mark.parametrize("cell", [s6(1), s6(16), s6(40), mixed(3), returns(3), turn(2)], ids=lambda c: f"{c.name}{c.spec.axis}")
+@pytest.mark.parametrize("cell", [s6(1), s6(16), s6(40), mixed(3), returns(3), turn(2), s4d(16), wave(3)],
+                         ids=lambda c: f"{c.name}{c.spec.axis}")
 def test_nvcc_takes_every_program(cell: lr.Cell, arch: str, tmp_path: Path) -> None:
     """In every dtype; more numbers than registers spill, and must only compile."""
     for dtype in DTYPES:
