@@ -136,9 +136,9 @@ def plan_of(spec: Spec) -> Plan:
     return plan
 
 
-def ragged_of(program: Program, given: frozenset[str]) -> Program:
-    """The Program of a plan for packed segments, whose edges in `given` come as sequences."""
-    return precision.adjoint(simplify(ragged(program, given))).forward
+def ragged_of(program: Program, given: frozenset[str], narrow: bool = False) -> Program:
+    """The Program of a plan for packed segments, whose edges in `given` come as sequences; see `ragged`."""
+    return precision.adjoint(simplify(ragged(program, given, narrow))).forward
 
 
 adjoint_of = functools.cache(precision.adjoint)

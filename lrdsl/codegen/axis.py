@@ -155,8 +155,9 @@ class _Lines(Memory):
         """What is written at every step, one number a channel, or N."""
         program = self.kernel.program
         kept = [(keep, k, n) for keep in program.keeps if not keep.every and not keep.over for k, n in enumerate(keep.samples)]
-        return tuple(Store(f"to_{self.names[n]}", self.base(keep.name, k, program.shape(n)), f"a.{self.field[keep.name]}_time",
-                           self.names[n], self.types[keep.name]) for keep, k, n in kept if (n in program.wide) == wide)
+        return tuple(Store(f"to_{self.field[keep.name]}" + (f"_{k}" if len(keep.samples) > 1 else ""),
+                           self.base(keep.name, k, program.shape(n)), f"a.{self.field[keep.name]}_time", self.names[n],
+                           self.types[keep.name]) for keep, k, n in kept if (n in program.wide) == wide)
 
     def writes(self) -> Iterator[tuple[str, list[str]]]:
         """(sample with an axis, the lines that write it, each time a loop has computed it)."""

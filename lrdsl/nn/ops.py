@@ -51,7 +51,7 @@ class Op:
         self.outputs = program.outputs
         self.size = len(self.outputs)
         self.launcher = Launcher(program)
-        self.ragged: dict[str, Op] = {}  # its relatives for packed segments, by the edges that are given
+        self.ragged: dict[tuple[bool, tuple[str, ...]], Op] = {}  # its relatives for packed segments: 16 bits, edges given
         self._backwards: dict[frozenset[str], derive.Backward] = {}
         self.overload: Callable[..., Any] = self._register()
 

@@ -190,11 +190,7 @@ def largest(x: lr.Input, h: lr.State = lr.State(size=3), v: lr.Vector = lr.Vecto
 
 
 def test_what_an_axis_is_not_built_with() -> None:
-    """Each refusal is at the user's line: another algebra, packed segments."""
+    """The refusal is at the user's line."""
     with pytest.raises(NotBuilt, match=r"over \(max, \+\), and a cell with a state axis") as refused:
         lr.RNN(largest, 4, 4)
     assert refused.value.where and "h[t] = lr.maximum" in str(refused.value)
-    layer = lr.RNN(s6(3), 4, 4, batch_first=True)
-    with pytest.raises(NotBuilt, match=r"s6 has a state axis, and .* not built yet") as refused:
-        layer.float()(torch.zeros(3, 4), cu_seqlens=torch.tensor([0, 2, 3]))
-    assert "h[t] = exp(d * -exp(A))" in str(refused.value)
