@@ -22,7 +22,7 @@ from ..ir.program import Buffer, Edge, Keep, Let, Program, Scan, Step, Vector
 from ..ir.shapes import Shape
 from ..ir.spec import MapCall, Spec
 from ..ir.symbols import At, Param, params, samples
-from .algebras import check_axis, check_initial
+from .algebras import check_initial
 from .extract import extract
 from .stages import sides, stages
 from .stratify import Strata
@@ -68,7 +68,7 @@ def partition(strata: Strata) -> Plan:
                 continue
             work.steps.append(_map(work, statement) if isinstance(statement, MapCall)
                               else Let(statement.target, statement.expr, statement.where))
-    raise_all([*check_initial(spec, work.steps), *check_axis(spec, work.steps)])
+    raise_all(check_initial(spec, work.steps))
     return _assemble(work)
 
 

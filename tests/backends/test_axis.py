@@ -10,11 +10,9 @@ import pytest
 import torch
 
 import lrdsl as lr
-from lrdsl import t
 from lrdsl.backends.emulated import Emulator, Schedule
 from lrdsl.check import Problem, check
 from lrdsl.compiler import backward_of, plan_of, source_of
-from lrdsl.errors import NotBuilt
 from lrdsl.ir.program import Program
 from lrdsl.nn.dtypes import compute, dtype_of
 from lrdsl.nn.launch import Launcher
@@ -181,16 +179,3 @@ def test_states_that_run_both_ways(backend: str, monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
     for a, b in zip(*(torch.autograd.grad(y, inputs, weight) for y in (got, want)), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
-
-
-@lr.cell
-def largest(x: lr.Input, h: lr.State = lr.State(size=3), v: lr.Vector = lr.Vector(size=3)):
-    h[t] = lr.maximum(h[t - 1] + v, x[t])
-    return lr.sum(h[t])
-
-
-def test_what_an_axis_is_not_built_with() -> None:
-    """The refusal is at the user's line."""
-    with pytest.raises(NotBuilt, match=r"over \(max, \+\), and a cell with a state axis") as refused:
-        lr.RNN(largest, 4, 4)
-    assert refused.value.where and "h[t] = lr.maximum" in str(refused.value)

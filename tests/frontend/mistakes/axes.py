@@ -137,19 +137,18 @@ def complex_numbers_that_are_mixed():
     run(c)
 
 
-@mistake(NotBuilt)
-def an_axis_over_another_algebra():
+@mistake(NotLinear)
+def a_maximum_that_is_mixed():
     @lr.cell
     def c(x: lr.Input, h: lr.State = lr.State(size=4)):
-        h[t] = lr.maximum(h[t - 1], x[t])  # <-
+        h[t] = lr.maximum(lr.sum(h[t - 1]), x[t])  # <-
         return lr.sum(h[t])
     run(c)
 
 
-@mistake(NotBuilt)
-def another_algebra_beside_an_axis():
+@mistake(ShapeMismatch)
+def a_maximum_that_is_too_narrow():
     @lr.cell
     def c(x: lr.Input, g: lr.State, A: lr.Vector = lr.Vector(size=4)):
-        g[t] = lr.maximum(g[t - 1], lr.sum(A * x[t]))  # <-
-        return g[t]
-    run(c)
+        g[t] = lr.maximum(g[t - 1], A * x[t])  # <-
+        return lr.sum(A * x[t])
