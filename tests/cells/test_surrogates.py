@@ -14,7 +14,7 @@ from lrdsl import t
 from lrdsl.cells import gilr_gru, lstm, qrnn, window
 from lrdsl.frontend.count import M, N, learned
 from tests import truth
-from tests.cells.both_ways import B, H, RESET, T, check_whole_is_chunked_is_stepped
+from tests.cells.both_ways import RESET, B, H, T, check_whole_is_chunked_is_stepped
 from tests.cells.both_ways import I as IN
 from tests.nn.compare import assert_close, gradients, leaf, parameters
 
