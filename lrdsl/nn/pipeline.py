@@ -104,12 +104,17 @@ class Pipeline:
                 values.update(zip((f"{b.target}{ahead}.{end}" for b in blocks), last[1], strict=True))
 
     def _sized(self, step: Sized, weights: Weights, values: Values, reset: Tensor | None, segments: Segments | None) -> None:
-        total = values.get(f"{step.affine}.bias")
+        total = values.get(f"{step.affine}.bias") if step.bias else None
         for source, lags, operands in step.terms:
             samples = self._samples(source, lags, values, reset, segments)
             blocks = [(Block(step.target, step.affine, operands),)]
             term, = product(samples, weights, blocks, edges=lags != (0,))
             total = term if total is None else total + term
+        if not step.terms:  # the part of a product that is 0, whatever is mapped
+            some, like = next(w for (affine, _), w in weights.items() if affine == step.affine), values[self.plan.inputs[0]]
+            assert like is not None
+            zero = some.new_zeros((*like.shape[:2], some.shape[0]))
+            total = zero if total is None else zero + total
         values[step.target] = total
 
     def _samples(self, name: str, lags: tuple[int, ...], values: Values, reset: Tensor | None,

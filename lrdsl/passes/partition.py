@@ -119,7 +119,7 @@ def _size(work: _Work, call: MapCall) -> None:
         if o:
             reads.setdefault(o.base, []).append((o.lag, k))
     terms = tuple((source, *zip(*found, strict=True)) for source, found in reads.items())
-    work.sized[call.target] = Sized(call.target, call.affine, terms)  # type: ignore[arg-type]
+    work.sized[call.target] = Sized(call.target, call.affine, terms, call.bias)  # type: ignore[arg-type]
     names = tuple(o.base if o else "" for o in operands)
     work.affines.setdefault(call.affine, Affine(call.affine, names, d.option("bias", True), d.option("size")))
 
