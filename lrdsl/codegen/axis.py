@@ -35,7 +35,7 @@ def axis_view(kernel: Kernel, axis: Axis, printer: Printer, field: Mapping[str, 
                       if v.name in used or v.shape != "channel and axis" or kernel.target == "cpu"),
         constants=made.first(axis.constants) if axis.constants else None,
         constant_takes=made.takes(program, axis.constants),
-        constant_names=tuple((made.names[let.target], let.target in program.wide) for let in axis.constants),
+        constant_names=tuple((made.names[let.target], let.target in program.wide) for let in made.lasting),
         walk=walk, again=again, across=made.across(),
         sums=tuple((field[s.name], made.names[s.sample], s.sample in program.wide) for s in program.sums
                    if not s.shared(program)),
@@ -63,6 +63,9 @@ class _Lines(Memory):
         super().__init__(kernel.target, kernel.program, dict(kernel.names), field, types, windows)
         self.kernel, self.axis, self.printer = kernel, axis, printer
         self.constants = {c.target for c in axis.constants}
+        # Those that a step reads; others are known only to these.
+        read = {s.base for level in (*axis.levels, *axis.replay) for s in self._read((*level.steps, *level.loop))}
+        self.lasting = tuple(c for c in axis.constants if c.target in read)
         self.copies = _copies(kernel.program)
 
     def walk(self, program: Program, levels: tuple[Level, ...]) -> WalkView:
@@ -133,7 +136,7 @@ class _Lines(Memory):
         """What is computed before all steps."""
         wide = self.kernel.program.wide
         level = Level(tuple(c for c in constants if c.target not in wide), tuple(c for c in constants if c.target in wide))
-        names = [self.names[s.targets[0]] for s in level.loop]
+        names = [self.names[c.target] for c in self.lasting if c.target in wide]
         self.starting = True
         view = self.level(self.kernel.program, level, list(dict.fromkeys(self._read(level.loop))), set(), [])
         self.starting = False
