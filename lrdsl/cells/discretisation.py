@@ -5,16 +5,25 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import BadDeclaration
-from ..frontend.functions import exp
+from ..frontend.functions import abs as absolute
+from ..frontend.functions import cos, exp, expm1, im, re, sin, where
 from ..location import caller
 
 Method = Callable[[Any, Any], tuple[Any, Any]]
 
 
 def zero_order_hold(A: Any, d: Any) -> tuple[Any, Any]:
-    """exp(d A) and (exp(d A) - 1) / A: exact where x is constant between two steps."""
-    decay = exp(d * A)
-    return decay, (decay - 1) / A
+    """exp(d A) and (exp(d A) - 1) / A: exact where x is constant between two steps.
+
+    The difference is written out, because exp(z) - 1 has lost its digits where the step is small, and z = 0 has a limit.
+    """
+    z = d * A
+    decay, angle, small = re(z), im(z), absolute(z) < 0.01
+    grown = expm1(decay) * cos(angle) - 2 * sin(angle / 2) ** 2 + 1j * exp(decay) * sin(angle)
+    series: Any = 1
+    for k in range(6, 1, -1):  # 1 + z/2 (1 + z/3 (…)): what follows is below the rounding of float64
+        series = 1 + z / k * series
+    return exp(z), d * where(small, series, grown / where(small, 1, z))
 
 
 def bilinear(A: Any, d: Any) -> tuple[Any, Any]:

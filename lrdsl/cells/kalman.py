@@ -1,4 +1,4 @@
-"""Kalman filter of one state a channel whose gain is given, as in a steady state: Kalman (Journal of Basic Engineering 82, 1960).
+"""Kalman filter of one state a channel with a given gain, as in a steady state: Kalman (Journal of Basic Engineering 82, 1960).
 
     predicted[t] = transition x[t-1]
     x[t] = predicted[t] + gain (z[t] - observation predicted[t])

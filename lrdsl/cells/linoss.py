@@ -9,6 +9,8 @@ A = relu(a) and d = sigmoid(step) of what is learned, as in the paper. The impli
 circle of two states at t is refused. C gives hidden_size values.
 """
 
+from typing import Any
+
 from ..errors import BadDeclaration
 from ..frontend.cell import Cell, cell
 from ..frontend.functions import relu, sigmoid
@@ -16,7 +18,7 @@ from ..frontend.kinds import Affine, Input, State, Vector, t
 from ..location import caller
 
 
-def _uniform(tensor):  # type: ignore[no-untyped-def]
+def _uniform(tensor: Any) -> None:
     """Frequencies uniform in 0 … 1 (the paper, section 2)."""
     tensor.uniform_(0, 1)
 

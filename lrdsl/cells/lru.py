@@ -4,8 +4,8 @@
     h[t] = lambda h[t-1] + exp(gamma) B x[t],   B complex
     y[t] = Re(C h[t]) + D x[t],                 C complex, D real
 
-nu, theta and gamma are logarithms, which keep |lambda| below 1. They begin as the paper's ring does, |lambda| in 0.9 … 0.999 and
-any angle, with gamma = log sqrt(1 - |lambda|²) at the middle of the ring. C gives hidden_size values.
+nu, theta and gamma are logarithms, which keep |lambda| below 1. They begin as the paper's ring does, |lambda| in 0.9 … 0.999
+and any angle, with gamma = log sqrt(1 - |lambda|²) at the middle of the ring. C gives hidden_size values.
 """
 
 import math

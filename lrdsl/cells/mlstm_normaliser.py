@@ -1,4 +1,4 @@
-"""The normaliser of an mLSTM: Beck et al., "xLSTM" (NeurIPS 2024, arXiv 2405.04517), section 2.3, equations 15 to 17 and 19 to 27.
+"""The normaliser of an mLSTM: Beck et al., "xLSTM" (NeurIPS 2024, arXiv 2405.04517), section 2.3, equations 15 to 17, 20.
 
     m[t] = max(log f[t] + m[t-1], i[t])
     n[t] = exp(log f[t] + m[t-1] - m[t]) n[t-1] + exp(i[t] - m[t]) k[t],   f = sigmoid(f~)

@@ -9,7 +9,6 @@ not scaled because nothing came before it, and the bound of 1000 on the derivati
 x is read channel by channel, so that input_size must be hidden_size; the maps are dense, those of the code block-diagonal.
 """
 
-import math
 from typing import Any
 
 from ..frontend.cell import cell
@@ -20,15 +19,14 @@ STEEPEST = 1000.0  # the largest derivative of a root
 
 
 def _lambda(tensor: Any) -> None:
-    """a at r = 1 has a square that is uniform in 0.9² … 0.999² (the paper, section 2.4)."""
-    tensor.uniform_(0.9 ** 2, 0.999 ** 2).log_().div_(-16).expm1_().log_()  # softplus(Lambda) = -log(a²) / 16
+    """a at r = 1 is uniform in 0.9 … 0.999 (the paper, section 2.4): softplus(Lambda) = -log(a) / 8."""
+    tensor.uniform_(0.9, 0.999).log_().div_(-8).expm1_().log_()
 
 
 def bounded_root(u: Any) -> Any:
-    """sqrt(u), whose derivative is at most STEEPEST, as recurrentgemma's SqrtBoundDerivative."""
+    """sqrt(u), whose derivative is STEEPEST where it would be more."""
     least = 1 / (2 * STEEPEST) ** 2
-    straight = sqrt(detach(u)) + STEEPEST * (u - detach(u))
-    return where(u > least, sqrt(maximum(u, least)), straight)
+    return where(u > least, sqrt(maximum(u, least)), sqrt(detach(u)) + STEEPEST * (u - detach(u)))
 
 
 @cell

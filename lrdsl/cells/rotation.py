@@ -1,4 +1,4 @@
-"""A damped rotation of the plane, driven by two sequences: an oscillator, a resonator, or one complex pole written as real states.
+"""A damped rotation of the plane, driven by two sequences: an oscillator, a resonator, or a complex pole as real states.
 
     u[t] = rho (cos(theta) u[t-1] - sin(theta) v[t-1]) + x1[t]
     v[t] = rho (sin(theta) u[t-1] + cos(theta) v[t-1]) + x2[t]

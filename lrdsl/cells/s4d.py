@@ -10,7 +10,6 @@ begins as -1/2 + i pi n (S4D-Lin), the steps log-uniform in 0.001 … 0.1. x is 
 """
 
 import math
-from typing import Any
 
 from ..frontend.cell import Cell, cell
 from ..frontend.functions import exp, re

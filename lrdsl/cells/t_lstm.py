@@ -1,4 +1,4 @@
-"""Strongly-typed LSTM: Balduzzi & Ghifary (ICML 2016, arXiv 1602.02218), section 4.2.
+"""Strongly-typed LSTM: Balduzzi & Ghifary (ICML 2016, arXiv 1602.02218).
 
     z[t] = W x[t] + V x[t-1] + b, with update
     f[t] = sigmoid(W x[t] + V x[t-1] + b), with forget
@@ -16,7 +16,7 @@ from ..frontend.kinds import Affine, Input, State, t
 
 @cell
 def t_lstm(x: Input, c: State, update: Affine, forget: Affine, leave: Affine):
-    """Strongly-typed LSTM (Balduzzi & Ghifary 2016, section 4.2)."""
+    """Strongly-typed LSTM (Balduzzi & Ghifary 2016)."""
     z, f, o = update(x[t], x[t - 1]), sigmoid(forget(x[t], x[t - 1])), tanh(leave(x[t], x[t - 1]))
     c[t] = f * c[t - 1] + (1 - f) * z
     h = c[t] * o

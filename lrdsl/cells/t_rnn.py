@@ -1,4 +1,4 @@
-"""Strongly-typed RNN: Balduzzi & Ghifary, "Strongly-Typed Recurrent Neural Networks" (ICML 2016, arXiv 1602.02218), section 4.1.
+"""Strongly-typed RNN: Balduzzi & Ghifary, "Strongly-Typed Recurrent Neural Networks" (ICML 2016, arXiv 1602.02218).
 
     z[t] = W x[t], with update, which has no bias
     f[t] = sigmoid(V x[t] + b), with forget
@@ -12,7 +12,7 @@ from ..frontend.kinds import Affine, Input, State, t
 
 @cell
 def t_rnn(x: Input, h: State, forget: Affine, update: Affine = Affine(bias=False)):
-    """Strongly-typed RNN (Balduzzi & Ghifary 2016, section 4.1)."""
+    """Strongly-typed RNN (Balduzzi & Ghifary 2016)."""
     f = sigmoid(forget(x[t]))
     h[t] = f * h[t - 1] + (1 - f) * update(x[t])
     return h[t]

@@ -5,8 +5,8 @@
     e[t] = delta[t] + discount[t] c[t] e[t+1]
     v[t] = value[t] + e[t]
 
-ratio is the policy's probability of the action over the behaviour's; discount is gamma, and 0 where an episode ends with step t.
-The value after the last step is 0, or `init={"value": value}`. v is a target: in IMPALA no gradient goes through it.
+ratio is the policy's probability of the action over the behaviour's; discount is gamma, and 0 where an episode ends with step
+t. The value after the last step is 0, or `init={"value": value}`. v is a target: in IMPALA no gradient goes through it.
 """
 
 from ..errors import BadDeclaration

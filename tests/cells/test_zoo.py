@@ -1,0 +1,153 @@
+"""Every cell of the zoo against the loop that was written from its paper: values, last states, all gradients, boundaries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+import lrdsl as lr
+from lrdsl.nn.pipeline import pipeline_of
+from tests.cells.zoo import BOUND, Bound, H, I
+from tests.nn.compare import as_tuple, gradients
+
+B = 2
+EVERY = pytest.mark.parametrize("name", BOUND)
+CASES = [(1, False, False), (2, True, True), (33, False, True), (33, True, False)]  # T, whether states are given, boundaries
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Inputs and parameters, initial states, edges of inputs, by name; boundaries (T, B)."""
+
+    given: dict[str, Tensor]
+    states: dict[str, Tensor]
+    edges: dict[str, Tensor]
+    reset: Tensor | None
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        return [*self.given.values(), *self.states.values(), *self.edges.values()]
+
+    def to(self, dtype: torch.dtype) -> Problem:
+        """The same numbers, complex ones in the precision of `dtype`, as leaves."""
+        def narrow(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {n: x.detach().to(torch.promote_types(dtype, torch.complex32) if x.is_complex() else dtype).requires_grad_()
+                    for n, x in tensors.items()}
+
+        return Problem(narrow(self.given), narrow(self.states), narrow(self.edges), self.reset)
+
+
+def drawn(bound: Bound, T: int, begun: bool, boundaries: bool) -> Problem:
+    """Numbers that float32 has, too."""
+    layer, spec = layer_of(bound), bound.cell.spec
+
+    def draw(name: str, shape: tuple[int, ...], complex: bool = False) -> Tensor:
+        made = bound.draws[name](shape) if name in bound.draws else torch.randn(
+            shape, dtype=torch.complex128 if complex else torch.float64)
+        return made.to(torch.complex64 if complex else torch.float32).to(made.dtype).requires_grad_()
+
+    sizes = {n: layer.input_size if k == 0 else H for k, n in enumerate(spec.names("input"))}
+    given = {n: draw(n, (T, B, size)) for n, size in sizes.items()}
+    given |= {n.removeprefix("layers.0."): draw(n.removeprefix("layers.0."), p.shape, p.is_complex())
+              for n, p in layer.named_parameters()}
+    last = {s.name: (*([s.depth] if s.depth > 1 else []), *([s.size] if s.size else [])) for s in layer.carried}
+    states = {n: draw(n, (B, H, *more), spec[n].complex) for n, more in last.items()} if begun else {}
+    edges = {n: draw(n, (B, H)) for n in bound.ends} if begun else {}
+    reset = torch.rand(T, B) < 0.2
+    if pipeline_of(spec).reverse:
+        reset[0] = False  # a Carry lies beyond that boundary, a last state before it
+    return Problem(given, states, edges, reset if boundaries else None)
+
+
+def layer_of(bound: Bound) -> lr.RNN:
+    wide = bound.square or not bound.cell.spec.names("affine")
+    return lr.RNN(bound.cell, H if wide else I, H)
+
+
+def results(bound: Bound, p: Problem) -> tuple[Tensor, ...]:
+    """Outputs and last states, by the kernels: as a module where there are dense maps, else as a function."""
+    spec = bound.cell.spec
+    names = [s.name for s in pipeline_of(spec).plan.carried]
+    if spec.names("affine"):
+        layer = layer_of(bound)
+        h_0 = tuple(p.states[n].unsqueeze(0) for n in names) if p.states else None
+        y, h_n = functional_call(layer, {f"layers.0.{n}": p.given[n] for n in p.given if n not in spec.names("input")},
+                                 (p.given[spec.names("input")[0]], h_0 if h_0 is None or len(h_0) > 1 else h_0[0]),
+                                 {"reset": p.reset})
+        return *as_tuple(y), *(h[0] for h in as_tuple(h_n))
+    y, carry = lr.function(bound.cell, dim=0)(**p.given, init={**p.states, **p.edges}, reset=p.reset, return_state=True)
+    return *as_tuple(y), *(carry.now[n].squeeze(1) if carry.now[n].shape[1] == 1 else carry.now[n].movedim(1, 2) for n in names)
+
+
+def truth(bound: Bound, p: Problem) -> tuple[Tensor, ...]:
+    """The same by the loop."""
+    states = tuple(p.states.values()) or None
+    y, last = bound.truth({**p.given, **{f"{n}.edge": e for n, e in p.edges.items()}},
+                          states if states is None or len(states) > 1 else states[0], p.reset)
+    return *as_tuple(y), *as_tuple(last)
+
+
+def real(tensors: Any) -> list[Tensor]:
+    """Complex numbers as pairs."""
+    return [torch.view_as_real(x) if x.is_complex() else x for x in tensors]
+
+
+def assert_near(got: Any, want: Any, allowed: float) -> None:
+    """Of the largest number of each tensor, or of 1."""
+    for a, b in zip(real(got), real(want), strict=True):
+        assert a.shape == b.shape
+        assert (a.double() - b).abs().max() <= allowed * max(1.0, float(b.detach().abs().max()))
+
+
+def check(name: str, case: tuple[int, bool, bool], dtype: torch.dtype, allowed: float) -> None:
+    """Values, last states and the gradients of all of them, of one case."""
+    bound = BOUND[name]
+    p = drawn(bound, *case)
+    q = p.to(dtype)
+    got, want = results(bound, q), truth(bound, p)
+    assert {x.dtype for x in real(got)} == {dtype}
+    assert_near(got, want, allowed)
+    slopes, true = (derivatives(y, leaves) for y, leaves in ((got, q.leaves), (want, p.leaves)))
+    assert_near(slopes, true, 100 * allowed)
+
+
+def derivatives(outputs: tuple[Tensor, ...], leaves: list[Tensor]) -> list[Tensor]:
+    """0 of what has no influence."""
+    return [torch.zeros_like(x) if d is None else d for d, x in zip(gradients(real(outputs), leaves), leaves, strict=True)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@EVERY
+def test_it_is_its_paper(name: str, case: tuple[int, bool, bool], backend: str) -> None:
+    check(name, case, torch.float64, 1e-12)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("case", [*CASES, (150, True, True)], ids=str)
+@EVERY
+def test_every_backend_in_both_precisions(name: str, case: tuple[int, bool, bool], dtype: torch.dtype,
+                                          every_backend: str) -> None:
+    """150 steps are more than one chunk of the CUDA text."""
+    check(name, case, dtype, 1e-12 if dtype == torch.float64 else 2e-5)
+
+
+@pytest.mark.long
+@EVERY
+def test_it_is_differentiated_again(name: str, quick: None) -> None:
+    """Of few channels and steps: what torch.autograd of the loop gives, by the kernels."""
+    bound = BOUND[name]
+    p = drawn(bound, 3, True, True)
+    got, want = ((results(bound, p), p), (truth(bound, p), p))
+    second = []
+    for y, q in (got, want):
+        first = torch.autograd.grad(sum((o * torch.linspace(-1, 2, o.numel()).reshape(o.shape)).cos().sum() for o in real(y)),
+                                    q.leaves, create_graph=True, allow_unused=True)
+        assert any(d is not None for d in first)
+        second.append(derivatives(tuple(d for d in first if d is not None and d.requires_grad), q.leaves))
+    assert_near(*second, 1e-9)
