@@ -9,7 +9,9 @@ from .discounted_return import discounted_return
 from .ema import ema
 from .gae import gae
 from .gilr import gilr
+from .gilr_gru import gilr_gru
 from .gilr_lstm import gilr_lstm, gilr_lstm_delay0
+from .gru import gru
 from .hgrn import hgrn
 from .holt_winters import holt_winters
 from .kalman import kalman
@@ -38,9 +40,10 @@ from .t_gru import t_gru
 from .t_lstm import t_lstm
 from .t_rnn import t_rnn
 from .vtrace import vtrace
+from .window import window
 
-__all__ = ["biquad", "cummax", "cumprod", "cumsum", "damped_ema", "discounted_return", "ema", "gae", "gilr", "gilr_lstm",
-           "gilr_lstm_delay0", "hgrn", "holt_winters", "kalman", "lambda_return", "lfilter", "linear_scan",
+__all__ = ["biquad", "cummax", "cumprod", "cumsum", "damped_ema", "discounted_return", "ema", "gae", "gilr", "gilr_gru",
+           "gilr_lstm", "gilr_lstm_delay0", "gru", "hgrn", "holt_winters", "kalman", "lambda_return", "lfilter", "linear_scan",
            "linear_scan_reverse", "linoss", "logcumsumexp", "lru", "lstm", "mamba_s6", "mega_ema", "mingru", "minlstm",
            "mlstm_normaliser", "qrnn", "qrnn_f", "qrnn_fo", "qrnn_ifo", "qrnn_zoneout", "rglru", "rotation", "rwkv4_wkv",
-           "s4d", "s5", "slstm", "sru", "t_gru", "t_lstm", "t_rnn", "vtrace"]
+           "s4d", "s5", "slstm", "sru", "t_gru", "t_lstm", "t_rnn", "vtrace", "window"]
