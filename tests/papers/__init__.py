@@ -56,3 +56,20 @@ nonlinear.py    not linear in the state
   diagonal_gru(x, h_0, *, A_z, B_z, b_z, A_r, B_r, b_r, A_h, B_h, b_h)
   diagonal_lstm(x, h_0, *, A_f, B_f, C_f, b_f, A_c, B_c, b_c, A_o, B_o, C_o, b_o)   states (h, c)
 """
+
+from .cumulative import cummax, cumprod, cumsum, logcumsumexp
+from .filters import biquad, damped_ema, ema, holt_winters, kalman, lfilter, mega_ema
+from .gated import hgrn, hgrn_lower_bounds, mingru, minlstm, rglru
+from .nonlinear import diagonal_gru, diagonal_lstm, indrnn, sru_v2
+from .oscillators import linoss_im, linoss_imex, rotation
+from .returns import ahead, discounted_return, gae, lambda_return, vtrace
+from .stabilised import mlstm, mlstm_normaliser, rwkv4_wkv, rwkv4_wkv_stabilised, slstm
+from .state_space import lru, mamba_s6, s4d, s5
+from .typed import t_gru, t_lstm, t_rnn
+
+__all__ = [
+    "ahead", "biquad", "cummax", "cumprod", "cumsum", "damped_ema", "diagonal_gru", "diagonal_lstm", "discounted_return",
+    "ema", "gae", "hgrn", "hgrn_lower_bounds", "holt_winters", "indrnn", "kalman", "lambda_return", "lfilter", "linoss_im",
+    "linoss_imex", "logcumsumexp", "lru", "mamba_s6", "mega_ema", "mingru", "minlstm", "mlstm", "mlstm_normaliser", "rglru",
+    "rotation", "rwkv4_wkv", "rwkv4_wkv_stabilised", "s4d", "s5", "slstm", "sru_v2", "t_gru", "t_lstm", "t_rnn", "vtrace",
+]  # fmt: skip
