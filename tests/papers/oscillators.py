@@ -14,7 +14,7 @@ Pair = tuple[Tensor, Tensor]
 def linoss_im(
     u: Tensor, h_0: Pair | None = None, *, A: Tensor, dt: Tensor, B: Tensor, C: Tensor, D: Tensor, reset: Tensor | None = None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """LinOSS-IM: Rusch & Rus 2024, arXiv 2410.03943, section 2.2. Both equations implicit, solved here for y[n] first:
+    """LinOSS-IM: Rusch & Rus 2024, arXiv 2410.03943, section 2. Both equations implicit, solved here for y[n] first:
 
         z[n] = z[n-1] + dt (-A y[n] + B u[n])
         y[n] = y[n-1] + dt z[n]
