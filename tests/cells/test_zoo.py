@@ -33,13 +33,14 @@ class Problem:
     def leaves(self) -> list[Tensor]:
         return [*self.given.values(), *self.states.values(), *self.edges.values()]
 
-    def to(self, dtype: torch.dtype) -> Problem:
-        """The same numbers, complex ones in the precision of `dtype`, as leaves."""
-        def narrow(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {n: x.detach().to(torch.promote_types(dtype, torch.complex32) if x.is_complex() else dtype).requires_grad_()
-                    for n, x in tensors.items()}
+    def to(self, dtype: torch.dtype, device: str = "cpu") -> Problem:
+        """The same numbers elsewhere, complex ones in the precision of `dtype`, as leaves."""
+        def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            kinds = {True: torch.promote_types(dtype, torch.complex32), False: dtype}
+            return {n: x.detach().to(device, kinds[x.is_complex()]).requires_grad_() for n, x in tensors.items()}
 
-        return Problem(narrow(self.given), narrow(self.states), narrow(self.edges), self.reset)
+        return Problem(moved(self.given), moved(self.states), moved(self.edges),
+                       None if self.reset is None else self.reset.to(device))
 
 
 def drawn(bound: Bound, T: int, begun: bool, boundaries: bool) -> Problem:
@@ -101,14 +102,14 @@ def assert_near(got: Any, want: Any, allowed: float) -> None:
     """Of the largest number of each tensor, or of 1."""
     for a, b in zip(real(got), real(want), strict=True):
         assert a.shape == b.shape
-        assert (a.double() - b).abs().max() <= allowed * max(1.0, float(b.detach().abs().max()))
+        assert (a.double().cpu() - b).abs().max() <= allowed * max(1.0, float(b.detach().abs().max()))
 
 
-def check(name: str, case: tuple[int, bool, bool], dtype: torch.dtype, allowed: float) -> None:
+def check(name: str, case: tuple[int, bool, bool], dtype: torch.dtype, allowed: float, device: str = "cpu") -> None:
     """Values, last states and the gradients of all of them, of one case."""
     bound = BOUND[name]
     p = drawn(bound, *case)
-    q = p.to(dtype)
+    q = p.to(dtype, device)
     got, want = results(bound, q), truth(bound, p)
     assert {x.dtype for x in real(got)} == {dtype}
     assert_near(got, want, allowed)

@@ -1,8 +1,8 @@
 """Which reference loop a cell of the zoo is, and how the numbers of a case are drawn: one entry a cell.
 
-The loops of tests/papers were written from the papers by someone who had not seen the cells. `g` holds the inputs and the
-parameters by the cell's names, `h` the initial states in the order of h_n (one, a tuple, or None), `r` the boundaries;
-sequences are (T, B, size). A loop gives outputs and last states.
+The loops of tests/papers were written from the papers, and not beside the cells. `g` holds the inputs and the parameters by
+the cell's names, `h` the initial states in the order of h_n (one, a tuple, or None), `r` the boundaries; sequences are (T, B,
+size). A loop gives outputs and last states.
 """
 
 from __future__ import annotations
