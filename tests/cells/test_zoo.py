@@ -70,19 +70,28 @@ def layer_of(bound: Bound) -> lr.RNN:
     return lr.RNN(bound.cell, H if wide else I, H)
 
 
-def results(bound: Bound, p: Problem) -> tuple[Tensor, ...]:
-    """Outputs and last states, by the kernels: as a module where there are dense maps, else as a function."""
+def call(bound: Bound, p: Problem, at: slice = slice(None), start: Any = None, **options: Any) -> Any:
+    """What the kernels give for some of the steps: of a module where there are dense maps, else of a function."""
     spec = bound.cell.spec
-    names = [s.name for s in pipeline_of(spec).plan.carried]
-    if spec.names("affine"):
-        layer = layer_of(bound)
-        h_0 = tuple(p.states[n].unsqueeze(0) for n in names) if p.states else None
-        y, h_n = functional_call(layer, {f"layers.0.{n}": p.given[n] for n in p.given if n not in spec.names("input")},
-                                 (p.given[spec.names("input")[0]], h_0 if h_0 is None or len(h_0) > 1 else h_0[0]),
-                                 {"reset": p.reset})
+    inputs = {n: p.given[n][at] for n in spec.names("input")}
+    options |= {"reset": None if p.reset is None else p.reset[at]}
+    if not spec.names("affine"):
+        learned = {n: x for n, x in p.given.items() if n not in inputs}
+        return lr.function(bound.cell, dim=0)(**inputs, **learned, init=start or {**p.states, **p.edges}, **options)
+    h_0 = tuple(h.unsqueeze(0) for h in p.states.values()) or None
+    learned = {f"layers.0.{n}": x for n, x in p.given.items() if n not in inputs}
+    start = start or (h_0[0] if h_0 and len(h_0) == 1 else h_0)
+    return functional_call(layer_of(bound), learned, (*inputs.values(), start), options)
+
+
+def results(bound: Bound, p: Problem) -> tuple[Tensor, ...]:
+    """Outputs and last states."""
+    if bound.cell.spec.names("affine"):
+        y, h_n = call(bound, p)
         return *as_tuple(y), *(h[0] for h in as_tuple(h_n))
-    y, carry = lr.function(bound.cell, dim=0)(**p.given, init={**p.states, **p.edges}, reset=p.reset, return_state=True)
-    return *as_tuple(y), *(carry.now[n].squeeze(1) if carry.now[n].shape[1] == 1 else carry.now[n].movedim(1, 2) for n in names)
+    y, carry = call(bound, p, return_state=True)
+    last = [carry.now[s.name] for s in pipeline_of(bound.cell.spec).plan.carried]
+    return *as_tuple(y), *(h.squeeze(1) if h.shape[1] == 1 else h.movedim(1, 2) for h in last)
 
 
 def truth(bound: Bound, p: Problem) -> tuple[Tensor, ...]:
@@ -126,6 +135,20 @@ def derivatives(outputs: tuple[Tensor, ...], leaves: list[Tensor]) -> list[Tenso
 @EVERY
 def test_it_is_its_paper(name: str, case: tuple[int, bool, bool], backend: str) -> None:
     check(name, case, torch.float64, 1e-12)
+
+
+@EVERY
+def test_whole_is_chunks(name: str, quick: None) -> None:
+    """Cut in two, the later part first where the run comes from the right."""
+    bound = BOUND[name]
+    p, reverse = drawn(bound, 7, True, True), pipeline_of(bound.cell.spec).reverse
+    whole, after = call(bound, p, return_state=True)
+    parts, carry = [], None
+    for at in (slice(3, 7), slice(3)) if reverse else (slice(3), slice(3, 7)):
+        y, carry = call(bound, p, at, carry, return_state=True)
+        parts.append(as_tuple(y))
+    parts = [torch.cat(pair) for pair in zip(*(reversed(parts) if reverse else parts), strict=True)]
+    assert_near((*parts, *carry.now.values()), (*as_tuple(whole), *after.now.values()), 1e-12)
 
 
 @pytest.mark.long
