@@ -140,13 +140,13 @@ def test_it_is_its_paper(name: str, case: tuple[int, bool, bool], backend: str) 
 
 
 # What is not one diagonal recurrence from the left.
-STRUCTURES = {
-    **dict.fromkeys(("lru", "s5", "s5_bilinear", "rotation"), ["scaled rotation, constant"]),
-    **dict.fromkeys(("linoss_im", "linoss_imex", "holt_winters"), ["dense 2x2, constant"]),
-    **dict.fromkeys(("slstm", "slstm_exp", "rwkv4_wkv"), ["(max, +)", "diagonal", "diagonal"]),
-    **dict.fromkeys(("ema", "damped_ema", "mega_ema", "kalman", "cumsum"), ["diagonal, constant"]),
-    "mlstm_normaliser": ["(max, +)", "diagonal"], "cummax": ["(max, +)"], "logcumsumexp": ["(logaddexp, +)"],
-    "biquad": ["companion, order 2, constant"], "lfilter": ["companion, order 4, constant"],
+STRUCTURES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("lru", "s5", "s5_bilinear", "rotation"), ("scaled rotation, constant",)),
+    **dict.fromkeys(("linoss_im", "linoss_imex", "holt_winters"), ("dense 2x2, constant",)),
+    **dict.fromkeys(("slstm", "slstm_exp", "rwkv4_wkv"), ("(max, +)", "diagonal", "diagonal")),
+    **dict.fromkeys(("ema", "damped_ema", "mega_ema", "kalman", "cumsum"), ("diagonal, constant",)),
+    "mlstm_normaliser": ("(max, +)", "diagonal"), "cummax": ("(max, +)",), "logcumsumexp": ("(logaddexp, +)",),
+    "biquad": ("companion, order 2, constant",), "lfilter": ("companion, order 4, constant",),
 }
 BACKWARDS = {"discounted_return", "gae", "lambda_return", "vtrace"}
 
@@ -155,7 +155,7 @@ BACKWARDS = {"discounted_return", "gae", "lambda_return", "vtrace"}
 def test_what_the_compiler_finds(name: str) -> None:
     found = [(p.structure(s).name, p.reverse) for p in plan_of(BOUND[name].cell.spec).programs for s in p.steps
              if isinstance(s, Scan)]
-    assert found == [(structure, name in BACKWARDS) for structure in STRUCTURES.get(name, ["diagonal"])]
+    assert found == [(structure, name in BACKWARDS) for structure in STRUCTURES.get(name, ("diagonal",))]
 
 
 @EVERY
