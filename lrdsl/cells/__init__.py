@@ -32,6 +32,7 @@ from .qrnn_zoneout import qrnn_zoneout
 from .rglru import rglru
 from .rotation import rotation
 from .rwkv4_wkv import rwkv4_wkv
+from .s4d import s4d
 from .s5 import s5
 from .slstm import slstm
 from .sru import sru
@@ -45,4 +46,4 @@ __all__ = ["biquad", "cummax", "cumprod", "cumsum", "damped_ema", "discounted_re
            "gilr_lstm", "gilr_lstm_delay0", "gru", "hgrn", "holt_winters", "kalman", "lambda_return", "lfilter", "linear_scan",
            "linear_scan_reverse", "linoss", "logcumsumexp", "lru", "lstm", "mamba_s6", "mega_ema", "mingru", "minlstm",
            "mlstm_normaliser", "qrnn", "qrnn_f", "qrnn_fo", "qrnn_ifo", "qrnn_zoneout", "rglru", "rotation", "rwkv4_wkv",
-           "s5", "slstm", "sru", "t_gru", "t_lstm", "t_rnn", "vtrace", "window"]
+           "s4d", "s5", "slstm", "sru", "t_gru", "t_lstm", "t_rnn", "vtrace", "window"]

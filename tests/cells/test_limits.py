@@ -144,7 +144,7 @@ def test_zoneout_keeps_channels_and_stops_in_eval() -> None:
 
 @pytest.mark.parametrize(("make", "says"), [
     (lambda: cells.hgrn(1.0), "lower_bound=1.0"), (lambda: cells.hgrn("low"), "lower_bound='low'"),
-    (lambda: cells.s5("euler"), "the methods are zoh, bilinear"),
+    (lambda: cells.s5("euler"), "the methods are zoh, bilinear"), (lambda: cells.s4d(4, "euler"), "the methods are zoh"),
     (lambda: cells.linoss("ex"), "the rules are im, imex"), (lambda: cells.slstm("relu"), "the gates are sigmoid, exp"),
     (lambda: cells.vtrace(0.5, 1.0), "rho_bar >= c_bar"), (lambda: cells.vtrace(math.inf), "rho_bar=inf"),
     (lambda: cells.lfilter([1.0], [1.0]), "no filter with a feedback"),
@@ -171,7 +171,8 @@ def test_and_says_so_at_the_line_that_calls_it(make: Callable[[], object]) -> No
 def test_parameters_begin_where_their_papers_say() -> None:
     wide = 500
     p = {name: parameters(lr.RNN(cell, wide, wide)) for name, cell in (
-        ("rglru", cells.rglru), ("lru", cells.lru), ("s5", cells.s5()), ("mamba", cells.mamba_s6(5)))}
+        ("rglru", cells.rglru), ("lru", cells.lru), ("s5", cells.s5()), ("mamba", cells.mamba_s6(5)),
+        ("s4d", cells.s4d(5)))}
     a = torch.exp(-8 * nn.functional.softplus(p["rglru"]["Lambda"]))
     modulus = torch.exp(-torch.exp(p["lru"]["nu"]))
     assert 0.9 <= a.min() < 0.905 and 0.995 < a.max() <= 0.999
@@ -179,6 +180,8 @@ def test_parameters_begin_where_their_papers_say() -> None:
     assert 0 < p["lru"]["theta"].exp().min() < 0.1 and 6.2 < p["lru"]["theta"].exp().max() < 2 * math.pi
     assert_close([p["s5"]["Lambda"]], [torch.complex(torch.full((wide,), -0.5), math.pi * torch.arange(wide))])
     assert math.log(0.001) <= p["s5"]["log_step"].min() and p["s5"]["log_step"].max() <= math.log(0.1)
+    assert_close([p["s4d"]["A_imag"]], [math.pi * torch.arange(5.0).expand(wide, 5)])
+    assert_close([p["s4d"]["log_A_real"].exp()], [torch.full((wide, 5), 0.5)])
     assert_close([p["mamba"]["A_log"].exp()], [torch.arange(1.0, 6.0).expand(wide, 5)], 10)
     assert_close([nn.functional.softplus(p["mamba"]["step.bias"])], [torch.full((wide,), 0.01)])
 

@@ -141,7 +141,7 @@ def test_it_is_its_paper(name: str, case: tuple[int, bool, bool], backend: str) 
 
 # What is not one diagonal recurrence from the left.
 STRUCTURES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("lru", "s5", "s5_bilinear", "rotation"), ("scaled rotation, constant",)),
+    **dict.fromkeys(("lru", "s4d", "s4d_bilinear", "s5", "s5_bilinear", "rotation"), ("scaled rotation, constant",)),
     **dict.fromkeys(("linoss_im", "linoss_imex", "holt_winters"), ("dense 2x2, constant",)),
     **dict.fromkeys(("slstm", "slstm_exp", "rwkv4_wkv"), ("(max, +)", "diagonal", "diagonal")),
     **dict.fromkeys(("ema", "damped_ema", "mega_ema", "kalman", "cumsum"), ("diagonal, constant",)),

@@ -116,7 +116,7 @@ BOUND: dict[str, Bound] = {
                                                             reset=r), square=True),
     "lru": Bound(cells.lru, lambda g, h, r: skipping(state_space.lru, g, h, r, nu_log=g["nu"], theta_log=g["theta"],
                                                      gamma_log=g["gamma"]), square=True),
-    "s5": s5("zoh"), "s5_bilinear": s5("bilinear"),
+    "s4d": s4d("zoh"), "s4d_bilinear": s4d("bilinear"), "s5": s5("zoh"), "s5_bilinear": s5("bilinear"),
     "mamba_s6": Bound(cells.mamba_s6(4), lambda g, h, r: state_space.mamba_s6(
         g["x"], h, A_log=g["A_log"], D=g["D"], **maps(g, B="B", C="C", delta="step"), reset=r), square=True),
     "linoss_im": linoss("im"), "linoss_imex": linoss("imex"),
