@@ -13,6 +13,9 @@ Over an axis, rows and serial have templates of their own, `axis`: each step is 
 the N numbers, and so on (`Level`). What the channels share is read once for 32 channels (CUDA), and its gradient added up over
 them in a fixed order; the parts of such groups are added up by the caller. States that are computed again in the backward pass
 lie in a thread's local memory, or a near cache, 32 steps of them.
+
+chunked over an axis: a block has 32 channels of one chunk, each of its warps has 32 consecutive steps, and walks them once for
+each `Stratum` and once for what is written. Numbers of a channel do not know of each other: each warp looks back for its share.
 """
 
 from __future__ import annotations
@@ -107,11 +110,22 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Stratum:
+    """Recurrences whose steps are added up in one walk of a chunked kernel over an axis, from the states of those before them.
+    program: the lines that they need, and their levels."""
+
+    program: Program
+    levels: tuple[Level, ...]
+    sums: tuple[Scan, ...]
+
+
+@dataclass(frozen=True)
 class Axis:
     """How a kernel walks a Program with an axis. constants: computed before all steps. replay: the levels of its Replay.
 
     stage: steps whose loads are on their way at once (CUDA). together: channels that are walked side by side, and add up what
-    they share.
+    they share. In chunks, warps: of a block, each with `steps`; board: numbers of a lane that a warp, and that a block tells others of at once; strata: what is added up
+    before the Program's own walk.
     """
 
     constants: tuple[Let, ...]
@@ -119,6 +133,10 @@ class Axis:
     replay: tuple[Level, ...]
     stage: int
     together: int
+    warps: int = 0
+    steps: int = 0
+    board: tuple[int, int] = (0, 0)
+    strata: tuple[Stratum, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,6 +166,11 @@ class Kernel:
     def compute(self) -> str:
         """The dtype of the arithmetic."""
         return dtypes.compute(self.dtype)
+
+    @property
+    def chunk(self) -> int:
+        """Steps of a chunk; 0 where time is not cut."""
+        return self.chunks.length if self.chunks else self.axis.warps * self.axis.steps if self.axis else 0
 
     @property
     def words(self) -> tuple[float, float]:
@@ -184,6 +207,10 @@ class Kernel:
             lines += [f"  before all steps: {first}"] if first else []
             lines += [f"  level {number}: {level}" for number, level in enumerate(self.axis.levels, 1)]
             lines += [f"  replay, level {number}: {level}" for number, level in enumerate(self.axis.replay, 1)]
+            lines += [f"  chunks of {self.axis.warps} warps * {self.axis.steps} steps"] if self.axis.warps else []
+            for number, stratum in enumerate(self.axis.strata, 1):
+                lines.append(f"  stratum {number}: adds up {', '.join(t for s in stratum.sums for t in s.targets)}")
+                lines += [f"  stratum {number}, level {k}: {level}" for k, level in enumerate(stratum.levels, 1)]
         if self.chunks:
             lines += [f"  chunks of {self.chunks.warps} warps * {self.chunks.steps} steps"]
             lines += [f"  walk {number}: {walk}" for number, walk in enumerate(self.chunks.walks, 1)]

@@ -1,0 +1,96 @@
+"""A Program with an axis in chunks of time: its recurrences in an order in which the state before a stretch of steps is found.
+
+What a stretch does to the state of a recurrence can be added up when its coefficients are known: those of the first stratum
+from what was read, those of a next one when the states of the strata before are known as well. Each stratum is a Program of its
+own, the lines that its recurrences need: a walk over a few lines costs less than memory for N numbers of every step.
+Non-goals: lines that are read at a lag, recurrences that may grow. Such Programs are walked by one thread a channel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..ir.kernel import Stratum
+from ..ir.program import Program, Scan
+from ..ir.symbols import samples
+from .bounds import contracts
+from .levels import levels, prepared
+from .replay import SEGMENT
+
+WARPS = 4  # of a block
+STEPS = SEGMENT  # of a warp, so that it has one border
+LARGEST = 2  # numbers of a state, each of N times: two say what steps do to them by four more
+MOST = 4  # strata
+SHARED = 12_288  # words of a block's static shared memory
+
+
+def hindrance(program: Program) -> str:
+    """Why a Program with an axis is not cut in chunks, as the end of a sentence; "" where it can be."""
+    found = contracts(program)
+    for scan, small in found.items():
+        said = ", ".join(scan.targets)
+        if (size := program.structure(scan).size) > LARGEST:
+            return f"the state of {said} has {size} numbers, and chunks over an axis hold {LARGEST}"
+        if not small:
+            return f"|A| <= 1 does not follow from the equations of {said}"
+    order = {t: k for scan in found for t, k in zip(scan.targets, scan.orders, strict=True)}
+    for e in program.registers:
+        if e.depth > order.get(e.base, 0):
+            return f"it reads what it computes, {e.base}, {e.depth} steps back"
+    program, _ = prepared(program)
+    if max([0, *_depths(program).values()]) > MOST:
+        return f"more than {MOST} of its recurrences wait for each other"
+    return "" if staged(program, "float64") else "what the warps of a chunk share does not fit the memory of a block"
+
+
+def strata(program: Program) -> tuple[Stratum, ...]:
+    """Those of a prepared Program, in order."""
+    depths = _depths(program)
+    found = []
+    for k in range(1, 1 + max([0, *depths.values()])):
+        sums = tuple(scan for scan, depth in depths.items() if depth == k)
+        lines, todo = set(sums), list(sums)
+        owner = {t: step for step in program.steps for t in step.targets}
+        while todo:
+            for e in todo.pop().exprs:
+                more = {owner[s.base] for s in samples(e) if s.base in owner} - lines
+                lines |= more
+                todo += more
+        solved = {t for step in lines if step not in sums for t in step.targets}
+        own = replace(program, name=f"{program.name}_{k}", steps=tuple(s for s in program.steps if s in lines), keeps=(), sums=(),
+                      edges=tuple(e for e in program.edges if e.base in solved or e.base in program.loads), replay=None,
+                      sized=tuple(sorted(program.wide)))
+        found.append(Stratum(own, levels(own), sums))
+    return tuple(found)
+
+
+def board(program: Program) -> tuple[int, int]:
+    """Numbers of a lane that a warp tells others of at once, of as many states as there are warps; and that the states of all
+    take."""
+    found = [(s, program.axis if s.targets[0] in program.wide else 1, program.structure(s)) for s in _depths(program)]
+    return (WARPS * max([1, *(s.held + s.size for _, _, s in found)]), max([1, *(n * s.size for _, n, s in found)]))
+
+
+def staged(program: Program, dtype: str) -> int:
+    """Steps of which what the channels share is read at once, so that the memory of a block holds it; 0 where it does not."""
+    walks = (program, *([program.replay.program] if program.replay else []))
+    columns = max(sum(len(b.columns) for b in p.buffers if b.shape == "axis") for p in walks)
+    vectors = sum(v.shape == "axis" for v in program.vectors)
+    told, states = board(program)
+    size = 2 if dtype == "float64" else 1
+    rest = SHARED // size - 32 * (told * WARPS + states) - 32
+    return next((k for k in (8, 4, 2, 1) if WARPS * program.axis * (k * columns + vectors) <= rest), 0)
+
+
+def _depths(program: Program) -> dict[Scan, int]:
+    """Scan -> one more than the largest number of those that its coefficients come from."""
+    depth = dict.fromkeys((t for step in program.steps for t in step.targets), 0)
+    changed = True
+    while changed:
+        changed = False
+        for step in program.steps:
+            own = isinstance(step, Scan) + max([0, *(depth.get(s.base, 0) for e in step.exprs for s in samples(e))])
+            if depth[step.targets[0]] < own <= MOST + 1:
+                depth |= dict.fromkeys(step.targets, own)
+                changed = True
+    return {step: depth[step.targets[0]] for step in program.steps if isinstance(step, Scan)}
