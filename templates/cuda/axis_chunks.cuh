@@ -4,6 +4,7 @@
 
 // What steps make of N states, as Stretch says it of one. M: the form of a.
 template <class M, int N> struct Stretches {
+  enum { WORDS = Message<M::SIZE, M::COUNT>::WORDS };  // that are told of each
   M a[N];
   State<M::SIZE> b[N];
   bool cut;
@@ -38,7 +39,6 @@ template <int W, int ROWS, int STATES> struct Exchange {
 };
 
 enum { EARLIER = 8, AT_ONCE = 4 };  // chunks of a group, and those that are heard at once
-template <class M> constexpr int words_of() { return (M::SIZE + M::COUNT + ROOM - 1) / ROOM; }
 LR_INLINE bool tells_state(const Place &at) { return at.chunk % EARLIER == EARLIER - 1 && !at.last(); }
 
 // Tells what the chunk does to all states. Then `mine` is what the steps before this warp's do to them, and `whole` what the
@@ -63,7 +63,7 @@ LR_INLINE void tell_stretches(const Place &at, Exchange<W, ROWS, STATES> &board,
         board.put(i, w, x, sum.a, sum.b);
         sum.then(next);
       }
-      if (!at.last() && !tells_state(at)) tell_transition(at.of(at.chunk, slot + (r * W + w) * words_of<M>()), sum);
+      if (!at.last() && !tells_state(at)) tell_transition(at.of(at.chunk, slot + (r * W + w) * Stretches<M, N>::WORDS), sum);
       whole[r] = sum;
     }
     __syncthreads();
@@ -84,7 +84,7 @@ LR_INLINE void hear_states(const Place &at, Exchange<W, ROWS, STATES> &board, in
   const Index group = at.chunk / EARLIER * EARLIER;
 #pragma unroll
   for (int r = 0; r < (N + W - 1) / W; ++r) {
-    const int n = r * W + w, place = slot + n * words_of<M>();
+    const int n = r * W + w, place = slot + n * Stretches<M, N>::WORDS;
     if (n >= N) break;
     S h = group ? state_of<M::SIZE>(at.of(group - 1, place)) : start(n);
     for (Index c = group; c < at.chunk; c += AT_ONCE) {
