@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from ..ir.kernel import carried
 from ..ir.program import Program, Scan, Step
 from ..ir.structure import Rows, Structure
 from ..ir.symbols import At, samples
@@ -56,7 +57,7 @@ class _Sums:
 
     def _meet(self, scan: Scan) -> tuple[Meet, tuple[bool, ...], Structure]:
         program, names = self.kernel.program, self.lines.names
-        structure = replace(program.structure(scan), constant=False)
+        structure = carried(program, scan)
         rests = tuple(back == 1 and (scan.b[j] != 0 or scan.other is not None) for j, back in structure.state)
         key: tuple[Rows | tuple[bool, ...] | str, ...] = (structure.step, structure.many, rests, scan.algebra)
         if key not in self.maps:
@@ -92,6 +93,8 @@ class _Adding(Lines):
         if not isinstance(step, Scan) or step not in self.meets:
             return super()._lines(step)
         meet, rests, structure = self.meets[step]
+        if not any(step.orders):  # a line that is read a step back, which nothing before it has to do with
+            return [f"{meet.name}_upto.boundary({'n' if meet.wide else '0'}, State<1>{{{{{meet.name}}}}});"]
         given = [*structure.coefficients, *(step.b[j] for (j, _), rest in zip(structure.state, rests, strict=True) if rest)]
         told = ["n" if meet.wide else "0", *(self.printer.text(e, 0) for e in given)]
         return [f"{meet.name}_upto.step({', '.join(told)});"]

@@ -21,11 +21,14 @@ each `Stratum` and once for what is written. Numbers of a channel do not know of
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+import sympy as sp
 
 from . import dtypes
 from .program import Edge, Let, Program, Scan, Step
+from .structure import Structure, structure
 from .symbols import At
 
 Target = Literal["cpu", "cuda"]
@@ -112,11 +115,18 @@ class Level:
 @dataclass(frozen=True)
 class Stratum:
     """Recurrences whose steps are added up in one walk of a chunked kernel over an axis, from the states of those before them.
-    program: the lines that they need, and their levels."""
+    program: the lines that they need, and their levels. A line that is read a step back counts as a recurrence of nothing but
+    a rest, its value."""
 
     program: Program
     levels: tuple[Level, ...]
     sums: tuple[Scan, ...]
+
+
+def carried(program: Program, scan: Scan) -> Structure:
+    """What the steps of one of a Stratum's recurrences do to its state; all carry their coefficients along."""
+    found = program.structure(scan)
+    return replace(found, constant=False) if found.size else structure((1,), (sp.ImmutableMatrix([[At(scan.targets[0])]]),))
 
 
 @dataclass(frozen=True)

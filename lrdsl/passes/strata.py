@@ -3,16 +3,19 @@
 What a stretch does to the state of a recurrence can be added up when its coefficients are known: those of the first stratum
 from what was read, those of a next one when the states of the strata before are known as well. Each stratum is a Program of its
 own, the lines that its recurrences need: a walk over a few lines costs less than memory for N numbers of every step.
-Non-goals: lines that are read at a lag, recurrences that may grow. Such Programs are walked by one thread a channel.
+Non-goals: what is read further back than a recurrence does, recurrences that may grow. Such Programs are walked by one thread
+a channel.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from ..ir.kernel import Stratum
-from ..ir.program import Program, Scan
-from ..ir.symbols import samples
+import sympy as sp
+
+from ..ir.kernel import Stratum, carried
+from ..ir.program import Let, Program, Scan, Step
+from ..ir.symbols import At, samples
 from .bounds import contracts
 from .levels import levels, prepared
 from .replay import SEGMENT
@@ -35,7 +38,7 @@ def hindrance(program: Program) -> str:
             return f"|A| <= 1 does not follow from the equations of {said}"
     order = {t: k for scan in found for t, k in zip(scan.targets, scan.orders, strict=True)}
     for e in program.registers:
-        if e.depth > order.get(e.base, 0):
+        if e.depth > order.get(e.base, 1):
             return f"it reads what it computes, {e.base}, {e.depth} steps back"
     program, _ = prepared(program)
     if max([0, *_depths(program).values()]) > MOST:
@@ -46,19 +49,23 @@ def hindrance(program: Program) -> str:
 def strata(program: Program) -> tuple[Stratum, ...]:
     """Those of a prepared Program, in order."""
     depths = _depths(program)
+    owner = {t: step for step in program.steps for t in step.targets}
     found = []
     for k in range(1, 1 + max([0, *depths.values()])):
         sums = tuple(scan for scan, depth in depths.items() if depth == k)
-        lines, todo = set(sums), list(sums)
-        owner = {t: step for step in program.steps for t in step.targets}
+        lines, todo = set[Step](), list[Step](sums)
         while todo:
-            for e in todo.pop().exprs:
-                more = {owner[s.base] for s in samples(e) if s.base in owner} - lines
-                lines |= more
-                todo += more
-        solved = {t for step in lines if step not in sums for t in step.targets}
-        own = replace(program, name=f"{program.name}_{k}", steps=tuple(s for s in program.steps if s in lines), keeps=(), sums=(),
-                      edges=tuple(e for e in program.edges if e.base in solved or e.base in program.loads), replay=None,
+            more = {owner[s.base] for e in todo.pop().exprs for s in samples(e) if s.base in owner} - lines
+            lines |= more
+            todo += more
+        steps = []
+        for step in program.steps:
+            steps += [step] * (step in lines or step in sums)
+            steps += [scan for scan in sums if scan not in program.steps and scan.targets == step.targets]
+        read = {s for step in steps if step not in sums for s in (*(s for e in step.exprs for s in samples(e)), *_past(step))}
+        read |= {s for scan in sums for e in scan.exprs for s in samples(e)}
+        own = replace(program, name=f"{program.name}_{k}", steps=tuple(steps), keeps=(), sums=(), replay=None,
+                      edges=tuple(e for e in program.edges if e.base in program.loads or At(e.base, e.side) in read),
                       sized=tuple(sorted(program.wide)))
         found.append(Stratum(own, levels(own), sums))
     return tuple(found)
@@ -67,8 +74,8 @@ def strata(program: Program) -> tuple[Stratum, ...]:
 def board(program: Program) -> tuple[int, int]:
     """Numbers of a lane that a warp tells others of at once, of as many states as there are warps; and that the states of all
     take."""
-    found = [(s, program.axis if s.targets[0] in program.wide else 1, program.structure(s)) for s in _depths(program)]
-    return (WARPS * max([1, *(s.held + s.size for _, _, s in found)]), max([1, *(n * s.size for _, n, s in found)]))
+    found = [(program.axis if scan.targets[0] in program.wide else 1, carried(program, scan)) for scan in _depths(program)]
+    return WARPS * max([1, *(s.held + s.size for _, s in found)]), max([1, *(n * s.size for n, s in found)])
 
 
 def staged(program: Program, dtype: str) -> int:
@@ -83,14 +90,29 @@ def staged(program: Program, dtype: str) -> int:
 
 
 def _depths(program: Program) -> dict[Scan, int]:
-    """Scan -> one more than the largest number of those that its coefficients come from."""
+    """Each recurrence, a line that is read a step back among them, and its stratum: one more than the largest number of those
+    that it comes from."""
+    lagged = {e.base for e in program.registers}
+    lines = {s.target for s in program.steps if isinstance(s, Let)}
     depth = dict.fromkeys((t for step in program.steps for t in step.targets), 0)
+
+    def first(step: Step) -> int:
+        reads = [s for e in step.exprs for s in samples(e) if s.base in depth]
+        return max([0, *(depth[s.base] + (s.lag != 0 and s.base in lines) for s in reads)])
+
     changed = True
     while changed:
         changed = False
         for step in program.steps:
-            own = isinstance(step, Scan) + max([0, *(depth.get(s.base, 0) for e in step.exprs for s in samples(e))])
+            own = first(step) + isinstance(step, Scan)
             if depth[step.targets[0]] < own <= MOST + 1:
                 depth |= dict.fromkeys(step.targets, own)
                 changed = True
-    return {step: depth[step.targets[0]] for step in program.steps if isinstance(step, Scan)}
+    found = {step: depth[step.targets[0]] for step in program.steps if isinstance(step, Scan)}
+    for name in sorted(lagged & lines):
+        found[Scan((name,), (sp.ImmutableMatrix([[0]]),), (At(name),), program.reverse)] = depth[name] + 1
+    return found
+
+
+def _past(step: Step) -> tuple[At, ...]:
+    return step.past if isinstance(step, Scan) else ()

@@ -82,6 +82,7 @@ LR_INLINE void hear_states(const Place &at, Exchange<W, ROWS, STATES> &board, in
   typedef State<M::SIZE> S;
   const int w = at.warp, x = at.lane;
   const Index group = at.chunk / EARLIER * EARLIER;
+  __syncthreads();  // the states of another recurrence have been read
 #pragma unroll
   for (int r = 0; r < (N + W - 1) / W; ++r) {
     const int n = r * W + w, place = slot + n * Stretches<M, N>::WORDS;
