@@ -42,7 +42,8 @@ class Across:
 class Meet:
     """A recurrence whose steps are added up in a walk, for others to hear of: `name`_upto. map: the struct of what they do to a
     state; slot: its first word in a message; wide: N of them a channel. starts, edges: the numbers of the state number n
-    beyond the sequence, and beyond a boundary."""
+    beyond the sequence, and beyond a boundary. again: where |A| may exceed 1, the walk that computes it from `name`_from, in
+    the namespace `scope`; after: what then are the numbers of the state."""
 
     name: str
     map: str
@@ -50,6 +51,9 @@ class Meet:
     wide: bool
     starts: str
     edges: str
+    scope: str = ""
+    again: WalkView | None = None
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,8 @@ class WalkView:
 @dataclass(frozen=True)
 class AxisChunks:
     """How a kernel over an axis is cut in chunks: `warps` of a block, each with `steps`. sums: the walks before the Program's
-    own; late: the first of them needs nothing of the Replay, which comes behind it then. messages: words that a chunk tells, a channel. rows, states: numbers that a
-    warp, and a block, shares at once."""
+    own; late: the first of them needs nothing of the Replay, which comes behind it then. messages: words that a chunk tells, a
+    channel. rows, states: numbers that a warp, and a block, shares at once. loose: some |A| may exceed 1."""
 
     warps: int
     steps: int
@@ -84,6 +88,7 @@ class AxisChunks:
     messages: int
     rows: int
     states: int
+    loose: bool
 
 
 @dataclass(frozen=True)

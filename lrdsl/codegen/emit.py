@@ -183,9 +183,9 @@ def _over_an_axis(kernel: Kernel, axis: Axis, printer: Printer, field: dict[str,
     reverse, numbers = kernel.program.reverse, sum(r.depth * r.numbers for walk in seen.walks for r in walk.registers)
     numbers += len(windows) + sum(2 * (seen.size if wide else 1) for _, _, wide in seen.sums)
     numbers += sum(seen.size if wide else 1 for _, wide in seen.constant_names) + seen.segment * seen.size * len(seen.replayed)
-    return View(kernel.entry, "axis_chunked" if kernel.chunk else "axis", _header(kernel), _args(kernel, field), (), (), (), (), tuple(windows.values()), (), (),
-                (), numbers, reverse, "", "", seen.walk.time, seen.walk.crossed, "", "", "", kernel.fold, 0, kernel.block, None,
-                seen)
+    return View(kernel.entry, "axis_chunked" if kernel.chunk else "axis", _header(kernel), _args(kernel, field), (), (), (), (),
+                tuple(windows.values()), (), (), (), numbers, reverse, "", "", seen.walk.time, seen.walk.crossed, "", "", "",
+                kernel.fold, 0, kernel.block, None, seen)
 
 
 def _inside(kernel: Kernel) -> str:

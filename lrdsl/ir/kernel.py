@@ -116,11 +116,12 @@ class Level:
 class Stratum:
     """Recurrences whose steps are added up in one walk of a chunked kernel over an axis, from the states of those before them.
     program: the lines that they need, and their levels. A line that is read a step back counts as a recurrence of nothing but
-    a rest, its value."""
+    a rest, its value. alone: those whose |A| is not known to be at most 1, and for each the lines that compute it."""
 
     program: Program
     levels: tuple[Level, ...]
     sums: tuple[Scan, ...]
+    alone: tuple[tuple[Scan, Program, tuple[Level, ...]], ...] = ()
 
 
 def carried(program: Program, scan: Scan) -> Structure:
@@ -134,8 +135,8 @@ class Axis:
     """How a kernel walks a Program with an axis. constants: computed before all steps. replay: the levels of its Replay.
 
     stage: steps whose loads are on their way at once (CUDA). together: channels that are walked side by side, and add up what
-    they share. In chunks, warps: of a block, each with `steps`; board: numbers of a lane that a warp, and that a block tells others of at once; strata: what is added up
-    before the Program's own walk.
+    they share. In chunks, warps: of a block, each with `steps`; board: numbers of a lane that a warp, and that a block tells
+    others of at once; strata: what is added up before the Program's own walk.
     """
 
     constants: tuple[Let, ...]

@@ -17,7 +17,7 @@ from .bounds import contracts
 from .join import joined
 from .levels import levels, prepared
 from .precision import check_stored
-from .strata import SHARED, STEPS, WARPS, board, staged, strata
+from .strata import SHARED, STEPS, WARPS, board, loose, staged, strata
 from .walks import hindrance, named, walks, warps
 
 # A CUDA thread keeps up to 16 steps of loads in flight: a large GPU wants 128 bytes of them a thread, which has 255 registers
@@ -72,7 +72,7 @@ def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | 
         chunks = _chunks(program, dtype, len(reads))
         return Kernel("cuda", "chunked", f"{entry}_chunked", program, dtype, reads, _names(program),
                       f"chunks, all worked on at once: for fewer than {MANY:,} channels (batch * hidden) over more than "
-                      f"{SHORT} steps; {_said(chunks)}", block=32 * chunks.warps, chunks=chunks)
+                      f"{SHORT} steps; {_said(bool(chunks.loose))}", block=32 * chunks.warps, chunks=chunks)
     size = 2 if dtype == "float64" else 1
     calls = _calls(program)
     ahead = next(n for n in (16, 8, 4, 2)
@@ -96,11 +96,12 @@ def _reads(program: Program) -> tuple[Read, ...]:
 def _over_an_axis(program: Program, target: Target, dtype: str, entry: str, strategy: Strategy | None) -> Kernel:
     """One thread, or one lane of a vector, a channel, with all N numbers of its states."""
     check_stored(program, dtype)
-    why_not = hindrance(program)
+    why_not, unsure = hindrance(program), loose(program)
     program, constants = prepared(program)
     replay = program.replay.program if program.replay else None
     chunked = strategy == "chunked"
-    block, stage = (32 * WARPS, staged(program, dtype)) if chunked else _staged(program, dtype) if target == "cuda" else (0, 1)
+    block, stage = (0, 1) if target == "cpu" else _staged(program, dtype) if not chunked else \
+        (32 * WARPS, staged(program, dtype, unsure))
     axis = Axis(constants, levels(program), levels(replay) if replay else (), stage, TOGETHER if target == "cpu" else 32)
     reads = tuple(dict.fromkeys((*_reads(program), *(_reads(replay) if replay else ()))))
     names = _names(program, [let.target for let in constants])
@@ -108,10 +109,11 @@ def _over_an_axis(program: Program, target: Target, dtype: str, entry: str, stra
         return Kernel("cpu", "rows", entry, program, dtype, reads, names,
                       f"rows: {TOGETHER} channels at a time, whose {program.axis} numbers each stay in a near cache", axis=axis)
     if chunked:
-        axis = replace(axis, warps=WARPS, steps=STEPS, board=board(program), strata=strata(program))
+        axis = replace(axis, warps=WARPS, steps=STEPS, board=board(program, unsure), strata=strata(program, unsure))
         return Kernel("cuda", "chunked", f"{entry}_chunked", program, dtype, reads, names,
-                      f"chunks, all worked on at once, a thread for each channel with its {program.axis} numbers: for fewer than "
-                      f"{MANY:,} channels (batch * hidden) over more than {SHORT} steps", block=block, axis=axis)
+                      f"chunks, all worked on at once, one thread for the {program.axis} numbers of a channel: for fewer than "
+                      f"{MANY:,} channels (batch * hidden) over more than {SHORT} steps; {_said(bool(unsure))}", block=block,
+                      axis=axis)
     return Kernel("cuda", "serial", entry, program, dtype, reads, names,
                   f"serial, one thread a channel with its {program.axis} numbers: {_when(why_not)}", block=block, axis=axis)
 
@@ -150,8 +152,8 @@ def _chunks(program: Program, dtype: str, reads: int) -> Chunks:
     return Chunks(warps(program), steps, at_once, found, loose)
 
 
-def _said(chunks: Chunks) -> str:
-    if not chunks.loose:
+def _said(loose: bool) -> str:
+    if not loose:
         return "no product of coefficients overflows, by the equations"
     return ("|A| <= 1 does not follow from the equations: a chunk in which a product or a state may overflow waits for the "
             "state before it and is replayed in order")

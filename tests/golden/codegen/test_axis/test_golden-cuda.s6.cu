@@ -14,7 +14,7 @@
 //   y[t] = sum[t] + x[t]*D   (axis_cells.py:30)
 //
 // s6, float32: chunked, from the left.
-// Chunks, all worked on at once, a thread for each channel with its 4 numbers: for fewer than 24,000 channels (batch * hidden) over more than 128 steps.
+// Chunks, all worked on at once, one thread for the 4 numbers of a channel: for fewer than 24,000 channels (batch * hidden) over more than 128 steps; no product of coefficients overflows, by the equations.
 //
 //   step[t] = step.x[t] + step.bias   (axis_cells.py:28)
 //   d[t] = softplus(step[t])   (axis_cells.py:28)
@@ -64,7 +64,7 @@
 //   d.D.t[t] = x[t]*y.grad[t]
 //
 // s6_backward, float32: chunked, from the right.
-// Chunks, all worked on at once, a thread for each channel with its 4 numbers: for fewer than 24,000 channels (batch * hidden) over more than 128 steps.
+// Chunks, all worked on at once, one thread for the 4 numbers of a channel: for fewer than 24,000 channels (batch * hidden) over more than 128 steps; no product of coefficients overflows, by the equations.
 //
 //   step[t] = step.x[t] + step.bias   (axis_cells.py:28)
 //   d[t] = softplus(step[t])   (axis_cells.py:28)
@@ -346,7 +346,7 @@ union Staged {  // of one walk at a time
 
 // A block for 128 steps of 32 channels of one batch element: 4 warps, each with 32 consecutive steps.
 extern "C" __global__ void __launch_bounds__(128, 2) s6_digest_chunked(const Args a) {
-  __shared__ Exchange<4, 12, 4> exchange;
+  __shared__ Exchange<4, 12, 4, false> exchange;
   __shared__ Staged staged[4];
   __shared__ unsigned ticket;
   if (threadIdx.x == 0) ticket = atomicAdd((unsigned *)a.scratch, 1u);
@@ -381,7 +381,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) s6_digest_chunked(const Arg
   }
 
   // What the steps of this warp do to h.
-  auto h_upto = unmoved_all<Map, 4>();
+  auto h_upto = unmoved_all<Map, 4, false>();
   if (count) {
     const auto cross = [&] {  // a boundary: the registers are emptied and refilled from the edges
   #pragma unroll
@@ -435,9 +435,12 @@ extern "C" __global__ void __launch_bounds__(128, 2) s6_digest_chunked(const Arg
     }
   }
   Stretch<Map> h_whole[(4 + 3) / 4];
-  tell_stretches(place, exchange, 0, h_upto, h_whole);
+  tell_stretches<false, Map, 4, 4>(place, exchange, 0, h_upto, h_whole);
   State<Map::SIZE> h_before[4];
-  hear_states(place, exchange, 0, h_upto, h_whole, [&](int n) { (void)n; return State<1>{{offset(h_start_beyond, n * a.C).at(0)}}; }, h_before);
+  hear_states<false, Map, 4, 4>(
+      place, exchange, 0, h_upto, h_whole, [&](int n) { (void)n; return State<1>{{offset(h_start_beyond, n * a.C).at(0)}}; },
+      Unasked(),
+      h_before);
 
   V h_prev_all[4];
 #pragma unroll
@@ -956,7 +959,7 @@ union Staged {  // of one walk at a time
 
 // A block for 128 steps of 32 channels of one batch element: 4 warps, each with 32 consecutive steps.
 extern "C" __global__ void __launch_bounds__(128, 2) s6_backward_digest_chunked(const Args a) {
-  __shared__ Exchange<4, 12, 4> exchange;
+  __shared__ Exchange<4, 12, 4, false> exchange;
   __shared__ Staged staged[4];
   __shared__ unsigned ticket;
   if (threadIdx.x == 0) ticket = atomicAdd((unsigned *)a.scratch, 1u);
@@ -994,7 +997,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) s6_backward_digest_chunked(
   }
 
   // What the steps of this warp do to back_h.
-  auto back_h_upto = unmoved_all<Map, 4>();
+  auto back_h_upto = unmoved_all<Map, 4, false>();
   if (count) {
     const auto cross = [&] {  // a boundary: the registers are emptied and refilled from the edges
   #pragma unroll
@@ -1052,7 +1055,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) s6_backward_digest_chunked(
     }
   }
   Stretch<Map> back_h_whole[(4 + 3) / 4];
-  tell_stretches(place, exchange, 0, back_h_upto, back_h_whole);
+  tell_stretches<false, Map, 4, 4>(place, exchange, 0, back_h_upto, back_h_whole);
 
   // States that are computed again: what each step has before it, in a thread's own memory.
   V h_before__kept[32][4];
@@ -1122,7 +1125,10 @@ extern "C" __global__ void __launch_bounds__(128, 2) s6_backward_digest_chunked(
     }
   }
   State<Map::SIZE> back_h_before[4];
-  hear_states(place, exchange, 0, back_h_upto, back_h_whole, [&](int n) { (void)n; return State<1>{{offset(h_final_grad_beyond, n * a.C).at(0)}}; }, back_h_before);
+  hear_states<false, Map, 4, 4>(
+      place, exchange, 0, back_h_upto, back_h_whole, [&](int n) { (void)n; return State<1>{{offset(h_final_grad_beyond, n * a.C).at(0)}}; },
+      Unasked(),
+      back_h_before);
   V d_step_bias_part = 0;
   V d_A_part[4] = {};
   V d_D_part = 0;
