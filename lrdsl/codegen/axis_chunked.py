@@ -96,8 +96,8 @@ class _Adding(Lines):
     """The lines of one such walk."""
 
     def __init__(self, lines: Lines, told: Mapping[Scan, _Told]) -> None:
-        super().__init__(lines.kernel, lines.axis, lines.printer, lines.field, lines.windows)
         self.told = dict(told)
+        super().__init__(lines.kernel, lines.axis, lines.printer, lines.field, lines.types, lines.windows)
 
     def _read(self, steps: Iterable[Step]) -> Iterator[At]:
         for step in steps:

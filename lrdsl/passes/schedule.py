@@ -16,7 +16,6 @@ from ..ir.program import Program, Scan
 from .bounds import contracts
 from .join import joined
 from .levels import levels, prepared
-from .precision import check_stored
 from .strata import SHARED, STEPS, WARPS, board, loose, staged, strata
 from .walks import hindrance, named, walks, warps
 
@@ -95,7 +94,6 @@ def _reads(program: Program) -> tuple[Read, ...]:
 
 def _over_an_axis(program: Program, target: Target, dtype: str, entry: str, strategy: Strategy | None) -> Kernel:
     """One thread, or one lane of a vector, a channel, with all N numbers of its states."""
-    check_stored(program, dtype)
     why_not, unsure = hindrance(program), loose(program)
     program, constants = prepared(program)
     replay = program.replay.program if program.replay else None

@@ -24,7 +24,7 @@ def found(program: Program) -> tuple[Stratum, ...]:
 
 
 def added(program: Program) -> list[list[str]]:
-    return [[t for scan in stratum.sums for t in scan.targets] for stratum in found(program)]
+    return [[state for scan in stratum.sums for state in scan.targets] for stratum in found(program)]
 
 
 def test_recurrences_wait_for_those_in_their_coefficients() -> None:
@@ -43,7 +43,7 @@ def test_a_line_that_is_read_a_step_back_is_a_stratum_behind_its_own() -> None:
 
 def test_a_stratum_has_the_lines_that_it_needs_and_no_others() -> None:
     first = found(backward_of(plan_of(s6(3).spec).programs[0]))[0].program
-    names = {t for step in first.steps for t in step.targets}
+    names = {n for step in first.steps for n in step.targets}
     assert "back.h" in names and "d" in names and not any(n.startswith(("d.A", "d.B", "d.x", "h.again")) for n in names)
     assert not first.keeps and not first.sums and not first.registers and first.replay is None
     second = found(plan_of(mixed(3).spec).programs[0])[1].program
@@ -67,7 +67,7 @@ def test_strata_compute_what_the_program_does(cell: Any) -> None:
     sizes = {"channel": C, "axis": N, "channel and axis": N * C, "one": 1}
     data: dict[str, Any] = {b.name: rng.uniform(-1, 1, (B, T, len(b.columns) * sizes[b.shape])) for b in program.buffers}
     data |= {v.name: rng.uniform(-1, 1, (sizes[v.shape],)) for v in program.vectors}
-    states = [t for s in program.steps if isinstance(s, Scan) for t in s.targets]
+    states = [state for s in program.steps if isinstance(s, Scan) for state in s.targets]
 
     def values(made: Program, target: str) -> Any:
         whole = Program("whole", made.reverse, made.buffers, made.vectors, tuple(
@@ -77,7 +77,7 @@ def test_strata_compute_what_the_program_does(cell: Any) -> None:
         return run(whole.check(), given, None)["out"]
 
     for stratum in found(program):
-        for name in (t for scan in stratum.sums for t in scan.targets):
+        for name in (state for scan in stratum.sums for state in scan.targets):
             assert name in states
             np.testing.assert_array_equal(values(stratum.program, name), values(ready, name))
 
