@@ -171,7 +171,7 @@ class Problem:
         """As `Slot.shape`, with B, and columns, as axes of their own."""
         B, T, C = self.sizes
         width = (slot.columns, C) if slot.channels else (1, slot.columns)
-        parts = 1 if extent is None else extent.parts if slot.channels else extent.shared
+        parts = 1 if extent is None else extent.parts_of(slot)
         rows = -(-T // slot.every)
         return {"sequence": (B, rows, *width), "keep": (B, rows, *width), "edge": (B, slot.depth, *width), "vector": width,
                 "sum": (parts, B, *width), "shared": (parts, B, T, *width), "final": (B, slot.depth, *width),

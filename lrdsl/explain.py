@@ -157,7 +157,7 @@ def _kernels(target: str, kernels: Kernels) -> list[str]:
     lines = []
     for (stage, name), own in of_program.items():
         read, written = own[0].bytes
-        ways = " or ".join(f"chunks of {k.chunks.length}" if k.chunks else k.strategy for k in own)
+        ways = " or ".join(f"chunks of {k.chunk}" if k.chunk else k.strategy for k in own)
         lines.append(f"  {target:<5}{ways:<24}{name:<30}{stage:<10}reads {read:>3g}, writes {written:>3g}")
     reasons = dict.fromkeys(k.reason for own in of_program.values() for k in own)
     return lines + [line for reason in reasons for line in textwrap.wrap(

@@ -18,11 +18,9 @@ from .lines import Store, scan_lines
 from .printers import Printer
 
 
-def axis_view(kernel: Kernel, axis: Axis, printer: Printer, field: Mapping[str, str], types: Mapping[str, str],
-              windows: Windows) -> AxisView:
-    """field: names of Args; types: tensor -> its elements; windows: (edge's tensor, edge, shape, whether it is read as a
-    sequence of 16 bits) -> the name of a window."""
-    made = _Lines(kernel, axis, printer, field, types, windows)
+def axis_view(made: Lines) -> AxisView:
+    """What a kernel's lines are, walk by walk."""
+    kernel, axis, field = made.kernel, made.axis, made.field
     program, replay = kernel.program, kernel.program.replay
     walk = made.walk(program, axis.levels)
     again = made.walk(replay.program, axis.replay) if replay else None
@@ -55,8 +53,9 @@ def _copies(program: Program) -> dict[str, str]:
             and isinstance(s.expr, At) and not s.expr.lag and s.expr.base in looped}
 
 
-class _Lines(Memory):
-    """The lines of a kernel's walks."""
+class Lines(Memory):
+    """The lines of a kernel's walks. field: names of Args; types: tensor -> its elements; windows: (edge's tensor, edge, shape,
+    whether it is read as a sequence of 16 bits) -> the name of a window."""
 
     def __init__(self, kernel: Kernel, axis: Axis, printer: Printer, field: Mapping[str, str], types: Mapping[str, str],
                  windows: Windows) -> None:
@@ -107,8 +106,7 @@ class _Lines(Memory):
                  if s not in own and (text := self.take_one(program, s))]
         return (*found, *((self.names[v], text) for v in learned if (text := self.take_one_learned(v))))
 
-    @staticmethod
-    def _read(steps: Iterable[Step]) -> Iterator[At]:
+    def _read(self, steps: Iterable[Step]) -> Iterator[At]:
         for step in steps:
             for e in step.exprs:
                 yield from samples(e)

@@ -31,11 +31,13 @@ class AxisLoad:
 
 @dataclass(frozen=True)
 class AxisRegister(Register):
-    """numbers: N where it has the axis, else 1. base: the sequence's name in the Program."""
+    """numbers: N where it has the axis, else 1. base: the sequence's name in the Program. begin: what number n of each past
+    value is before the first step (CUDA)."""
 
     base: str
     numbers: int
     wide: bool
+    begin: tuple[str, ...]
 
 
 class Memory:
@@ -96,7 +98,13 @@ class Memory:
         start = self.windows(e.start, e, shape, False) if program is self.program else cut  # a replay starts from borders
         return AxisRegister(f"{self.names[e.base]}_kept", self.names[e.base], e.depth,
                             tuple(self.names[lagged(e.base, e.side * k)] for k in range(1, e.depth + 1)),
-                            start, cut, rows(e.final), rows(e.crossing), e.base, numbers, wide)
+                            start, cut, rows(e.final), rows(e.crossing), e.base, numbers, wide,
+                            tuple(self.beyond(start, wide, k) for k in range(e.depth)))
+
+    @staticmethod
+    def beyond(window: str, wide: bool, depth: int) -> str:
+        """Number n of a value of a window, in CUDA."""
+        return f"offset({window}, n * a.C).at({depth})" if wide else f"{window}.at({depth})"
 
     # What a loop reads, at number n.
 

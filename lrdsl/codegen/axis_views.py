@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from .axis_memory import AxisLoad, AxisRegister
 from .lines import Store
+from .maps import MapView
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,27 @@ class Across:
 
 
 @dataclass(frozen=True)
+class Meet:
+    """A recurrence whose steps are added up in a walk, for others to hear of: `name`_upto. map: the struct of what they do to a
+    state; slot: its first word in a message; wide: N of them a channel. starts, edges: the numbers of the state number n
+    beyond the sequence, and beyond a boundary. again: where |A| may exceed 1, the walk that computes it from `name`_from, in
+    the namespace `scope`; after: what then are the numbers of the state."""
+
+    name: str
+    map: str
+    slot: int
+    wide: bool
+    starts: str
+    edges: str
+    scope: str = ""
+    again: WalkView | None = None
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class WalkView:
-    """One walk over steps: the Program's own, or its Replay's. takes, stores: one number a channel."""
+    """One walk over steps: the Program's own, its Replay's, or one that adds up what steps do to states (`meets`). takes: one
+    number a channel."""
 
     loads: tuple[AxisLoad, ...]
     takes: tuple[tuple[str, str], ...]
@@ -47,10 +67,28 @@ class WalkView:
     registers: tuple[AxisRegister, ...]
     time: str
     crossed: str
+    meets: tuple[Meet, ...] = ()
 
     def having(self, *shapes: str) -> tuple[AxisLoad, ...]:
         """The loads of some shapes."""
         return tuple(x for x in self.loads if x.shape in shapes)
+
+
+@dataclass(frozen=True)
+class AxisChunks:
+    """How a kernel over an axis is cut in chunks: `warps` of a block, each with `steps`. sums: the walks before the Program's
+    own; late: the first of them needs nothing of the Replay, which comes behind it then. messages: words that a chunk tells, a
+    channel. rows, states: numbers that a warp, and a block, shares at once. loose: some |A| may exceed 1."""
+
+    warps: int
+    steps: int
+    maps: tuple[MapView, ...]
+    sums: tuple[WalkView, ...]
+    late: bool
+    messages: int
+    rows: int
+    states: int
+    loose: bool
 
 
 @dataclass(frozen=True)
@@ -77,6 +115,7 @@ class AxisView:
     replayed: tuple[tuple[AxisRegister, str, str, str], ...]
     every: int
     segment: int
+    chunks: AxisChunks | None = None
 
     @property
     def walks(self) -> tuple[WalkView, ...]:

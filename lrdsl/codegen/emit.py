@@ -11,7 +11,8 @@ from ..ir.program import Edge, Let, Scan
 from ..ir.shapes import Shape
 from ..ir.source import OUTPUTS, SIZES, Source, slots
 from ..ir.text import show
-from .axis import axis_view
+from .axis import Lines, axis_view
+from .axis_chunked import in_chunks
 from .axis_views import AxisView
 from .chunked import ChunksView, chunks_view
 from .environment import environment, text
@@ -56,9 +57,10 @@ def emit(kernels: Sequence[Kernel], arch: str = "") -> tuple[Source, ...]:
     found = []
     for kernel in kernels:
         seen = view(kernel)
-        chunks = (seen.chunks.length, seen.chunks.messages) if seen.chunks else (0, 0)
+        chunks = seen.axis.chunks if seen.axis else seen.chunks
         found.append(Source(kernel.target, kernel.entry, _file([kernel], [seen], arch), kernel.program, kernel.dtype,
-                            kernel.block, *chunks, kernel.axis.together if kernel.axis else 0))
+                            kernel.block, kernel.chunk, chunks.messages if chunks else 0,
+                            kernel.axis.together if kernel.axis else 0))
     return tuple(found)
 
 
@@ -74,10 +76,12 @@ def _file(kernels: Sequence[Kernel], views: Sequence[View], arch: str) -> str:
     prelude = text("cpu/vmath.h") if first.target == "cpu" else text("cuda/prelude.cuh")
     if narrow and first.target == "cuda":
         prelude += text("cuda/narrow.cuh")
-    if any(k.chunks for k in kernels):
+    if any(k.chunk for k in kernels):
         prelude += text("cuda/chunks.cuh")
     if any(k.axis for k in kernels) and first.target == "cuda":
         prelude += text("cuda/axis.cuh")
+    if any(k.axis and k.chunk for k in kernels):
+        prelude += text("cuda/axis_chunks.cuh")
     template = environment().get_template("cpu/rows.cpp.j2" if first.target == "cpu" else "cuda/file.cu.j2")
     return template.render(real=real, double=int(first.dtype == "float64"), narrow=narrow, arch=arch, prelude=prelude,
                            kernels=views)
@@ -173,13 +177,16 @@ def _over_an_axis(kernel: Kernel, axis: Axis, printer: Printer, field: dict[str,
                                   number(e.init, kernel.compute), stored, e.depth, apart, not given or shape != "axis", numbers)
         return windows[key].name
 
-    seen = axis_view(kernel, axis, printer, field, types, window)
+    lines = Lines(kernel, axis, printer, field, types, window)
+    seen = axis_view(lines)
+    if kernel.chunk:
+        seen = in_chunks(seen, lines)
     reverse, numbers = kernel.program.reverse, sum(r.depth * r.numbers for walk in seen.walks for r in walk.registers)
     numbers += sum(w.rows for w in windows.values()) + sum(2 * (seen.size if wide else 1) for _, _, wide in seen.sums)
     numbers += sum(seen.size if wide else 1 for _, wide in seen.constant_names) + seen.segment * seen.size * len(seen.replayed)
-    return View(kernel.entry, "axis", _header(kernel), _args(kernel, field), (), (), (), (), tuple(windows.values()), (), (),
-                (), numbers, reverse, "", "", seen.walk.time, seen.walk.crossed, "", "", "", kernel.fold, 0, kernel.block, None,
-                seen)
+    return View(kernel.entry, "axis_chunked" if kernel.chunk else "axis", _header(kernel), _args(kernel, field), (), (), (), (),
+                tuple(windows.values()), (), (), (), numbers, reverse, "", "", seen.walk.time, seen.walk.crossed, "", "", "",
+                kernel.fold, 0, kernel.block, None, seen)
 
 
 def _inside(kernel: Kernel) -> str:
@@ -210,7 +217,7 @@ def _fields(kernel: Kernel) -> dict[str, str]:
 def _args(kernel: Kernel, field: dict[str, str]) -> tuple[tuple[str, str, str], ...]:
     """(type, names, comment) of the fields of Args, a line each tensor."""
     lone = {v.name for v in kernel.program.vectors if v.shape == "one"}
-    part, over = ("chunks, ", "chunks and B") if kernel.chunks else ("", "B")
+    part, over = ("chunks, ", "chunks and B") if kernel.chunk else ("", "B")
     shapes = {"sequence": "(B, T, {n})", "keep": "(B, T, {n})", "vector": "({n})", "edge": "(B, {d}, {n}), or none",
               "sum": f"({part}B, {{n}}), to be added up over {over}", "final": "(B, {d}, {n})", "reset": "(B, T), or none",
               "crossing": f"({part}B, {{d}}, {{n}})" + (", to be added up over chunks" if part else ""),
@@ -220,12 +227,12 @@ def _args(kernel: Kernel, field: dict[str, str]) -> tuple[tuple[str, str, str], 
         width = ("C" if s.columns == 1 else f"{s.columns}*C") if s.channels or s.name in lone else str(s.columns)
         shape = shapes[s.kind].format(n=width, d=s.depth).replace("T", f"T/{s.every}" if s.every > 1 else "T", 1)
         if s.kind == "sum" and not s.channels:
-            shape = f"(parts, B, {s.columns}), to be added up over parts of the channels and B"
+            shape = f"({part}parts, B, {s.columns}), to be added up over {part}parts of the channels and B"
         lines.append((f"{'' if s.kind in OUTPUTS else 'const '}{types[s.name]} *", field[s.name], shape))
         if len(s.fields) > 1:
             lines.append(("Index ", ", ".join(field[n] for n in s.fields[1:]), ""))
     lines.append(("Index ", ", ".join(SIZES), ""))
-    if kernel.chunks:
+    if kernel.chunk:
         lines.append(("unsigned char *", "scratch", "zero: a ticket, then messages"))
     return tuple(lines)
 

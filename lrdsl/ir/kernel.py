@@ -13,16 +13,22 @@ Over an axis, rows and serial have templates of their own, `axis`: each step is 
 the N numbers, and so on (`Level`). What the channels share is read once for 32 channels (CUDA), and its gradient added up over
 them in a fixed order; the parts of such groups are added up by the caller. States that are computed again in the backward pass
 lie in a thread's local memory, or a near cache, 32 steps of them.
+
+chunked over an axis: a block has 32 channels of one chunk, each of its warps has 32 consecutive steps, and walks them once for
+each `Stratum` and once for what is written. Numbers of a channel do not know of each other: each warp looks back for its share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+import sympy as sp
 
 from . import dtypes
 from .program import Edge, Let, Program, Scan, Step
+from .structure import Structure, structure
 from .symbols import At
 
 Target = Literal["cpu", "cuda"]
@@ -107,11 +113,30 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Stratum:
+    """Recurrences whose steps are added up in one walk of a chunked kernel over an axis, from the states of those before them.
+    program: the lines that they need, and their levels. A line that is read a step back counts as a recurrence of nothing but
+    a rest, its value. alone: those whose |A| is not known to be at most 1, and for each the lines that compute it."""
+
+    program: Program
+    levels: tuple[Level, ...]
+    sums: tuple[Scan, ...]
+    alone: tuple[tuple[Scan, Program, tuple[Level, ...]], ...] = ()
+
+
+def carried(program: Program, scan: Scan) -> Structure:
+    """What the steps of one of a Stratum's recurrences do to its state; all carry their coefficients along."""
+    found = program.structure(scan)
+    return replace(found, constant=False) if found.size else structure((1,), (sp.ImmutableMatrix([[At(scan.targets[0])]]),))
+
+
+@dataclass(frozen=True)
 class Axis:
     """How a kernel walks a Program with an axis. constants: computed before all steps. replay: the levels of its Replay.
 
     stage: steps whose loads are on their way at once (CUDA). together: channels that are walked side by side, and add up what
-    they share.
+    they share. In chunks, warps: of a block, each with `steps`; board: numbers of a lane that a warp, and that a block tells
+    others of at once; strata: what is added up before the Program's own walk.
     """
 
     constants: tuple[Let, ...]
@@ -119,6 +144,10 @@ class Axis:
     replay: tuple[Level, ...]
     stage: int
     together: int
+    warps: int = 0
+    steps: int = 0
+    board: tuple[int, int] = (0, 0)
+    strata: tuple[Stratum, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,6 +177,11 @@ class Kernel:
     def compute(self) -> str:
         """The dtype of the arithmetic."""
         return dtypes.compute(self.dtype)
+
+    @property
+    def chunk(self) -> int:
+        """Steps of a chunk; 0 where time is not cut."""
+        return self.chunks.length if self.chunks else self.axis.warps * self.axis.steps if self.axis else 0
 
     @property
     def words(self) -> tuple[float, float]:
@@ -184,6 +218,10 @@ class Kernel:
             lines += [f"  before all steps: {first}"] if first else []
             lines += [f"  level {number}: {level}" for number, level in enumerate(self.axis.levels, 1)]
             lines += [f"  replay, level {number}: {level}" for number, level in enumerate(self.axis.replay, 1)]
+            lines += [f"  chunks of {self.axis.warps} warps * {self.axis.steps} steps"] if self.axis.warps else []
+            for number, stratum in enumerate(self.axis.strata, 1):
+                lines.append(f"  stratum {number}: adds up {', '.join(t for s in stratum.sums for t in s.targets)}")
+                lines += [f"  stratum {number}, level {k}: {level}" for k, level in enumerate(stratum.levels, 1)]
         if self.chunks:
             lines += [f"  chunks of {self.chunks.warps} warps * {self.chunks.steps} steps"]
             lines += [f"  walk {number}: {walk}" for number, walk in enumerate(self.chunks.walks, 1)]

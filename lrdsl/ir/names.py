@@ -19,11 +19,13 @@ before word exponent power_of_two Word State Stretch Place Board Message Unneede
 tell_numbers tell_state tell_transition one_by_one state_before handed_on over_warps NOTHING TRANSITION CUT STATE
 Row Edges edges last Again again again_ahead again_board again_cross again_step again_read
 again_lanes constant_lanes over_lanes only read
+Exchange Stretches Staged exchange staged segment count parts rest k0 number tell_stretches hear_states add_warps unmoved_all
+tells_state EARLIER AT_ONCE Unasked
 """.split())
 
 # Names that templates derive from others.
-_DERIVED = re.compile(r"to_.*[^_]|.*_(all|kept|part|total|crossing|beyond|row|upto|tail|from|again|before|powers|c\d+)|"
-                      r"constant_\d+|Map\d*")
+_DERIVED = re.compile(r"to_.*[^_]|.*_(all|kept|part|total|crossing|beyond|row|upto|whole|tail|from|again|before|powers|c\d+)|"
+                      r"constant_\d+|Map\d*|(Sums|InOrder)\d+")
 
 
 def c_name(name: str, taken: set[str]) -> str:

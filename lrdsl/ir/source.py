@@ -29,7 +29,7 @@ class Slot:
     bytes, strides batch and time; address 0 stands for no boundary.
     What has a state axis of N is N * C wide (its columns are N times as many). channels: False for what the channels share,
     `columns` wide. shared: (parts, B, T, columns), contiguous, such a keep, to be added up over parts. A sum without channels
-    is (parts, B, columns); the parts of both are those of `Extent.shared`.
+    is (parts, B, columns) (see `Extent.parts_of`).
     every: a sequence or keep with a row only every so many steps.
 
     full: never stored in fewer bits than are computed with. Where a sequence has 16 bits, so have the values that it is read
@@ -53,7 +53,7 @@ class Slot:
 
     def shape(self, B: int, T: int, C: int, extent: Extent | None = None) -> tuple[int, ...]:
         """Of its tensor; parts and B are one dimension."""
-        parts = 1 if extent is None else extent.parts if self.channels else extent.shared
+        parts = 1 if extent is None else extent.parts_of(self)
         width = self.columns * C if self.channels else self.columns
         return {"sequence": (B, -(-T // self.every), width), "keep": (B, -(-T // self.every), width), "vector": (width,),
                 "edge": (B, self.depth, width), "final": (B, self.depth, width), "crossing": (parts * B, self.depth, width),
@@ -120,6 +120,10 @@ class Extent:
     scratch: int = 0
     shared: int = 1
 
+    def parts_of(self, slot: Slot) -> int:
+        """Partial sums that a tensor comes in: those over time of groups of channels, where it is summed over both."""
+        return (1 if slot.kind == "shared" else self.parts) * (1 if slot.channels else self.shared)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -146,13 +150,11 @@ class Source:
         if self.target == "cuda" and B * C >= CHANNELS_AT_MOST:
             raise ShapeMismatch(f"{self.entry} on (B, T, C) = ({B}, {T}, {C}): a kernel counts its B * C channels with 31 bits",
                                 None, "split the batch")
-        if self.together:
-            shared = -(-C // self.together)
-            return Extent(-(-B * shared * CHANNELS // max(self.block, 1)), shared=shared)
+        shared = -(-C // self.together) if self.together else 1
         if not self.chunk:
-            return Extent(-(-B * C // max(self.block, 1)))
-        rows, chunks = -(-B * C // CHANNELS), -(-T // self.chunk)
-        return Extent(rows * chunks, chunks, TICKET + rows * chunks * CHANNELS * 16 * self.messages)
+            return Extent(-(-B * (shared * CHANNELS if self.together else C) // max(self.block, 1)), shared=shared)
+        rows, chunks = B * shared if self.together else -(-B * C // CHANNELS), -(-T // self.chunk)
+        return Extent(rows * chunks, chunks, TICKET + rows * chunks * CHANNELS * 16 * self.messages, shared)
 
     def __str__(self) -> str:
         return self.text

@@ -97,6 +97,6 @@ def levels(program: Program) -> tuple[Level, ...]:
         reads = [s.base for e in step.exprs for s in samples(e) if s.lag == 0 and s.base in level]
         at = max([0, *(level[n] + (n in summed) for n in reads)])
         level |= dict.fromkeys(step.targets, at)
-        loop = step.targets[0] in wide or step.targets[0] in summed
+        loop = step.targets[0] in wide or (isinstance(step, Let) and isinstance(step.expr, axis_sum))
         (loops if loop else lines).setdefault(at, []).append(step)
     return tuple(Level(tuple(lines.get(k, ())), tuple(loops.get(k, ()))) for k in range(1 + max([0, *level.values()])))

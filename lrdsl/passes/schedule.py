@@ -6,6 +6,7 @@ Non-goals: text. Names are settled here, because two targets must not disagree a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..errors import NotBuilt
 from ..ir.functions import Elementwise
@@ -15,6 +16,7 @@ from ..ir.program import Program, Scan
 from .bounds import contracts
 from .join import joined
 from .levels import levels, prepared
+from .strata import SHARED, STEPS, WARPS, board, loose, staged, strata
 from .walks import hindrance, named, walks, warps
 
 # A CUDA thread keeps up to 16 steps of loads in flight: a large GPU wants 128 bytes of them a thread, which has 255 registers
@@ -30,9 +32,9 @@ MANY, SHORT = 24_000, 128
 # registers may hold what is known of a warp's steps, learned numbers and sums; the rest is for addresses and arithmetic.
 HELD_OF_128, HELD_OF_255 = 44, 120
 
-# With an axis: words of a block's shared memory (CUDA), and channels whose states lie in a near cache (CPU: for N = 16, 4 KiB
-# of states, 128 KiB of a segment that is computed again).
-SHARED, TOGETHER = 12_288, 64
+# With an axis: channels whose states lie in a near cache (CPU: for N = 16, 4 KiB of states, 128 KiB of a segment that is
+# computed again).
+TOGETHER = 64
 
 
 def strategies(program: Program, target: Target) -> tuple[Strategy, ...]:
@@ -60,7 +62,7 @@ def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | 
     assert not set(kept) & set(program.loads)
     entry = f"{c_name(program.name, set())}_{program.digest[:8]}"
     if program.axis:
-        return _over_an_axis(program, target, dtype, entry)
+        return _over_an_axis(program, target, dtype, entry, strategy)
     if target == "cpu":
         return Kernel("cpu", "rows", entry, program, dtype, reads, _names(program),
                       "rows: channels stream through the cache in the order of memory, the carry stays in L1")
@@ -69,16 +71,19 @@ def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | 
         chunks = _chunks(program, dtype, len(reads))
         return Kernel("cuda", "chunked", f"{entry}_chunked", program, dtype, reads, _names(program),
                       f"chunks, all worked on at once: for fewer than {MANY:,} channels (batch * hidden) over more than "
-                      f"{SHORT} steps; {_said(chunks)}", block=32 * chunks.warps, chunks=chunks)
+                      f"{SHORT} steps; {_said(bool(chunks.loose))}", block=32 * chunks.warps, chunks=chunks)
     size = 2 if dtype == "float64" else 1
     calls = _calls(program)
     ahead = next(n for n in (16, 8, 4, 2)
                  if (n * size * len(reads) <= IN_FLIGHT and n * size * calls <= IN_A_ROW) or n == 2)
-    why_not = hindrance(program)
-    when = f"at every size, because {why_not}" if why_not else \
-        f"from {MANY:,} channels (batch * hidden) on, which fill a large GPU, or up to {SHORT} steps"
     return Kernel("cuda", "serial", entry, program, dtype, reads, _names(program),
-                  f"serial, one thread a channel: {when}", ahead=ahead, block=64)
+                  f"serial, one thread a channel: {_when(hindrance(program))}", ahead=ahead, block=64)
+
+
+def _when(why_not: str) -> str:
+    """When serial runs."""
+    return f"at every size, because {why_not}" if why_not else \
+        f"from {MANY:,} channels (batch * hidden) on, which fill a large GPU, or up to {SHORT} steps"
 
 
 def _reads(program: Program) -> tuple[Read, ...]:
@@ -87,20 +92,28 @@ def _reads(program: Program) -> tuple[Read, ...]:
                  for s in program.reads() if s.base in loads)
 
 
-def _over_an_axis(program: Program, target: Target, dtype: str, entry: str) -> Kernel:
+def _over_an_axis(program: Program, target: Target, dtype: str, entry: str, strategy: Strategy | None) -> Kernel:
     """One thread, or one lane of a vector, a channel, with all N numbers of its states."""
+    why_not, unsure = hindrance(program), loose(program)
     program, constants = prepared(program)
     replay = program.replay.program if program.replay else None
-    block, stage = _staged(program, dtype) if target == "cuda" else (0, 1)
+    chunked = strategy == "chunked"
+    block, stage = (0, 1) if target == "cpu" else _staged(program, dtype) if not chunked else \
+        (32 * WARPS, staged(program, dtype, unsure))
     axis = Axis(constants, levels(program), levels(replay) if replay else (), stage, TOGETHER if target == "cpu" else 32)
     reads = tuple(dict.fromkeys((*_reads(program), *(_reads(replay) if replay else ()))))
     names = _names(program, [let.target for let in constants])
     if target == "cpu":
         return Kernel("cpu", "rows", entry, program, dtype, reads, names,
                       f"rows: {TOGETHER} channels at a time, whose {program.axis} numbers each stay in a near cache", axis=axis)
+    if chunked:
+        axis = replace(axis, warps=WARPS, steps=STEPS, board=board(program, unsure), strata=strata(program, unsure))
+        return Kernel("cuda", "chunked", f"{entry}_chunked", program, dtype, reads, names,
+                      f"chunks, all worked on at once, one thread for the {program.axis} numbers of a channel: for fewer than "
+                      f"{MANY:,} channels (batch * hidden) over more than {SHORT} steps; {_said(bool(unsure))}", block=block,
+                      axis=axis)
     return Kernel("cuda", "serial", entry, program, dtype, reads, names,
-                  f"serial, one thread a channel with its {program.axis} numbers: at every size, because {hindrance(program)}",
-                  block=block, axis=axis)
+                  f"serial, one thread a channel with its {program.axis} numbers: {_when(why_not)}", block=block, axis=axis)
 
 
 def _staged(program: Program, dtype: str) -> tuple[int, int]:
@@ -137,8 +150,8 @@ def _chunks(program: Program, dtype: str, reads: int) -> Chunks:
     return Chunks(warps(program), steps, at_once, found, loose)
 
 
-def _said(chunks: Chunks) -> str:
-    if not chunks.loose:
+def _said(loose: bool) -> str:
+    if not loose:
         return "no product of coefficients overflows, by the equations"
     return ("|A| <= 1 does not follow from the equations: a chunk in which a product or a state may overflow waits for the "
             "state before it and is replayed in order")

@@ -21,6 +21,7 @@ from ..ir.kernel import Walk
 from ..ir.program import Edge, Let, Program, Scan, Step
 from ..ir.structure import Structure
 from ..ir.symbols import At, samples
+from . import strata
 from .simplify import fresh, names_of, rewritten
 
 FAR = 16  # steps that are kept of one sequence: each warp must have as many, and registers for them
@@ -34,7 +35,7 @@ MOST = 12  # walks; beyond them lines read each other's past in a circle
 def hindrance(program: Program) -> str:
     """Why a Program is not cut in chunks, as the end of a sentence; "" where it can be."""
     if program.axis:
-        return f"chunks of states with {program.axis} numbers a channel are not built yet"
+        return strata.hindrance(program)
     structures = {s: program.structure(s) for s in program.steps if isinstance(s, Scan)}
     for scan, structure in structures.items():
         most = LARGEST_CONSTANT if structure.powers else LARGEST
