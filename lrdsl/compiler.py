@@ -27,6 +27,7 @@ from .ir.dtypes import DTYPES
 from .ir.kernel import Kernel, Strategy, Target
 from .ir.plan import Plan, Stage
 from .ir.program import Program
+from .ir.solver import Newton, solver_of
 from .ir.source import Extent, Launch, Source
 from .ir.spec import Spec
 from .passes import precision
@@ -55,7 +56,7 @@ class Compiled:
 
     def explain(self) -> str:
         """What was found in the cell, and what was generated for it."""
-        return explain(self.cell, self.dtype)
+        return explain(self.cell, self.dtype, self.cell.spec.solver)
 
     def source(self, stage: str | None = None) -> str:
         """The generated text: of `forward`, of `backward`, or of both in one file."""
@@ -75,12 +76,15 @@ class Stages(dict[str, Any]):
         return "\n\n".join(str(part) for value in self.values() for part in (value if isinstance(value, tuple) else (value,)))
 
 
-def compile(cell: Cell, target: Target = "cuda", arch: str = "sm_90", dtype: str = "float32") -> Compiled:
+def compile(cell: Cell, target: Target = "cuda", arch: str = "sm_90", dtype: str = "float32",
+            solver: str | Newton | None = None) -> Compiled:
     """Every stage from a cell to the text for `target` ("cuda" or "cpu"); no compiler, driver or GPU is needed.
 
+    solver: "sequential", "newton" or lr.Newton(…) for a recurrence that is not linear.
     Raises NotLinear, CyclicStates and other CellErrors for what no linear recurrence computes.
     """
     _check(target, dtype)
+    cell = solved(cell, solver)
     stages: dict[str, Any] = {}
 
     def keep(name: str, made: Any) -> Any:
@@ -98,6 +102,11 @@ def compile(cell: Cell, target: Target = "cuda", arch: str = "sm_90", dtype: str
                                      backward=tuple(k for p in backward for k in schedules(p, target, dtype))))
     keep("source", Stages({name: emit(ks, arch) for name, ks in kernels.items()}))              # Kernel -> Source
     return Compiled(cell, target, arch, dtype, MappingProxyType(stages))
+
+
+def solved(cell: Cell, solver: str | Newton | None) -> Cell:
+    """The cell with a solver for what is not linear in it. Raises BadDeclaration."""
+    return cell if solver is None else Cell(replace(cell.spec, solver=solver_of(solver)))
 
 
 def _check(target: str, dtype: str) -> None:
@@ -201,14 +210,15 @@ def backend_for(device: str) -> str:
 
 
 def source(cell: Cell, target: Target = "cuda", stage: str | None = None, *, arch: str = "sm_90",
-           dtype: str = "float32") -> str:
+           dtype: str = "float32", solver: str | Newton | None = None) -> str:
     """The generated text for "cuda" or "cpu": of `forward`, of `backward`, or of both in one file."""
-    return compile(cell, target, arch, dtype).source(stage)
+    return compile(cell, target, arch, dtype, solver).source(stage)
 
 
-def explain(cell: Cell, dtype: str = "float32") -> str:
+def explain(cell: Cell, dtype: str = "float32", solver: str | Newton | None = None) -> str:
     """What was found in a cell and what was generated, or why it cannot run as it is."""
     _check("cpu", dtype)
+    cell = solved(cell, solver)
     try:
         real, plan = realify(cell.spec), plan_of(cell.spec)
         found = partition(stratify(real))

@@ -13,8 +13,8 @@ from .errors import CellError
 from .ir import functions as f
 from .ir.kernel import Kernel
 from .ir.plan import Dense, Plan, Sized, Stage
-from .ir.program import Program, Scan
-from .ir.spec import MapCall, Spec
+from .ir.program import Nonlinear, Program, Recurrent, Scan
+from .ir.spec import Equation, MapCall, Spec
 from .ir.symbols import At, samples
 from .ir.text import show
 from .passes.halves import halves, whole
@@ -82,10 +82,25 @@ def _count(n: int, noun: str, plural: str = "s") -> str:
 def _found(spec: Spec, plan: Plan) -> list[str]:
     """The recurrences as extracted, before anything is shared or kept."""
     scans = [(p, step) for p in plan.programs for step in p.steps if isinstance(step, Scan)]
-    lines = [f"Found: {_count(len(scans), 'linear recurrence')}"]
+    bent = [step for p in plan.programs for step in p.steps if isinstance(step, Nonlinear)]
+    found = [_count(len(scans), "linear recurrence")] if scans or not bent else []
+    lines = [f"Found: {' and '.join([*found, *([_count(len(bent), 'nonlinear recurrence')] if bent else [])])}"]
     for program, scan in scans:
         lines += _recurrence(spec, program, scan)
-    return lines if scans else [*lines, "  every value follows from the inputs at a fixed number of steps"]
+    for step in bent:
+        lines += _nonlinear(spec, step)
+    return lines if scans or bent else [*lines, "  every value follows from the inputs at a fixed number of steps"]
+
+
+def _nonlinear(spec: Spec, step: Nonlinear) -> list[str]:
+    """The user's equations of its states, and how they are solved."""
+    written = {s.target: s for s in spec.statements if isinstance(s, Equation)}
+    way = "from the right" if step.reverse else "from the left"
+    rows = [f"  {f'{s}[t] = {_read(spec, written[s].expr)}':<40}  {way if not i else '':<26}  {written[s].where.short}"
+            for i, s in enumerate(step.targets)]
+    if spec.solver == "sequential":
+        return [*rows, "      solved one step after another"]
+    return [*rows, f"      solved by Newton's method on all steps at once: {spec.solver}"]
 
 
 def _recurrence(spec: Spec, program: Program, scan: Scan) -> list[str]:
@@ -119,7 +134,7 @@ def _runs(plan: Plan) -> list[str]:
         elif isinstance(step, Sized):
             lines.append(f"  {number}. {step}")
         elif isinstance(step, Stage):
-            scans = [f"{s}[t]" for x in step.program.steps if isinstance(x, Scan) for s in x.targets]
+            scans = [f"{s}[t]" for x in step.program.steps if isinstance(x, Recurrent) for s in x.targets]
             writes = ", ".join(f"{n} every {k.every} steps" if k.every else n
                                for k in step.program.keeps for n in k.samples) or "last values only"
             solves = f"solves {', '.join(scans)}; " if scans else ""

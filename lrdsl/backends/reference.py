@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..ir import functions as f
-from ..ir.program import Edge, Program, Replay, Scan
+from ..ir.program import Edge, Program, Recurrent, Replay
 from ..ir.shapes import AXIAL
 from ..ir.source import OUTPUTS, Extent, Launch, slots
 from ..ir.symbols import At, Param, samples
@@ -172,7 +172,7 @@ class _Steps:
             return np.broadcast_to(evaluate(expr, values), (self.B, *self.size(program.shape(base))))
 
         for step in program.steps:
-            exprs = [step.update(i) for i in range(len(step.targets))] if isinstance(step, Scan) else [step.expr]
+            exprs = [step.update(i) for i in range(len(step.targets))] if isinstance(step, Recurrent) else [step.expr]
             new = [value_of(e, target) for e, target in zip(exprs, step.targets, strict=True)]
             values |= {At(target): value for target, value in zip(step.targets, new, strict=True)}
         for base, window in self.register.items():

@@ -11,7 +11,7 @@ from ..ir.kernel import Chunks, Kernel, Walk, lagged
 from ..ir.program import Edge, Let, Program, Scan
 from ..ir.structure import Rows, Structure
 from ..ir.symbols import At, samples
-from .lines import Register, Store, scan_lines
+from .lines import Register, Store, step_lines
 from .maps import MapView, map_view
 from .printers import Printer
 
@@ -177,8 +177,7 @@ def _shallow(r: Register, depth: int) -> Register:
 def _lines(walk: Walk, printer: Printer, names: Mapping[str, str]) -> tuple[str, ...]:
     lines: list[str] = []
     for step in walk.steps:
-        lines += [f"const V {names[step.target]} = {printer(step.expr)};"] if isinstance(step, Let) else \
-            scan_lines(step, names, printer)
+        lines += step_lines(step, names, printer)
     return tuple(lines)
 
 

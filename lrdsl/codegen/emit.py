@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..ir.kernel import Axis, Kernel, lagged
 from ..ir.names import c_name
-from ..ir.program import Edge, Let, Scan
+from ..ir.program import Edge, Let, Nonlinear, Scan
 from ..ir.shapes import Shape
 from ..ir.source import OUTPUTS, SIZES, Source, slots
 from ..ir.text import show
@@ -15,7 +15,7 @@ from .axis import axis_view
 from .axis_views import AxisView
 from .chunked import ChunksView, chunks_view
 from .environment import environment, text
-from .lines import Load, Register, Store, Window, scan_lines
+from .lines import Load, Register, Store, Window, step_lines
 from .printers import Printer, number
 
 
@@ -124,10 +124,7 @@ def view(kernel: Kernel) -> View:
     registers = tuple(map(register, program.registers))
     lines: list[str] = []
     for step in program.steps:
-        if isinstance(step, Let):
-            lines.append(f"const V {names[step.target]} = {printer(step.expr)};")
-        else:
-            lines += scan_lines(step, names, printer)
+        lines += step_lines(step, names, printer)
     stores = [(s, Store(f"to_{field[k.name]}" + (f"_{column}" if len(k.samples) > 1 else ""), base(k.name, column),
                         f"a.{field[k.name]}_time", names[s], types[k.name]))
               for k in program.keeps for column, s in enumerate(k.samples)]
@@ -238,6 +235,9 @@ def _header(kernel: Kernel) -> tuple[str, ...]:
         place = f"   ({step.where.short})" if step.where else ""
         if isinstance(step, Let):
             lines.append(f"  {step.target}[t] = {show(step.expr)}{place}")
+            continue
+        if isinstance(step, Nonlinear):
+            lines += [f"  {target}[t] = {show(e)}{place}" for target, e in zip(step.targets, step.exprs, strict=True)]
             continue
         if step.other:
             A, b = step.A[0][0, 0], step.b[0]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..ir.program import Scan
+from ..ir.program import Scan, Step
 from .printers import PRODUCT, SUM, Printer
 
 
@@ -79,7 +79,14 @@ class Register:
         return tuple((to, start if start == self.value else f"{start}_tail") for to, start in self.moves)
 
 
-def scan_lines(scan: Scan, names: Mapping[str, str], printer: Printer) -> list[str]:
+def step_lines(step: Step, names: Mapping[str, str], printer: Printer) -> list[str]:
+    """The lines that compute a step."""
+    if isinstance(step, Scan):
+        return _scan_lines(step, names, printer)
+    return [f"const V {names[target]} = {printer(e)};" for target, e in zip(step.targets, step.exprs, strict=True)]
+
+
+def _scan_lines(scan: Scan, names: Mapping[str, str], printer: Printer) -> list[str]:
     """The recurrence, factor by factor, so that the compiler can fuse each product with its sum."""
     def term(expr: Any) -> str:
         return printer.text(expr, SUM if expr.is_Number else PRODUCT)

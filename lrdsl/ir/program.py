@@ -1,9 +1,10 @@
 """Program: one fused pass over time; the form in which a recurrence is differentiated, printed and lowered.
 
-    Program = Buffer*, Vector*, Edge*, (Let | Scan)*, Keep*, Sum*
+    Program = Buffer*, Vector*, Edge*, (Let | Scan | Nonlinear)*, Keep*, Sum*
     Let     : target[t] = expr
     Scan    : s[t] = A_1 s[t-1] + … + A_K s[t-K] + b     (t+1, … where the Program runs from the right)
               s[t] = max(A + s[t-1], b)                  over another algebra (`ir.algebras`)
+    Nonlinear : s[t] = F(s[t-1], …), any expression of the states' past; computed one step after another
     Keep    : samples written to memory (what a caller or the backward pass may read)
     Sum     : a sample added up over batch and time (the gradient of a learned number)
     Replay  : states that are computed again, a segment at a time, from what a Keep left at the segments' borders
@@ -105,8 +106,38 @@ class Let:
         return f"{self.target} = {show(self.expr)}"
 
 
+class Recurrent:
+    """A step that computes states from their own past: a Scan or a Nonlinear."""
+
+    targets: tuple[str, ...]
+    reverse: bool
+
+    @property
+    def orders(self) -> tuple[int, ...]:
+        """How far back the recurrence reads each state."""
+        raise NotImplementedError
+
+    def update(self, row: int) -> sp.Expr:
+        """The right-hand side of one state's equation."""
+        raise NotImplementedError
+
+    @property
+    def past(self) -> tuple[At, ...]:
+        """The states' earlier samples that the recurrence reads."""
+        return self.state
+
+    def back(self, state: str, k: int) -> At:
+        """The sample of a state k steps back in the run's direction."""
+        return At(state, k if self.reverse else -k)
+
+    @property
+    def state(self) -> tuple[At, ...]:
+        """All earlier samples that a step needs to know, those between the ones that it reads too."""
+        return tuple(self.back(s, k) for s, order in zip(self.targets, self.orders, strict=True) for k in range(1, order + 1))
+
+
 @dataclass(frozen=True)
-class Scan:
+class Scan(Recurrent):
     """The linear recurrence: `A[k-1]` is the matrix that multiplies the states k steps back, `b` the rest.
 
     Over another algebra than plus-times there is one state, read one step back: A[0][0, 0] is added to it, and the sum of the
@@ -131,7 +162,6 @@ class Scan:
 
     @property
     def orders(self) -> tuple[int, ...]:
-        """How far back the recurrence reads each state."""
         if self.other:
             return (1,)
         return tuple(max([0, *(k for k, m in enumerate(self.A, 1) if any(e != 0 for e in m[:, j]))])
@@ -146,22 +176,12 @@ class Scan:
     def exprs(self) -> tuple[sp.Expr, ...]:
         return (*(e for m in self.A for e in m), *self.b)
 
-    def back(self, state: str, k: int) -> At:
-        """The sample of a state k steps back in the run's direction."""
-        return At(state, k if self.reverse else -k)
-
     @property
     def past(self) -> tuple[At, ...]:
-        """The states' earlier samples that the recurrence reads."""
         if self.other:
             return (self.back(self.targets[0], 1),)
         return tuple(self.back(s, k + 1) for k, m in enumerate(self.A) for j, s in enumerate(self.targets)
                      if any(m[i, j] != 0 for i in range(m.rows)))
-
-    @property
-    def state(self) -> tuple[At, ...]:
-        """All earlier samples that a step needs to know, those between the ones that it reads too."""
-        return tuple(self.back(s, k) for s, order in zip(self.targets, self.orders, strict=True) for k in range(1, order + 1))
 
     def update(self, row: int) -> sp.Expr:
         """The right-hand side of one state's equation."""
@@ -188,11 +208,38 @@ class Scan:
         return "\n".join(rows)
 
 
-Step = Let | Scan
+@dataclass(frozen=True)
+class Nonlinear(Recurrent):
+    """The recurrence `targets[i][t] = exprs[i]`, of the states' past, which the lines before it may read for it, too.
+
+    reads: how far back it reads each state. Its derivative is a Scan (`passes.slopes`).
+    """
+
+    targets: tuple[str, ...]
+    exprs: tuple[sp.Expr, ...]
+    reads: tuple[int, ...]
+    reverse: bool = False
+    where: Location | None = None
+
+    @property
+    def orders(self) -> tuple[int, ...]:
+        return self.reads
+
+    def update(self, row: int) -> sp.Expr:
+        """The right-hand side of one state's equation."""
+        return self.exprs[row]
+
+    def __str__(self) -> str:
+        way = "from the right" if self.reverse else "from the left"
+        return "\n".join([f"nonlinear {', '.join(self.targets)}   ({way})",
+                          *(f"  {s}[t] = {show(e)}" for s, e in zip(self.targets, self.exprs, strict=True))])
+
+
+Step = Let | Scan | Nonlinear
 
 
 def _past(step: Step) -> tuple[At, ...]:
-    return step.past if isinstance(step, Scan) else ()
+    return step.past if isinstance(step, Recurrent) else ()
 
 
 @dataclass(frozen=True)
@@ -333,7 +380,7 @@ class Program:
     def reads(self) -> tuple[At, ...]:
         """Every sample that the steps read, in order, once."""
         found = [s for step in self.steps for e in step.exprs for s in samples(e)]
-        found += [s for step in self.steps if isinstance(step, Scan) for s in step.past]
+        found += [s for step in self.steps for s in _past(step)]
         return tuple(dict.fromkeys(found))
 
     def check(self) -> Program:
@@ -349,9 +396,9 @@ class Program:
             raise fault("two tensors share a name")
         vectors = {v.name for v in self.vectors}
         for step in self.steps:
+            if isinstance(step, Recurrent) and step.reverse != self.reverse:
+                raise fault(f"{step} runs against the program")
             if isinstance(step, Scan):
-                if step.reverse != self.reverse:
-                    raise fault(f"{step} runs against the program")
                 n = len(step.targets)
                 if any(m.shape != (n, n) for m in step.A) or len(step.b) != n:
                     raise fault(f"A or b of {', '.join(step.targets)} has the wrong shape")
@@ -389,7 +436,7 @@ class Program:
         lines += [f"  {'scalar' if v.shape in ('one', 'axis') else 'vector'} {v.name}" + said(v.shape) for v in self.vectors]
         lines += [f"  edge {e}" for e in self.edges]
         for step in self.steps:
-            text = str(step if isinstance(step, Let) else step.text(self.structure(step))).replace("\n", "\n  ")
+            text = (step.text(self.structure(step)) if isinstance(step, Scan) else str(step)).replace("\n", "\n  ")
             lines.append(f"  {text:<72} # {step.where.short}" if isinstance(step, Let) and step.where else f"  {text}")
         lines += [f"  keep {', '.join(k.samples)}" + (f"   (columns of {k.name})" if k.samples != (k.name,) else "")
                   + ("   (for the backward pass)" if k.inner else "") + (f"   (summed over {k.over})" if k.over else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from ..cells import linear_scan as _linear_scan
 from ..cells import linear_scan_reverse as _linear_scan_reverse
 from ..errors import CellError, DtypeMismatch, NotBuilt, ShapeMismatch, UnknownName
 from ..frontend.cell import Cell
+from ..ir.solver import Newton, solver_of
 from .arguments import edge_of, numbers_of, reset_of, tensor_of
 from .carry import Carry, Window
 from .dtypes import autocasts, widened
@@ -49,8 +51,8 @@ class CellFunction:
     Raises ShapeMismatch, DtypeMismatch, UnknownName, NotBuilt, CellError.
     """
 
-    def __init__(self, cell: Cell, dim: int = 1) -> None:
-        spec = cell.spec
+    def __init__(self, cell: Cell, dim: int = 1, solver: str | Newton | None = None) -> None:
+        spec = replace(cell.spec, solver=solver_of(solver))
         if maps := spec.names("affine"):
             raise CellError(f"{spec.name} has dense maps ({', '.join(maps)}), and a function has no weights", spec.where,
                             f"make a module: lr.RNN({spec.name}, input_size, hidden_size)")
@@ -173,13 +175,13 @@ class CellFunction:
         return str(self.__name__)
 
 
-def function(cell: Cell, dim: int = 1) -> CellFunction:
+def function(cell: Cell, dim: int = 1, solver: str | Newton | None = None) -> CellFunction:
     """The cell as a differentiable torch function: `lr.function(gae, dim=0)(reward, value, …)`; see `CellFunction`.
 
     Make it once, outside of what torch.compile traces.
     Raises CellError for a cell with dense maps (use `lr.RNN`), NotLinear for one that is no linear recurrence.
     """
-    return CellFunction(cell, dim)
+    return CellFunction(cell, dim, solver)
 
 
 _SCANS = CellFunction(_linear_scan), CellFunction(_linear_scan_reverse)  # now, because torch.compile could not trace it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 from ..errors import BadDeclaration, CellError, NotBuilt, ShapeMismatch
 from ..frontend.cell import Cell
 from ..ir.plan import Sequence as Lagged
+from ..ir.solver import Newton, solver_of
 from ..ir.spec import Declared
 from ..passes.skips import without_skips
 from .calls import Call, read_call, stacked
@@ -49,11 +51,12 @@ class RNN(nn.Module):
 
     def __init__(self, cell: Cell | Sequence[Cell], input_size: int, hidden_size: int, num_layers: int = 1,
                  batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *, device: Any = None,
-                 dtype: torch.dtype | None = None, solver: str | None = None) -> None:
+                 dtype: torch.dtype | None = None, solver: str | Newton | None = None) -> None:
         super().__init__()
         cells = _check_cells(cell, num_layers)
+        self.solver = solver_of(solver)
         _check_fit(cells)
-        _check_arguments(input_size, hidden_size, len(cells), dropout, solver)
+        _check_arguments(input_size, hidden_size, len(cells), dropout)
         self.cells, self.input_size, self.hidden_size, self.num_layers = cells, input_size, hidden_size, len(cells)
         self.batch_first, self.dropout, self.bidirectional = batch_first, float(dropout), bidirectional
         self.cell = cell if isinstance(cell, Cell) else cells
@@ -91,7 +94,7 @@ class RNN(nn.Module):
                 raise BadDeclaration(f"{cell.name} says that its input {d.name} has {said} features, {given}", d.where,
                                      "leave size out there" if number else f"give input_size={said}")
             sizes[d.name] = first if k == 0 else d.option("axis", self.hidden_size) if said == "channel" else int(said)
-        spec = without_skips(cell.spec, sizes, self.hidden_size)
+        spec = replace(without_skips(cell.spec, sizes, self.hidden_size), solver=self.solver)
         if self.bidirectional and any(d.name.split(".")[0] == "reverse" for d in spec.declared):
             raise BadDeclaration(f"{cell.name} declares the name reverse, which a bidirectional module needs",
                                  spec["reverse"].where, "give it another name")
@@ -255,10 +258,7 @@ def _check_fit(cells: Sequence[Cell]) -> None:
                                  "lr.Input = lr.Input(complex=True)")
 
 
-def _check_arguments(input_size: int, hidden_size: int, num_layers: int, dropout: float, solver: str | None) -> None:
-    if solver is not None:
-        raise NotBuilt(f"solver={solver!r} is part of the language but not built yet", None,
-                       "make the cell linear: lr.surrogate(cell, …)")
+def _check_arguments(input_size: int, hidden_size: int, num_layers: int, dropout: float) -> None:
     for name, value in (("input_size", input_size), ("hidden_size", hidden_size)):
         if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
             raise BadDeclaration(f"{name} is a positive integer, not {value!r}")
