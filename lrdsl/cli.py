@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--arch", default="sm_90", help="the GPU that the text is for (default sm_90)")
     for each in (explain, source, check):
         each.add_argument("--solver", choices=("sequential", "newton"), help="for recurrences that are not linear")
-    source.add_argument("--stage", choices=("forward", "backward"), help="one pass only")
+    source.add_argument("--stage", choices=("forward", "newton", "backward"), help="one pass only")
     return parser
 
 

@@ -31,6 +31,7 @@ from .ir.solver import Newton, solver_of
 from .ir.source import Extent, Launch, Source
 from .ir.spec import Spec
 from .passes import precision
+from .passes.newton import iteration
 from .passes.partition import partition
 from .passes.ragged import ragged
 from .passes.realify import realify
@@ -62,7 +63,7 @@ class Compiled:
         """The generated text: of `forward`, of `backward`, or of both in one file."""
         kernels: dict[str, tuple[Kernel, ...]] = self.stages["kernels"]
         if stage is not None and stage not in kernels:
-            raise BadDeclaration(f"there is no generated text of stage {stage!r}", None, "ask for forward or backward")
+            raise BadDeclaration(f"there is no generated text of stage {stage!r}", None, f"ask for {' or '.join(kernels)}")
         if not any(kernels.values()):
             raise BadDeclaration(f"{self.cell.name} is made of dense maps alone, which are left to torch: no text is generated",
                                  self.cell.spec.where, "run it with lr.RNN, or give it a state")
@@ -98,8 +99,10 @@ def compile(cell: Cell, target: Target = "cuda", arch: str = "sm_90", dtype: str
     plan = keep("plan", _with_keeps(partition(strata)))                                         # Strata -> Plan
     forward = keep("forward", plan.programs)                                                    # Plan -> Programs
     backward = keep("backward", tuple(backward_of(p) for p in forward))                         # Program -> Program
-    kernels = keep("kernels", Stages(forward=tuple(k for p in forward for k in schedules(p, target, dtype)),
-                                     backward=tuple(k for p in backward for k in schedules(p, target, dtype))))
+    newton = {"newton": keep("newton", found)} if (found := newton_of(forward)) else {}          # Program -> Programs
+    passes = {"forward": forward, **newton, "backward": backward}
+    kernels = keep("kernels", Stages({stage: tuple(k for p in programs for k in schedules(p, target, dtype))
+                                      for stage, programs in passes.items()}))
     keep("source", Stages({name: emit(ks, arch) for name, ks in kernels.items()}))              # Kernel -> Source
     return Compiled(cell, target, arch, dtype, MappingProxyType(stages))
 
@@ -150,6 +153,13 @@ def ragged_of(program: Program, given: frozenset[str]) -> Program:
     return precision.adjoint(simplify(ragged(program, given))).forward
 
 
+def newton_of(programs: Sequence[Program]) -> tuple[Program, ...]:
+    """The Programs that solve those of `programs` which Newton's method solves."""
+    solved = [iteration_of(p) for p in programs if p.solver]
+    return tuple(p for made in solved for p in (made.step, made.finish))
+
+
+iteration_of = functools.cache(iteration)
 adjoint_of = functools.cache(precision.adjoint)
 tangent_of = functools.cache(precision.tangent)
 
@@ -222,7 +232,9 @@ def explain(cell: Cell, dtype: str = "float32", solver: str | Newton | None = No
     try:
         real, plan = realify(cell.spec), plan_of(cell.spec)
         found = partition(stratify(real))
-        stages = {"forward": plan.programs, "backward": tuple(backward_of(p) for p in plan.programs)}
+        newton = newton_of(plan.programs)
+        stages = {"forward": plan.programs, **({"newton": newton} if newton else {}),
+                  "backward": tuple(backward_of(p) for p in plan.programs)}
         kernels: dict[str, explanation.Kernels] = {
             target: {name: tuple(k for p in programs for k in schedules(p, target, dtype)) for name, programs in stages.items()}
             for target in TARGETS}

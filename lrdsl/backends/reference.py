@@ -63,7 +63,8 @@ def run(program: Program, tensors: Mapping[str, Array | None], reset: Array | No
     """
     out = partial_run(program, tensors, reset)
     for total in program.sums:
-        out[total.name] = out[total.name].sum(0) if total.over == "time" or total.shared(program) else out[total.name].sum()
+        over = 0 if total.over == "time" or total.shared(program) else None
+        out[total.name] = out[total.name].max(over) if total.largest else out[total.name].sum(over)
     return out
 
 
@@ -198,7 +199,8 @@ class _Steps:
                         columns = [np.broadcast_to(values[At(n)], (B, *size[n])) for n in keep.samples]
                         out[keep.name][:, t] = np.stack(columns, 1)
                 for total in program.sums:
-                    out[total.name] += values[At(total.sample)]
+                    join = np.maximum if total.largest else np.add
+                    out[total.name] = join(out[total.name], values[At(total.sample)])
             if program.reverse and T:
                 self.cross(0)
         for keep in program.keeps:

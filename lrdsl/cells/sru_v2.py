@@ -27,7 +27,7 @@ def with_highway_bias(bias: float) -> Cell:
         f = sigmoid(forget(x[t]) + v_f * c[t - 1])
         r = sigmoid(highway(x[t]) + v_r * c[t - 1])
         c[t] = f * c[t - 1] + (1 - f) * update(x[t])
-        h = r * c[t] + (1 - r) * alpha * x[t]
+        h = r * c[t] + (1 - r) * (alpha * x[t])
         return h
     return sru_v2
 

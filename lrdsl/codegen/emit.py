@@ -15,7 +15,7 @@ from .axis import axis_view
 from .axis_views import AxisView
 from .chunked import ChunksView, chunks_view
 from .environment import environment, text
-from .lines import Load, Register, Store, Window, step_lines
+from .lines import Load, Register, Store, Total, Window, step_lines
 from .printers import Printer, number
 
 
@@ -34,7 +34,7 @@ class View:
     windows: tuple[Window, ...]
     lines: tuple[str, ...]
     stores: tuple[Store, ...]
-    sums: tuple[tuple[str, str], ...]
+    sums: tuple[Total, ...]
     rows: int
     reverse: bool
     first: str
@@ -49,6 +49,11 @@ class View:
     block: int
     chunks: ChunksView | None
     axis: AxisView | None = None
+
+    @property
+    def folded(self) -> tuple[Total, ...]:
+        """The sums, whose short parts are added up apart."""
+        return tuple(s for s in self.sums if not s.largest)
 
 
 def emit(kernels: Sequence[Kernel], arch: str = "") -> tuple[Source, ...]:
@@ -128,10 +133,11 @@ def view(kernel: Kernel) -> View:
     stores = [(s, Store(f"to_{field[k.name]}" + (f"_{column}" if len(k.samples) > 1 else ""), base(k.name, column),
                         f"a.{field[k.name]}_time", names[s], types[k.name]))
               for k in program.keeps for column, s in enumerate(k.samples)]
+    sums = tuple(Total(field[s.name], names[s.sample], s.largest) for s in program.sums)
     chunks = None
     if kernel.chunks:
         written = {n: tuple(store for s, store in stores if s == n) for n, _ in stores}
-        totals = {x.sample: tuple(field[s.name] for s in program.sums if s.sample == x.sample) for x in program.sums}
+        totals = {x.sample: tuple(s for s in sums if s.value == names[x.sample]) for x in program.sums}
         chunks = chunks_view(kernel, kernel.chunks, printer, register, written, totals)
     reverse = program.reverse
     return View(
@@ -139,7 +145,7 @@ def view(kernel: Kernel) -> View:
         tuple((names[v.name], field[v.name], types[v.name]) for v in program.vectors if v.shape == "channel"),
         tuple((names[v.name], field[v.name], types[v.name]) for v in program.vectors if v.shape == "one"),
         registers, tuple(windows.values()), tuple(lines), tuple(store for _, store in stores),
-        tuple((field[s.name], names[s.sample]) for s in program.sums),
+        sums,
         sum(r.depth for r in registers) + sum(w.depth if w.stored else 1 for w in windows.values()) + 2 * len(program.sums),
         reverse,
         "a.T - 1" if reverse else "0", "--t" if reverse else "++t", "a.T - 1 - s" if reverse else "s",

@@ -56,6 +56,15 @@ class Store:
 
 
 @dataclass(frozen=True)
+class Total:
+    """`value` is added up in `name`, or where it says so the largest is kept of values that are not below 0."""
+
+    name: str
+    value: str
+    largest: bool = False
+
+
+@dataclass(frozen=True)
 class Register:
     """A shift register: `value` enters, past[k-1] is what it held k steps back. final, crossing: where row 0 is, or ""."""
 

@@ -37,6 +37,7 @@ from ..errors import InternalError
 from ..location import Location
 from .algebras import ALGEBRAS, Algebra, AlgebraName
 from .shapes import AXIAL, Shape, check_axis, said, spread
+from .solver import Newton
 from .structure import Structure, structure
 from .symbols import At, params, samples
 from .text import exact, show
@@ -260,11 +261,15 @@ class Keep:
 
 @dataclass(frozen=True)
 class Sum:
-    """`name` is the sum of `sample` over batch and time, and over channels where `over` says so (never over the axis)."""
+    """`name` is the sum of `sample` over batch and time, and over channels where `over` says so (never over the axis).
+
+    largest: the largest value instead, of values that are not below 0; nan where one of them is. It has no derivative.
+    """
 
     name: str
     sample: str
     over: Literal["time", "time and channels"] = "time"
+    largest: bool = False
 
     def shared(self, program: Program) -> bool:
         """Whether it is N numbers that the channels share: a kernel adds them up over the channels."""
@@ -288,7 +293,8 @@ class Replay:
 @dataclass(frozen=True)
 class Program:
     """One fused pass over time. axis: N, 0 without one; sized: names that have the axis whatever they are computed from. full:
-    names of tensors that stay in the precision of the arithmetic where a kernel stores sequences in 16 bits (`ir.dtypes`)."""
+    names of tensors that stay in the precision of the arithmetic where a kernel stores sequences in 16 bits (`ir.dtypes`).
+    solver: how its Nonlinears are solved, if not one step after another; its meaning is the same."""
 
     name: str
     reverse: bool
@@ -302,6 +308,7 @@ class Program:
     sized: tuple[str, ...] = ()
     replay: Replay | None = None
     full: tuple[str, ...] = ()
+    solver: Newton | None = None
 
     @property
     def full_names(self) -> frozenset[str]:
@@ -365,7 +372,7 @@ class Program:
     def digest(self) -> str:
         """A hash of everything that the Program means: its text and its numbers to the last bit, wherever it was written."""
         numbers = [exact(e) for step in self.steps for e in step.exprs] + [float(e.init).hex() for e in self.edges]
-        anywhere = replace(self, steps=tuple(replace(step, where=None) for step in self.steps), replay=None)
+        anywhere = replace(self, steps=tuple(replace(step, where=None) for step in self.steps), replay=None, solver=None)
         again = [self.replay.program.digest, repr((self.replay.states, self.replay.every))] if self.replay else []
         return hashlib.sha256("\n".join([str(anywhere), *numbers, *again]).encode()).hexdigest()
 
@@ -441,7 +448,8 @@ class Program:
         lines += [f"  keep {', '.join(k.samples)}" + (f"   (columns of {k.name})" if k.samples != (k.name,) else "")
                   + ("   (for the backward pass)" if k.inner else "") + (f"   (summed over {k.over})" if k.over else "")
                   + (f"   (before every {k.every} steps)" if k.every else "") for k in self.keeps]
-        lines += [f"  sum {s.sample} over {s.over} -> {s.name}" for s in self.sums]
+        lines += [f"  {'largest' if s.largest else 'sum'} {s.sample} over {s.over} -> {s.name}" for s in self.sums]
+        lines += [f"  solver {self.solver}"] if self.solver else []
         lines += [f"  in full precision {', '.join(self.full)}"] if self.full else []
         lines += [f"  axis of {self.axis}: {', '.join(sorted(self.wide))}"] if self.axis else []
         if self.replay:

@@ -14,9 +14,9 @@ class Newton:
     """Newton's method on all steps at once: h[t] - F(h[t-1]) = 0 for every t, each iteration of which is one linear scan.
 
     tol: the states are accepted where |F(h[t-1]) - h[t]| <= tol * (1 + |h[t]|) at every step; None: the rounding unit of the
-    arithmetic to the power 3/4, 6e-6 in float32 and 2e-12 in float64. max_iter: scans at most. damping: 0 is Newton's method;
-    up to 1 the scans have (1 - damping) times the derivative, which at 1 leaves the fixed-point iteration: the solution is the
-    same, the way there longer, and such scans grow less where the derivatives are above 1.
+    arithmetic to the power 3/4, 6e-6 in float32 and 2e-12 in float64. max_iter: scans at most. damping: in the
+    scans stands (1 - damping) times the derivative. 0 is Newton's method, near 1 it is the fixed-point iteration; the solution
+    is the same, the way there longer, and the scans grow less where derivatives are above 1.
     Where it does not converge, the recurrence is solved one step after another.
     Raises BadDeclaration.
     """
@@ -31,8 +31,8 @@ class Newton:
             raise BadDeclaration(f"tol is a positive number, not {tol!r}", None, "leave it out")
         if not isinstance(most, int) or isinstance(most, bool) or most < 1:
             raise BadDeclaration(f"max_iter is a positive integer, not {most!r}")
-        if not isinstance(damping, int | float) or not 0 <= damping <= 1:
-            raise BadDeclaration(f"damping is a number from 0 to 1, not {damping!r}")
+        if not isinstance(damping, int | float) or not 0 <= damping < 1:
+            raise BadDeclaration(f"damping is at least 0 and below 1, not {damping!r}")
 
     def tolerance(self, eps: float) -> float:
         """tol, for an arithmetic whose numbers near 1 are eps apart."""

@@ -20,6 +20,7 @@ from ..ir.spec import Declared
 from ..passes.skips import without_skips
 from .calls import Call, read_call, stacked
 from .carry import NONE, Carry, Window
+from .newton import JOURNAL, SolverReport
 from .parameters import Layer
 from .pipeline import pipeline_of
 from .planar import dropout
@@ -77,6 +78,7 @@ class RNN(nn.Module):
         self.names = tuple({key: f"layers.{k}.{'reverse.' if way else ''}{key}" for key in part.pipeline.sequences}
                            for k in range(self.num_layers)
                            for way, part in enumerate(self.parts[k * self.directions:(k + 1) * self.directions]))
+        self._solved: tuple[tuple[SolverReport, ...], ...] | None = ()
         self.first = cells[0].spec.names("input")[0]
         self.inputs = {d.name: d for c in reversed(cells) for d in c.spec.of("input")[1:]}
         self.features = self._shared_sizes()
@@ -188,7 +190,7 @@ class RNN(nn.Module):
         """All layers: outputs (B, T, …) and, for each layer and direction, what it leaves."""
         x, after = call.x, []
         outputs: tuple[Tensor, ...] = ()
-        trees = self.trees()
+        trees, solved, compiling = self.trees(), [], torch.compiler.is_compiling()
         for k in range(self.num_layers):
             ways: list[tuple[Tensor, ...]] = []
             for direction in range(self.directions):
@@ -199,8 +201,10 @@ class RNN(nn.Module):
                 windows = part.windows(tree, call.rows, given)
                 # A reverse run ends on the sample at 0; only a Carry goes on to the boundary before it.
                 reset = call.reset if return_state or not part.pipeline.reverse else call.reset_inside
+                told = 0 if compiling else JOURNAL.total
                 values = part.pipeline(inputs, part.numbers(tree), part.weights(tree), windows, reset,
                                        self.hidden_size, call.segments)
+                solved.append(() if compiling else JOURNAL.since(told))
                 ways.append(part.pipeline.outputs(values))
                 edges = {key: (start, given.get(key, NONE)[1]) for key, (start, _) in windows.items()}
                 after.append(part.pipeline.carried(values, edges, reset, return_state, call.segments))
@@ -208,7 +212,21 @@ class RNN(nn.Module):
             x = outputs[0]
             if self.dropout and k < self.num_layers - 1:
                 x = dropout(x, self.dropout, self.training)
+        self._solved = None if compiling else tuple(solved)
         return outputs, after
+
+    def solver_report(self) -> dict[str, tuple[SolverReport, ...]]:
+        """What Newton's method did in the last call, for each layer and direction by the name of its parameters: iterations,
+        residual, tolerance, and where it did not converge why. Empty without it, and before the first call.
+
+        Of a module that torch.compile runs these are the last reports of passes with the names of its own, in this thread.
+        """
+        names = [f"layers.{k}{'.reverse' * way}" for k in range(self.num_layers) for way in range(self.directions)]
+        found = self._solved
+        if found is None:
+            rest = list(JOURNAL.latest([n for part in self.parts for n in part.pipeline.solved]))
+            found = tuple(tuple(rest.pop(0) for _ in part.pipeline.solved if rest) for part in self.parts)
+        return {name: reports for name, reports in zip(names, found, strict=False) if reports}
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""

@@ -178,7 +178,7 @@ def _cotangents(source: Program, absent: frozenset[str], tape: _Tape,
         origins[name] = Origin("gradient", keep.name)
         for s, column in zip(keep.samples, columns, strict=True):
             tape.send(At(s), At(column))
-    for total in source.sums:
+    for total in (s for s in source.sums if not s.largest):
         name = fresh(f"{total.name}.grad", tape.taken)
         wide = total.sample in source.wide
         vectors.append(Vector(name, ("channel and axis" if wide else "channel") if total.over == "time" else

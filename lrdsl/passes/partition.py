@@ -18,8 +18,9 @@ import sympy as sp
 
 from ..errors import NotBuilt, raise_all
 from ..ir.plan import Affine, Block, Dense, Plan, Sequence, Sized, Stage
-from ..ir.program import Buffer, Edge, Keep, Let, Program, Recurrent, Step, Vector
+from ..ir.program import Buffer, Edge, Keep, Let, Nonlinear, Program, Recurrent, Step, Vector
 from ..ir.shapes import Shape
+from ..ir.solver import Newton
 from ..ir.spec import MapCall, Spec
 from ..ir.symbols import At, Param, params, samples
 from .algebras import check_axis, check_initial
@@ -259,8 +260,10 @@ def _program(work: _Work, name: str, names: set[str], k: int, reverse: bool, dep
     if work.spec.axis and not any(b.shape != "axis" for b in ordered):
         raise NotBuilt(f"{work.spec.name} reads no sequence that has channels, so that their number is unknown",
                        work.spec.where, "read an Input without an axis, or a map of one, too")
+    bent = any(isinstance(s, Nonlinear) for s in steps)
     return Program(name, reverse, ordered, vectors, edges, steps, keeps, axis=work.spec.axis if wide else 0,
-                   sized=tuple(n for n in work.spec.sized if n in names)).check()
+                   sized=tuple(n for n in work.spec.sized if n in names),
+                   solver=work.spec.solver if bent and isinstance(work.spec.solver, Newton) else None).check()
 
 
 def _ahead(work: _Work, name: str, side: int) -> bool:

@@ -73,7 +73,7 @@ def tangent(program: Program) -> Tangent:
                                                                                             e.crossing)))
                   for e in source.edges)
     keeps = tuple(Keep(dot(k.name), tuple(dot(s) for s in k.samples), over=k.over) for k in source.keeps if not k.every)
-    sums = tuple(Sum(dot(s.name), dot(s.sample), s.over) for s in source.sums)
+    sums = tuple(Sum(dot(s.name), dot(s.sample), s.over) for s in source.sums if not s.largest)
     values = tuple(replace(e, final=None, crossing=None) for e in source.edges)
     whole = Program(f"{program.name}_tangent", source.reverse, source.buffers + buffers, source.vectors + vectors,
                     values + edges, tuple(steps), keeps, sums, source.axis, (*source.sized, *(dot(n) for n in source.sized)))
