@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,9 +10,10 @@ from torch import Tensor
 
 from ..cells import linear_scan as _linear_scan
 from ..cells import linear_scan_reverse as _linear_scan_reverse
+from ..compiler import solved
 from ..errors import CellError, DtypeMismatch, NotBuilt, ShapeMismatch, UnknownName
 from ..frontend.cell import Cell
-from ..ir.solver import Newton, solver_of
+from ..ir.solver import Newton
 from .arguments import edge_of, numbers_of, reset_of, tensor_of
 from .carry import Carry, Window
 from .dtypes import autocasts, widened
@@ -53,7 +53,8 @@ class CellFunction:
     """
 
     def __init__(self, cell: Cell, dim: int = 1, solver: str | Newton | None = None) -> None:
-        spec = replace(cell.spec, solver=solver_of(solver))
+        cell = solved(cell, solver)
+        spec = cell.spec
         if maps := spec.names("affine"):
             raise CellError(f"{spec.name} has dense maps ({', '.join(maps)}), and a function has no weights", spec.where,
                             f"make a module: lr.RNN({spec.name}, input_size, hidden_size)")
@@ -187,8 +188,9 @@ class CellFunction:
 def function(cell: Cell, dim: int = 1, solver: str | Newton | None = None) -> CellFunction:
     """The cell as a differentiable torch function: `lr.function(gae, dim=0)(reward, value, …)`; see `CellFunction`.
 
-    Make it once, outside of what torch.compile traces.
-    Raises CellError for a cell with dense maps (use `lr.RNN`), NotLinear for one that is no linear recurrence.
+    solver: "sequential", "newton" or lr.Newton(…) for recurrences that are not linear, as in `lr.RNN`. Make it once, outside of
+    what torch.compile traces.
+    Raises CellError for a cell with dense maps (use `lr.RNN`), NotLinear for one that is no linear recurrence without a solver.
     """
     return CellFunction(cell, dim, solver)
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from ..compiler import solved
 from ..errors import BadDeclaration, CellError, NotBuilt, ShapeMismatch
 from ..frontend.cell import Cell
 from ..ir.plan import Sequence as Lagged
-from ..ir.solver import Newton, solver_of
+from ..ir.solver import Newton
 from ..ir.spec import Declared
 from ..passes.skips import without_skips
 from .calls import Call, read_call, stacked
@@ -44,18 +44,19 @@ class RNN(nn.Module):
     dtype, or `.to(dtype)`: float32, float64, bfloat16 or float16. With 16 bits, outputs and h_n have them, states are float32
     inside and in a Carry, and Vectors and Scalars may be. In an autocast region x, weights and outputs have the region's dtype,
     as those of torch.nn.LSTM.
+    solver: how recurrences are solved that are not linear: "sequential", one step after another, or "newton" (options in
+    lr.Newton(…)), by Newton's method on all steps at once, whose gradient is that of the solution; see `solver_report`.
     What the cell declares complex is complex here: tensors of a call, h_n, the Carry, parameters. dtype is the real one, and
     complex numbers have its precision: complex64 beside float32, complex128 beside float64.
-    Raises NotLinear for a cell that is no linear recurrence, ShapeMismatch for sizes that do not fit, DtypeMismatch for a
-    dtype that is complex, BadDeclaration for layers that do not fit on each other, NotBuilt.
+    Raises NotLinear for a cell that is no linear recurrence where there is no solver, ShapeMismatch for sizes that do not fit,
+    DtypeMismatch for a dtype that is complex, BadDeclaration for layers that do not fit on each other, NotBuilt.
     """
 
     def __init__(self, cell: Cell | Sequence[Cell], input_size: int, hidden_size: int, num_layers: int = 1,
                  batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *, device: Any = None,
                  dtype: torch.dtype | None = None, solver: str | Newton | None = None) -> None:
         super().__init__()
-        cells = _check_cells(cell, num_layers)
-        self.solver = solver_of(solver)
+        cells = tuple(solved(c, solver) for c in _check_cells(cell, num_layers))
         _check_fit(cells)
         _check_arguments(input_size, hidden_size, len(cells), dropout)
         self.cells, self.input_size, self.hidden_size, self.num_layers = cells, input_size, hidden_size, len(cells)
@@ -96,7 +97,7 @@ class RNN(nn.Module):
                 raise BadDeclaration(f"{cell.name} says that its input {d.name} has {said} features, {given}", d.where,
                                      "leave size out there" if number else f"give input_size={said}")
             sizes[d.name] = first if k == 0 else d.option("axis", self.hidden_size) if said == "channel" else int(said)
-        spec = replace(without_skips(cell.spec, sizes, self.hidden_size), solver=self.solver)
+        spec = without_skips(cell.spec, sizes, self.hidden_size)
         if self.bidirectional and any(d.name.split(".")[0] == "reverse" for d in spec.declared):
             raise BadDeclaration(f"{cell.name} declares the name reverse, which a bidirectional module needs",
                                  spec["reverse"].where, "give it another name")
