@@ -313,8 +313,8 @@ def diag_gru(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The GRU with diagonal recurrent matrices (Danieli et al., arXiv 2510.21450), z on the new value:
 
-        z[t] = sigmoid(W_z x[t] + a_z h[t-1] + b_z), with update; r[t] the same with forget
-        n[t] = tanh(W_n x[t] + a_n (r[t] h[t-1]) + b_n), with impulse
+        z[t] = sigmoid(W_z x[t] + a_z h[t-1] + b_z), with update; r[t] the same with reset
+        n[t] = tanh(W_n x[t] + a_n (r[t] h[t-1]) + b_n), with candidate
         h[t] = (1 - z[t]) h[t-1] + z[t] n[t]
 
     Shapes: x (B, T, I), weights (H, I), biases and a (H,), h0 (B, H), reset (B, T); gives h (B, T, H) and (h_last,).
@@ -325,8 +325,8 @@ def diag_gru(
     for t in _steps(x, reverse):
         before = _read(h, edge, reset, t, reverse)
         z = torch.sigmoid(_dense(params, "update", x[:, t]) + params["a_z"] * before)
-        r = torch.sigmoid(_dense(params, "forget", x[:, t]) + params["a_r"] * before)
-        n = torch.tanh(_dense(params, "impulse", x[:, t]) + params["a_n"] * (r * before))
+        r = torch.sigmoid(_dense(params, "reset", x[:, t]) + params["a_r"] * before)
+        n = torch.tanh(_dense(params, "candidate", x[:, t]) + params["a_n"] * (r * before))
         h = (1 - z) * before + z * n
         samples[t] = h
     return _sequence(samples), (h,)

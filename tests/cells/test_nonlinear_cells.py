@@ -123,7 +123,7 @@ def test_against_the_cells_of_torch(quick: None) -> None:
     params = parameters(layer)
     with torch.no_grad():
         gru.bias_hh_l0.zero_()
-        for k, (name, a) in enumerate((("forget", "a_r"), ("update", "a_z"), ("impulse", "a_n"))):
+        for k, (name, a) in enumerate((("reset", "a_r"), ("update", "a_z"), ("candidate", "a_n"))):
             sign = -1 if name == "update" else 1
             params[f"{name}.weight"].copy_(sign * gru.weight_ih_l0[k:k + 1])
             params[f"{name}.bias"].copy_(sign * gru.bias_ih_l0[k:k + 1])
