@@ -101,7 +101,7 @@ def _nonlinear(spec: Spec, step: Nonlinear) -> list[str]:
             for i, s in enumerate(step.targets)]
     if spec.solver == "sequential":
         return [*rows, "      solved one step after another"]
-    return [*rows, f"      solved by Newton's method on all steps at once: {spec.solver}"]
+    return [*rows, "      solved by Newton's method on all steps at once, each iteration one linear recurrence"]
 
 
 def _recurrence(spec: Spec, program: Program, scan: Scan) -> list[str]:
@@ -140,7 +140,10 @@ def _runs(plan: Plan) -> list[str]:
                                for k in step.program.keeps for n in k.samples) or "last values only"
             solves = f"solves {', '.join(scans)}; " if scans else ""
             over = _way(step.program) if len({p.reverse for p in plan.programs}) == 2 else "over time"
-            lines.append(f"  {number}. one fused pass {over}, {step.program.name}: {solves}writes {writes}")
+            name, solver = step.program.name, step.program.solver
+            passes = f"one fused pass {over}, {name}" if not solver else \
+                f"up to {solver.max_iter} fused passes {over}, {name}_newton, then {name}_solved (or {name} alone)"
+            lines.append(f"  {number}. {passes}: {solves}writes {writes}")
     return lines
 
 

@@ -37,7 +37,7 @@ def check_reports(layer: Any, converged: bool = True) -> None:
         assert not converged or r.residual <= r.tolerance
 
 
-def check_module(cell: lr.Cell) -> None:
+def check_module(cell: lr.Cell, T: int = T) -> None:
     """Layers, directions, boundaries, initial values: values, h_n, all gradients; both as exact as rounding."""
     layers = 1 if cell is sru_v2 else 2  # whose x has as many features as there are states
     layer, steps = both(cell, num_layers=layers, bidirectional=True)
@@ -61,8 +61,10 @@ def test_the_zoo(cell: lr.Cell, quick: None) -> None:
 
 @pytest.mark.long
 @each_of_the_zoo
-def test_the_zoo_on_every_backend(cell: lr.Cell, every_backend: str) -> None:
-    check_module(cell)
+@pytest.mark.parametrize("steps", [T, 300])
+def test_the_zoo_on_every_backend(cell: lr.Cell, steps: int, every_backend: str) -> None:
+    """300 steps of so few channels are cut in chunks."""
+    check_module(cell, steps)
 
 
 def functions(cell: lr.Cell, solver: Any = "newton") -> tuple[Any, Any]:
