@@ -14,16 +14,17 @@ class Newton:
     """Newton's method on all steps at once: h[t] - F(h[t-1]) = 0 for every t, each iteration of which is one linear scan.
 
     tol: the states are accepted where |F(h[t-1]) - h[t]| <= tol * (1 + |h[t]|) at every step; None: the rounding unit of the
-    arithmetic to the power 3/4, 6e-6 in float32 and 2e-12 in float64. max_iter: scans at most. damping: in the
-    scans stands (1 - damping) times the derivative. 0 is Newton's method, near 1 it is the fixed-point iteration; the solution
-    is the same, the way there longer, and the scans grow less where derivatives are above 1.
+    arithmetic to the power 3/4, 6e-6 in float32 and 2e-12 in float64. max_iter: scans at most. damping: in a scan the
+    derivative is multiplied by 1 - damping * min(1, residual), so that far from the solution what is wrong fades with time
+    instead of growing, and near it the method is Newton's. The solution is the same. 0.1 costs an iteration or two where 0
+    converges well, and long sequences with long memories converge that do not with 0.
     Where it does not converge, the recurrence is solved one step after another.
     Raises BadDeclaration.
     """
 
     tol: float | None = None
     max_iter: int = 50
-    damping: float = 0.0
+    damping: float = 0.1
 
     def __post_init__(self) -> None:
         tol, most, damping = self.tol, self.max_iter, self.damping

@@ -67,6 +67,8 @@ class Solver(Launcher):
         residuals: list[float] = []
         guess = self._start(args[0], B, T, C)
         while not (why := self._hopeless(residuals)):
+            damped = 1 - self.options.damping * min([1.0, *residuals[-1:]])
+            given[self.made.damped] = torch.tensor(damped, dtype=guess.dtype, device=guess.device)
             states, residual = self._call(self.steps, given, guess)
             residuals.append(float(residual))
             guess = states

@@ -3,9 +3,10 @@
 h[t] = F(h[t-1], x[t]) at all t is one system of equations, whose derivative has two bands, so that a step of Newton's method is
 a linear recurrence over time (Lim, Zhu, Selfridge & Kasim, ICLR 2024, arXiv 2309.12252): from a guess g of h
 
-    h[t] = J[t] h[t-1] + F(g[t-1], x[t]) - J[t] g[t-1],    J[t] = (1 - damping) dF/dh at g[t-1]
+    h[t] = J[t] h[t-1] + F(g[t-1], x[t]) - J[t] g[t-1],    J[t] = damped dF/dh at g[t-1]
 
-With any J the solution is what stays as it is. A step is one pass: F and J are computed where they are used.
+With any J the solution is what stays as it is; `damped`, a number up to 1, is given with each step. A step is one pass: F and J
+are computed where they are used.
 Holds afterwards: both Programs read the states as the columns of one buffer, in full precision. The residual is the largest
 |F(h[t-1]) - h[t]| / (1 + |h[t]|) of the states that are read, over everything.
 """
@@ -19,8 +20,8 @@ from typing import Any
 import sympy as sp
 
 from ..ir import functions as f
-from ..ir.program import Buffer, Keep, Let, Nonlinear, Program, Scan, Step, Sum
-from ..ir.symbols import At
+from ..ir.program import Buffer, Keep, Let, Nonlinear, Program, Scan, Step, Sum, Vector
+from ..ir.symbols import At, Param
 from .nonlinear import Partials, closed
 from .simplify import fresh, names_of, simplify
 
@@ -28,13 +29,15 @@ from .simplify import fresh, names_of, simplify
 @dataclass(frozen=True)
 class Iteration:
     """step: from the buffer `guess` to the Keep `states`, the next guess. finish: all that the Program gives, for the states in
-    `guess`. residual: the Sum of both that tells how far `guess` is off. starts: the constants that the states start from."""
+    `guess`. residual: the Sum of both that tells how far `guess` is off. damped: what `step` multiplies derivatives by. starts:
+    the constants that the states start from."""
 
     step: Program
     finish: Program
     guess: str
     states: str
     residual: str
+    damped: str
     starts: tuple[float, ...]
 
 
@@ -50,8 +53,8 @@ class _Work:
         self.program, self.taken = program, names_of(program)
         self.steps = closed(program.steps)
         self.states = [t for s in self.steps if isinstance(s, Nonlinear) for t in s.targets]
-        self.guess, self.kept, self.residual, self.worst = (
-            fresh(n, self.taken) for n in ("guess", "states", "residual", "worst"))
+        self.guess, self.kept, self.residual, self.worst, self.damped = (
+            fresh(n, self.taken) for n in ("guess", "states", "residual", "worst", "damped"))
         self.columns = {s: self.guess if len(self.states) == 1 else fresh(f"{s}.guess", self.taken) for s in self.states}
 
     def iteration(self) -> Iteration:
@@ -60,11 +63,12 @@ class _Work:
         known = tuple(replace(edges[s], base=column, final=None, crossing=None) for s, column in self.columns.items()
                       if s in edges)
         step = self._made("newton", self._step)
-        step = replace(step, keeps=(Keep(self.kept, tuple(self.states)),), sums=step.sums[-1:], full=(self.guess, self.kept),
+        step = replace(step, keeps=(Keep(self.kept, tuple(self.states)),), sums=step.sums[-1:],
+                       full=(self.guess, self.kept, self.damped), vectors=(*step.vectors, Vector(self.damped, "one")),
                        edges=(*(replace(e, final=None, crossing=None) for e in step.edges), *known))
         finish = self._made("solved", self._finish)
         starts = tuple(edges[s].init if s in edges else 0.0 for s in self.states)
-        return Iteration(simplify(step), simplify(finish), self.guess, self.kept, self.residual, starts)
+        return Iteration(simplify(step), simplify(finish), self.guess, self.kept, self.residual, self.damped, starts)
 
     def _made(self, name: str, change: Callable[[Nonlinear, list[Any]], list[Step]]) -> Program:
         """The Program with other steps for its nonlinear ones, and the largest of what these miss by."""
@@ -84,15 +88,14 @@ class _Work:
         """Linear about the guess."""
         past = {a: At(self.columns[a.base], a.lag) for a in s.state}
         lines = self._values(s, past, misses, self.columns)
-        partials, damping = Partials(s.exprs), self.program.solver.damping if self.program.solver else 0.0
+        partials = Partials(s.exprs)
 
         def slope(i: int, a: At) -> Any:
-            partial = partials(i, a).xreplace(past)
-            partial = partial if damping == 0 else sp.Float(1 - damping) * partial
-            if not partial.is_Number:
-                lines.append(Let(fresh(f"slope.{s.targets[i]}.{a.base}", self.taken), partial, s.where))
-                return At(lines[-1].targets[0])
-            return partial
+            partial = Param(self.damped) * partials(i, a).xreplace(past)
+            if partial == 0:
+                return partial
+            lines.append(Let(fresh(f"slope.{s.targets[i]}.{a.base}", self.taken), partial, s.where))
+            return At(lines[-1].targets[0])
 
         rows = range(len(s.targets))
         values = [At(line.targets[0]) for line in lines]

@@ -120,8 +120,8 @@ def test_packed_segments(quick: None) -> None:
 
 
 def test_the_residual_is_that_of_what_is_returned(quick: None) -> None:
-    f, _ = functions(logistic, lr.Newton(damping=0.5))
-    r = 2 + torch.rand(B, T, H)
+    f, _ = functions(logistic)
+    r = 1 + torch.rand(B, T, H)
     x = f(r)
     before = torch.cat([torch.full((B, 1, H), 0.3), x[:, :-1]], 1)
     off = ((r * before * (1 - before) - x).abs() / (1 + x.abs())).max()
@@ -130,11 +130,11 @@ def test_the_residual_is_that_of_what_is_returned(quick: None) -> None:
 
 
 def test_options(quick: None) -> None:
-    """A loose tolerance takes fewer iterations, damping takes more; both are held to the tolerance."""
+    """A loose tolerance takes fewer iterations, much damping takes more; all are held to the tolerance."""
     x, counts = torch.randn(B, T, H), []
     torch.manual_seed(1)
     plain = lr.RNN(diag_gru, H, H, batch_first=True, solver="sequential")
-    for options in (lr.Newton(tol=1e-3), lr.Newton(), lr.Newton(damping=0.5)):
+    for options in (lr.Newton(tol=1e-3), lr.Newton(damping=0), lr.Newton(damping=0.9)):
         layer = lr.RNN(diag_gru, H, H, batch_first=True, solver=options)
         layer.load_state_dict(plain.state_dict())
         y, _ = layer(x)
@@ -182,7 +182,7 @@ def test_empty_calls(quick: None) -> None:
 
 
 def test_two_guesses_are_alive(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, _ = both(sru_v2, lr.Newton(damping=0.7, max_iter=500))
+    layer, _ = both(sru_v2, lr.Newton(damping=0.9))
     guesses: list[weakref.ref[Tensor]] = []
     most, call = 0, Solver._call
 
@@ -195,7 +195,7 @@ def test_two_guesses_are_alive(quick: None, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(Solver, "_call", watch)
     layer(torch.randn(B, T, H))
-    assert len(guesses) > 10 and most <= 1  # and the one that is being written
+    assert len(guesses) > 5 and most <= 1  # and the one that is being written
 
 
 def test_derivatives_of_the_solution(quick: None) -> None:
@@ -251,7 +251,7 @@ def test_what_is_refused() -> None:
             lr.Newton(**options)  # type: ignore[arg-type]
     with pytest.raises(lr.BadDeclaration, match=r"solver is \"sequential\", \"newton\" or lr\.Newton"):
         lr.function(logistic, solver="bisection")
-    with pytest.raises(lr.NotLinear, match="dense maps forget"):
+    with pytest.raises(lr.NotLinear, match="dense maps forget.*so that it is not a recurrence channel by channel"):
         lr.RNN(lr.cells.lstm, H, H, solver="newton")
 
 
