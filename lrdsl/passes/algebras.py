@@ -12,7 +12,7 @@ from typing import Any
 
 import sympy as sp
 
-from ..errors import BadDeclaration, CellError, NotBuilt
+from ..errors import BadDeclaration, CellError
 from ..ir import functions as f
 from ..ir.algebras import ALGEBRAS, Algebra, algebra_of
 from ..ir.program import Nonlinear, Scan, Step
@@ -91,11 +91,3 @@ def check_initial(spec: Spec, steps: Sequence[Step]) -> list[CellError]:
                            "0 times infinity is not a number", d.where,
                            "start it at a finite number; infinite ones are for recurrences over (max, +), (min, +) and "
                            "(logaddexp, +)") for name, d in infinite.items() if name in multiplied]
-
-
-def check_axis(spec: Spec, steps: Sequence[Step]) -> list[CellError]:
-    """A refusal of each recurrence in a cell with a state axis that is not linear over (+, *)."""
-    kinds = {s.targets[0]: (f"over {s.other}" if isinstance(s, Scan) else "that is not linear", s.where) for s in steps
-             if isinstance(s, Nonlinear) or (isinstance(s, Scan) and s.other)}
-    return [NotBuilt(f"{state} is a recurrence {kind}, and a cell with a state axis has none in this version", where,
-                     "leave the axis out, or make two cells of it") for state, (kind, where) in kinds.items() if spec.axis]

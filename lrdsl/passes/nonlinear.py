@@ -13,8 +13,10 @@ from typing import Any
 
 import sympy as sp
 
+from ..errors import CellError, NotBuilt
 from ..ir import functions as f
 from ..ir.program import Let, Nonlinear, Step
+from ..ir.spec import Spec
 from ..ir.symbols import At, samples
 
 
@@ -34,6 +36,12 @@ def closed(steps: Sequence[Step]) -> tuple[Step, ...]:
         whole = replace(step, exprs=tuple(e.xreplace(inside) for e in step.exprs))
         found = [*(s for s in found if s not in lines), whole, *lines]
     return tuple(found)
+
+
+def check_axis(spec: Spec, steps: Sequence[Step]) -> list[CellError]:
+    """A refusal of each nonlinear recurrence in a cell with a state axis."""
+    return [NotBuilt(f"{', '.join(s.targets)}: a nonlinear recurrence in a cell with a state axis is not built yet", s.where,
+                     "leave the axis out, or make two cells of it") for s in steps if isinstance(s, Nonlinear) and spec.axis]
 
 
 class Partials:

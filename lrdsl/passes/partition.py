@@ -23,9 +23,9 @@ from ..ir.shapes import Shape
 from ..ir.solver import Newton
 from ..ir.spec import MapCall, Spec
 from ..ir.symbols import At, Param, params, samples
-from .algebras import check_axis, check_initial
+from .algebras import check_initial
 from .extract import extract
-from .nonlinear import closed
+from .nonlinear import check_axis, closed
 from .stages import sides, stages
 from .stratify import Strata
 
@@ -120,7 +120,7 @@ def _size(work: _Work, call: MapCall) -> None:
         if o:
             reads.setdefault(o.base, []).append((o.lag, k))
     terms = tuple((source, *zip(*found, strict=True)) for source, found in reads.items())
-    work.sized[call.target] = Sized(call.target, call.affine, terms)  # type: ignore[arg-type]
+    work.sized[call.target] = Sized(call.target, call.affine, terms, call.bias)  # type: ignore[arg-type]
     names = tuple(o.base if o else "" for o in operands)
     work.affines.setdefault(call.affine, Affine(call.affine, names, d.option("bias", True), d.option("size")))
 

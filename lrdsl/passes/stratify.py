@@ -69,8 +69,8 @@ def _fed_back(group: Group, spec: Spec) -> list[CellError]:
             read = next(r for r in feeding[0].reads() if r.base == state)
             maps = ", ".join(dict.fromkeys(c.affine for c in feeding))
             errors.append(NotLinear(
-                f"{state}[t] depends on {read} through the dense map{'s' * (len(feeding) > 1)} {maps}, so that it is not {kind} "
-                f"channel by channel", feeding[0].where,
+                f"{state}[t] depends on {read} through the dense map{'s' * (len(feeding) > 1)} {maps}, so that it is not "
+                f"{kind} channel by channel", feeding[0].where,
                 f"give {state} a linear surrogate: {_surrogate(spec, state)}, or read an input there"))
     if calls and not errors:
         errors.append(NotLinear(

@@ -251,7 +251,7 @@ def test_what_is_refused() -> None:
             lr.Newton(**options)  # type: ignore[arg-type]
     with pytest.raises(lr.BadDeclaration, match=r"solver is \"sequential\", \"newton\" or lr\.Newton"):
         lr.function(logistic, solver="bisection")
-    with pytest.raises(lr.NotLinear, match="dense maps forget.*so that it is not a recurrence channel by channel"):
+    with pytest.raises(lr.NotLinear, match=r"dense maps forget.*so that it is not a recurrence channel"):
         lr.RNN(lr.cells.lstm, H, H, solver="newton")
 
 
