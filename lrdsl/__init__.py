@@ -61,6 +61,7 @@ from .frontend.functions import (
 )
 from .frontend.kinds import Affine, Input, Mask, Scalar, State, Vector, first, t
 from .frontend.surrogate import surrogate
+from .ir.solver import Newton
 
 if TYPE_CHECKING:
     from .nn.carry import Carry
@@ -74,7 +75,7 @@ _RESERVED = ("tune", "precompile", "convert", "load_exported", "ContextParallel"
 
 __all__ = [
     "cell", "Cell", "Input", "State", "Affine", "Vector", "Scalar", "Mask", "t", "first", "surrogate", "cells",
-    "RNN", "Carry", "function", "linear_scan", "compile",
+    "RNN", "Carry", "Newton", "function", "linear_scan", "compile",
     "sigmoid", "tanh", "relu", "silu", "gelu", "softplus", "exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "abs",
     "maximum", "minimum", "logaddexp", "where", "equal", "sum", "conjugate", "re", "im", "detach",
     "LrdslError", "CellError", "CellErrors", "NotLinear", "CyclicStates", "BothDirections", "UnknownName", "UnusedName",

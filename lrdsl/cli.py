@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from . import __version__, options
-from .compiler import TARGETS, compile
+from .compiler import TARGETS, compile, solved
 from .errors import BadDeclaration, CellError, LrdslError, NotBuilt, UnknownName
 from .frontend.cell import Cell
 from .ir.dtypes import DTYPES
@@ -61,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         with_cell.add_argument("--dtype", choices=DTYPES, default="float32")
     source.add_argument("--target", choices=TARGETS, default="cuda")
     source.add_argument("--arch", default="sm_90", help="the GPU that the text is for (default sm_90)")
-    source.add_argument("--stage", choices=("forward", "backward"), help="one pass only")
+    for each in (explain, source, check):
+        each.add_argument("--solver", choices=("sequential", "newton"), help="for recurrences that are not linear")
+    source.add_argument("--stage", choices=("forward", "newton", "backward"), help="one pass only")
     return parser
 
 
@@ -73,16 +75,16 @@ def _list(_: argparse.Namespace) -> str:
 
 
 def _explain(said: argparse.Namespace) -> str:
-    return str(find(said.cell).explain(said.dtype))  # type: ignore[attr-defined]
+    return str(find(said.cell).explain(said.dtype, said.solver))  # type: ignore[attr-defined]
 
 
 def _source(said: argparse.Namespace) -> str:
-    return compile(find(said.cell), said.target, said.arch, said.dtype).source(said.stage).rstrip("\n")
+    return compile(find(said.cell), said.target, said.arch, said.dtype, said.solver).source(said.stage).rstrip("\n")
 
 
 def _check(said: argparse.Namespace) -> object:
     from .check import check
-    return check(find(said.cell))
+    return check(solved(find(said.cell), said.solver))
 
 
 def _doctor(_: argparse.Namespace) -> str:

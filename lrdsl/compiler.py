@@ -27,9 +27,11 @@ from .ir.dtypes import DTYPES
 from .ir.kernel import Kernel, Strategy, Target
 from .ir.plan import Plan, Stage
 from .ir.program import Program
+from .ir.solver import Newton, solver_of
 from .ir.source import Extent, Launch, Source
 from .ir.spec import Spec
 from .passes import precision
+from .passes.newton import iteration
 from .passes.partition import partition
 from .passes.ragged import ragged
 from .passes.realify import realify
@@ -55,13 +57,13 @@ class Compiled:
 
     def explain(self) -> str:
         """What was found in the cell, and what was generated for it."""
-        return explain(self.cell, self.dtype)
+        return explain(self.cell, self.dtype, self.cell.spec.solver)
 
     def source(self, stage: str | None = None) -> str:
         """The generated text: of `forward`, of `backward`, or of both in one file."""
         kernels: dict[str, tuple[Kernel, ...]] = self.stages["kernels"]
         if stage is not None and stage not in kernels:
-            raise BadDeclaration(f"there is no generated text of stage {stage!r}", None, "ask for forward or backward")
+            raise BadDeclaration(f"there is no generated text of stage {stage!r}", None, f"ask for {' or '.join(kernels)}")
         if not any(kernels.values()):
             raise BadDeclaration(f"{self.cell.name} is made of dense maps alone, which are left to torch: no text is generated",
                                  self.cell.spec.where, "run it with lr.RNN, or give it a state")
@@ -75,12 +77,15 @@ class Stages(dict[str, Any]):
         return "\n\n".join(str(part) for value in self.values() for part in (value if isinstance(value, tuple) else (value,)))
 
 
-def compile(cell: Cell, target: Target = "cuda", arch: str = "sm_90", dtype: str = "float32") -> Compiled:
+def compile(cell: Cell, target: Target = "cuda", arch: str = "sm_90", dtype: str = "float32",
+            solver: str | Newton | None = None) -> Compiled:
     """Every stage from a cell to the text for `target` ("cuda" or "cpu"); no compiler, driver or GPU is needed.
 
+    solver: "sequential", "newton" or lr.Newton(…) for a recurrence that is not linear.
     Raises NotLinear, CyclicStates and other CellErrors for what no linear recurrence computes.
     """
     _check(target, dtype)
+    cell = solved(cell, solver)
     stages: dict[str, Any] = {}
 
     def keep(name: str, made: Any) -> Any:
@@ -94,10 +99,17 @@ def compile(cell: Cell, target: Target = "cuda", arch: str = "sm_90", dtype: str
     plan = keep("plan", _with_keeps(partition(strata)))                                         # Strata -> Plan
     forward = keep("forward", plan.programs)                                                    # Plan -> Programs
     backward = keep("backward", tuple(backward_of(p) for p in forward))                         # Program -> Program
-    kernels = keep("kernels", Stages(forward=tuple(k for p in forward for k in schedules(p, target, dtype)),
-                                     backward=tuple(k for p in backward for k in schedules(p, target, dtype))))
+    newton = {"newton": keep("newton", found)} if (found := newton_of(forward)) else {}          # Program -> Programs
+    passes = {"forward": forward, **newton, "backward": backward}
+    kernels = keep("kernels", Stages({stage: tuple(k for p in programs for k in schedules(p, target, dtype))
+                                      for stage, programs in passes.items()}))
     keep("source", Stages({name: emit(ks, arch) for name, ks in kernels.items()}))              # Kernel -> Source
     return Compiled(cell, target, arch, dtype, MappingProxyType(stages))
+
+
+def solved(cell: Cell, solver: str | Newton | None) -> Cell:
+    """The cell with a solver for what is not linear in it. Raises BadDeclaration."""
+    return cell if solver is None else Cell(replace(cell.spec, solver=solver_of(solver)))
 
 
 def _check(target: str, dtype: str) -> None:
@@ -141,6 +153,13 @@ def ragged_of(program: Program, given: frozenset[str], narrow: bool = False) -> 
     return precision.adjoint(simplify(ragged(program, given, narrow))).forward
 
 
+def newton_of(programs: Sequence[Program]) -> tuple[Program, ...]:
+    """The Programs that solve those of `programs` which Newton's method solves."""
+    solved = [iteration_of(p) for p in programs if p.solver]
+    return tuple(p for made in solved for p in (made.step, made.finish))
+
+
+iteration_of = functools.cache(iteration)
 adjoint_of = functools.cache(precision.adjoint)
 tangent_of = functools.cache(precision.tangent)
 
@@ -200,18 +219,21 @@ def backend_for(device: str) -> str:
 
 
 def source(cell: Cell, target: Target = "cuda", stage: str | None = None, *, arch: str = "sm_90",
-           dtype: str = "float32") -> str:
+           dtype: str = "float32", solver: str | Newton | None = None) -> str:
     """The generated text for "cuda" or "cpu": of `forward`, of `backward`, or of both in one file."""
-    return compile(cell, target, arch, dtype).source(stage)
+    return compile(cell, target, arch, dtype, solver).source(stage)
 
 
-def explain(cell: Cell, dtype: str = "float32") -> str:
+def explain(cell: Cell, dtype: str = "float32", solver: str | Newton | None = None) -> str:
     """What was found in a cell and what was generated, or why it cannot run as it is."""
     _check("cpu", dtype)
+    cell = solved(cell, solver)
     try:
         real, plan = realify(cell.spec), plan_of(cell.spec)
         found = partition(stratify(real))
-        stages = {"forward": plan.programs, "backward": tuple(backward_of(p) for p in plan.programs)}
+        newton = newton_of(plan.programs)
+        stages = {"forward": plan.programs, **({"newton": newton} if newton else {}),
+                  "backward": tuple(backward_of(p) for p in plan.programs)}
         kernels: dict[str, explanation.Kernels] = {
             target: {name: tuple(k for p in programs for k in schedules(p, target, dtype)) for name, programs in stages.items()}
             for target in TARGETS}

@@ -13,8 +13,8 @@ from .errors import CellError
 from .ir import functions as f
 from .ir.kernel import Kernel
 from .ir.plan import Dense, Plan, Sized, Stage
-from .ir.program import Program, Scan
-from .ir.spec import MapCall, Spec
+from .ir.program import Nonlinear, Program, Recurrent, Scan
+from .ir.spec import Equation, MapCall, Spec
 from .ir.symbols import At, samples
 from .ir.text import show
 from .passes.halves import halves, whole
@@ -83,10 +83,25 @@ def _count(n: int, noun: str, plural: str = "s") -> str:
 def _found(spec: Spec, plan: Plan) -> list[str]:
     """The recurrences as extracted, before anything is shared or kept."""
     scans = [(p, step) for p in plan.programs for step in p.steps if isinstance(step, Scan)]
-    lines = [f"Found: {_count(len(scans), 'linear recurrence')}"]
+    bent = [step for p in plan.programs for step in p.steps if isinstance(step, Nonlinear)]
+    found = [_count(len(scans), "linear recurrence")] if scans or not bent else []
+    lines = [f"Found: {' and '.join([*found, *([_count(len(bent), 'nonlinear recurrence')] if bent else [])])}"]
     for program, scan in scans:
         lines += _recurrence(spec, program, scan)
-    return lines if scans else [*lines, "  every value follows from the inputs at a fixed number of steps"]
+    for step in bent:
+        lines += _nonlinear(spec, step)
+    return lines if scans or bent else [*lines, "  every value follows from the inputs at a fixed number of steps"]
+
+
+def _nonlinear(spec: Spec, step: Nonlinear) -> list[str]:
+    """The user's equations of its states, and how they are solved."""
+    written = {s.target: s for s in spec.statements if isinstance(s, Equation)}
+    way = "from the right" if step.reverse else "from the left"
+    rows = [f"  {f'{s}[t] = {_read(spec, written[s].expr)}':<40}  {way if not i else '':<26}  {written[s].where.short}"
+            for i, s in enumerate(step.targets)]
+    if spec.solver == "sequential":
+        return [*rows, "      solved one step after another"]
+    return [*rows, "      solved by Newton's method on all steps at once, each iteration one linear recurrence"]
 
 
 def _recurrence(spec: Spec, program: Program, scan: Scan) -> list[str]:
@@ -120,12 +135,15 @@ def _runs(plan: Plan) -> list[str]:
         elif isinstance(step, Sized):
             lines.append(f"  {number}. {step}")
         elif isinstance(step, Stage):
-            scans = [f"{s}[t]" for x in step.program.steps if isinstance(x, Scan) for s in x.targets]
+            scans = [f"{s}[t]" for x in step.program.steps if isinstance(x, Recurrent) for s in x.targets]
             writes = ", ".join(f"{n} every {k.every} steps" if k.every else n
                                for k in step.program.keeps for n in k.samples) or "last values only"
             solves = f"solves {', '.join(scans)}; " if scans else ""
             over = _way(step.program) if len({p.reverse for p in plan.programs}) == 2 else "over time"
-            lines.append(f"  {number}. one fused pass {over}, {step.program.name}: {solves}writes {writes}")
+            name, solver = step.program.name, step.program.solver
+            passes = f"one fused pass {over}, {name}" if not solver else \
+                f"up to {solver.max_iter} fused passes {over}, {name}_newton, then {name}_solved (or {name} alone)"
+            lines.append(f"  {number}. {passes}: {solves}writes {writes}")
     return lines
 
 

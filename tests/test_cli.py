@@ -41,6 +41,16 @@ def test_list_names_every_cell_of_the_zoo_with_its_first_line(capsys: pytest.Cap
     assert "Gated impulse linear recurrence" in next(line for line in lines if line.startswith("gilr "))
 
 
+def test_a_solver(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["explain", "indrnn"]) == 0
+    assert 'way out' in (refused := capsys.readouterr().out) and 'solver="sequential" or "newton"' in refused
+    assert cli.main(["explain", "indrnn", "--solver", "newton"]) == 0
+    assert "solved by Newton's method" in capsys.readouterr().out
+    assert cli.main(["source", "indrnn", "--solver", "newton", "--stage", "newton"]) == 0
+    assert "indrnn_newton_" in (text := capsys.readouterr().out) and "indrnn_solved_" in text and "_backward" not in text
+    assert cli.main(["source", "indrnn", "--solver", "sequential", "--stage", "newton"]) == 1
+
+
 def test_explain_a_zoo_cell(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["explain", "gilr_lstm"]) == 0
     out = capsys.readouterr().out

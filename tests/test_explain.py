@@ -17,5 +17,11 @@ def test_explain(cell: lr.Cell, golden: Any) -> None:
     assert cell.explain() == golden
 
 
+@pytest.mark.parametrize("solver", ["sequential", "newton"])
+def test_explain_with_a_solver(solver: str, golden: Any) -> None:
+    assert lr.cells.diag_lstm.explain(solver=solver) == golden
+    assert "NotLinear" not in lr.compile(lr.cells.diag_lstm, solver=solver).explain()
+
+
 def test_explain_both_ways(golden: Any) -> None:
     assert zigzag.explain() == golden

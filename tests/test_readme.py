@@ -104,8 +104,17 @@ def test_lists_are_complete() -> None:
     assert named and set(named) <= set(lr.cells.__all__)
 
 
+def curved() -> None:
+    """A nonlinear recurrence in a cell with a state axis."""
+    @lr.cell
+    def c(x: lr.Input, h: lr.State = lr.State(size=2)):
+        h[lr.t] = lr.tanh(h[lr.t - 1] + x[lr.t])
+        return lr.sum(h[lr.t])
+    lr.function(c, solver="sequential")
+
+
 def test_what_is_said_not_to_be_built_says_so() -> None:
     layer = lr.RNN(lr.cells.gilr, 3, 4)
-    for refused in (lambda: lr.RNN(lr.cells.lstm, 3, 4, solver=""), lambda: layer(torch.zeros(2, 1, 3), cp=1)):
+    for refused in (lambda: layer(torch.zeros(2, 1, 3), cp=1), curved):
         with pytest.raises(lr.NotBuilt):
             refused()

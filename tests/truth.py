@@ -265,3 +265,101 @@ def _seen(x: Tensor, reset: Tensor | None, t: int, k: int, reverse: bool) -> Ten
         return x[:, at]
     between = reset[:, min(at, t) + 1 : max(at, t) + 1].any(1)
     return torch.where(between[:, None], 0.0, x[:, at])
+
+
+def sru_v2(
+    x: Tensor, params: Params, c0: Tensor | None = None, reset: Tensor | None = None, reverse: bool = False
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """SRU whose gates read c[t-1] (Lei et al., EMNLP 2018, section 3), with a highway bias that started at 0:
+
+        f[t] = sigmoid(W_f x[t] + v_f c[t-1] + b_f), with forget
+        r[t] = sigmoid(W_r x[t] + v_r c[t-1] + b_r), with highway
+        c[t] = f[t] c[t-1] + (1 - f[t]) W x[t], with update
+        h[t] = r[t] c[t] + (1 - r[t]) sqrt(3) x[t]
+
+    Shapes: x (B, T, H), {forget,highway,update}.weight (H, H), {forget,highway}.bias (H,), v_f, v_r (H,), c0 (B, H), reset
+    (B, T); gives h (B, T, H) and (c_last (B, H),).
+    """
+    _refuse_narrow(x, c0, *params.values())
+    edge = _edge(c0, x)
+    c, samples = edge, {}
+    for t in _steps(x, reverse):
+        before = _read(c, edge, reset, t, reverse)
+        f = torch.sigmoid(_dense(params, "forget", x[:, t]) + params["v_f"] * before)
+        r = torch.sigmoid(_dense(params, "highway", x[:, t]) + params["v_r"] * before)
+        c = f * before + (1 - f) * (x[:, t] @ params["update.weight"].T)
+        samples[t] = r * c + (1 - r) * 3**0.5 * x[:, t]
+    return _sequence(samples), (c,)
+
+
+def indrnn(
+    x: Tensor, params: Params, h0: Tensor | None = None, reset: Tensor | None = None, reverse: bool = False
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """IndRNN (Li et al., arXiv 1803.04831, equation 4): h[t] = relu(W x[t] + u h[t-1] + b), with enter.
+
+    Shapes: x (B, T, I), enter.weight (H, I), enter.bias, u (H,), h0 (B, H), reset (B, T); gives h (B, T, H), (h_last,).
+    """
+    _refuse_narrow(x, h0, *params.values())
+    edge = _edge(h0, x, like=params["u"])
+    h, samples = edge, {}
+    for t in _steps(x, reverse):
+        h = torch.relu(_dense(params, "enter", x[:, t]) + params["u"] * _read(h, edge, reset, t, reverse))
+        samples[t] = h
+    return _sequence(samples), (h,)
+
+
+def diag_gru(
+    x: Tensor, params: Params, h0: Tensor | None = None, reset: Tensor | None = None, reverse: bool = False
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The GRU with diagonal recurrent matrices (Danieli et al., arXiv 2510.21450), z on the new value:
+
+        z[t] = sigmoid(W_z x[t] + a_z h[t-1] + b_z), with update; r[t] the same with reset
+        n[t] = tanh(W_n x[t] + a_n (r[t] h[t-1]) + b_n), with candidate
+        h[t] = (1 - z[t]) h[t-1] + z[t] n[t]
+
+    Shapes: x (B, T, I), weights (H, I), biases and a (H,), h0 (B, H), reset (B, T); gives h (B, T, H) and (h_last,).
+    """
+    _refuse_narrow(x, h0, *params.values())
+    edge = _edge(h0, x, like=params["a_z"])
+    h, samples = edge, {}
+    for t in _steps(x, reverse):
+        before = _read(h, edge, reset, t, reverse)
+        z = torch.sigmoid(_dense(params, "update", x[:, t]) + params["a_z"] * before)
+        r = torch.sigmoid(_dense(params, "reset", x[:, t]) + params["a_r"] * before)
+        n = torch.tanh(_dense(params, "candidate", x[:, t]) + params["a_n"] * (r * before))
+        h = (1 - z) * before + z * n
+        samples[t] = h
+    return _sequence(samples), (h,)
+
+
+def diag_lstm(
+    x: Tensor,
+    params: Params,
+    h0: Tensor | None = None,
+    c0: Tensor | None = None,
+    reset: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The LSTM with diagonal recurrent matrices, coupled gates and peepholes (Danieli et al., arXiv 2510.21450):
+
+        f[t] = sigmoid(W_f x[t] + a_f h[t-1] + p_f c[t-1] + b_f), with forget
+        z[t] = tanh(W_z x[t] + a_z h[t-1] + b_z), with update
+        c[t] = f[t] c[t-1] + (1 - f[t]) z[t]
+        o[t] = sigmoid(W_o x[t] + a_o h[t-1] + p_o c[t] + b_o), with leave
+        h[t] = o[t] tanh(c[t])
+
+    Shapes: x (B, T, I), weights (H, I), biases, a and p (H,), h0 and c0 (B, H), reset (B, T); gives h (B, T, H) and
+    (h_last, c_last).
+    """
+    _refuse_narrow(x, h0, c0, *params.values())
+    edge_h, edge_c = (_edge(edge, x, like=params["a_f"]) for edge in (h0, c0))
+    h, c, samples = edge_h, edge_c, {}
+    for t in _steps(x, reverse):
+        h_before, c_before = _read(h, edge_h, reset, t, reverse), _read(c, edge_c, reset, t, reverse)
+        f = torch.sigmoid(_dense(params, "forget", x[:, t]) + params["a_f"] * h_before + params["p_f"] * c_before)
+        z = torch.tanh(_dense(params, "update", x[:, t]) + params["a_z"] * h_before)
+        c = f * c_before + (1 - f) * z
+        o = torch.sigmoid(_dense(params, "leave", x[:, t]) + params["a_o"] * h_before + params["p_o"] * c)
+        h = o * torch.tanh(c)
+        samples[t] = h
+    return _sequence(samples), (h, c)

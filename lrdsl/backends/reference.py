@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..ir import functions as f
-from ..ir.program import Edge, Program, Replay, Scan
+from ..ir.program import Edge, Program, Recurrent, Replay
 from ..ir.shapes import AXIAL
 from ..ir.source import OUTPUTS, Extent, Launch, slots
 from ..ir.symbols import At, Param, samples
@@ -63,7 +63,8 @@ def run(program: Program, tensors: Mapping[str, Array | None], reset: Array | No
     """
     out = partial_run(program, tensors, reset)
     for total in program.sums:
-        out[total.name] = out[total.name].sum(0) if total.over == "time" or total.shared(program) else out[total.name].sum()
+        over = 0 if total.over == "time" or total.shared(program) else None
+        out[total.name] = out[total.name].max(over) if total.largest else out[total.name].sum(over)
     return out
 
 
@@ -172,7 +173,7 @@ class _Steps:
             return np.broadcast_to(evaluate(expr, values), (self.B, *self.size(program.shape(base))))
 
         for step in program.steps:
-            exprs = [step.update(i) for i in range(len(step.targets))] if isinstance(step, Scan) else [step.expr]
+            exprs = [step.update(i) for i in range(len(step.targets))] if isinstance(step, Recurrent) else [step.expr]
             new = [value_of(e, target) for e, target in zip(exprs, step.targets, strict=True)]
             values |= {At(target): value for target, value in zip(step.targets, new, strict=True)}
         for base, window in self.register.items():
@@ -198,7 +199,8 @@ class _Steps:
                         columns = [np.broadcast_to(values[At(n)], (B, *size[n])) for n in keep.samples]
                         out[keep.name][:, t] = np.stack(columns, 1)
                 for total in program.sums:
-                    out[total.name] += values[At(total.sample)]
+                    join = np.maximum if total.largest else np.add
+                    out[total.name] = join(out[total.name], values[At(total.sample)])
             if program.reverse and T:
                 self.cross(0)
         for keep in program.keeps:

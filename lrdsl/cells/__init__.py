@@ -5,6 +5,8 @@ from .cummax import cummax
 from .cumprod import cumprod
 from .cumsum import cumsum
 from .damped_ema import damped_ema
+from .diag_gru import diag_gru
+from .diag_lstm import diag_lstm
 from .discounted_return import discounted_return
 from .ema import ema
 from .gae import gae
@@ -14,6 +16,7 @@ from .gilr_lstm import gilr_lstm, gilr_lstm_delay0
 from .gru import gru
 from .hgrn import hgrn
 from .holt_winters import holt_winters
+from .indrnn import indrnn
 from .kalman import kalman
 from .lambda_return import lambda_return
 from .lfilter import lfilter
@@ -36,14 +39,16 @@ from .s4d import s4d
 from .s5 import s5
 from .slstm import slstm
 from .sru import sru
+from .sru_v2 import sru_v2
 from .t_gru import t_gru
 from .t_lstm import t_lstm
 from .t_rnn import t_rnn
 from .vtrace import vtrace
 from .window import window
 
-__all__ = ["biquad", "cummax", "cumprod", "cumsum", "damped_ema", "discounted_return", "ema", "gae", "gilr", "gilr_gru",
-           "gilr_lstm", "gilr_lstm_delay0", "gru", "hgrn", "holt_winters", "kalman", "lambda_return", "lfilter", "linear_scan",
-           "linear_scan_reverse", "linoss", "logcumsumexp", "lru", "lstm", "mamba_s6", "mega_ema", "mingru", "minlstm",
-           "mlstm_normaliser", "qrnn", "qrnn_f", "qrnn_fo", "qrnn_ifo", "qrnn_zoneout", "rglru", "rotation", "rwkv4_wkv",
-           "s4d", "s5", "slstm", "sru", "t_gru", "t_lstm", "t_rnn", "vtrace", "window"]
+__all__ = ["biquad", "cummax", "cumprod", "cumsum", "damped_ema", "diag_gru", "diag_lstm", "discounted_return", "ema", "gae",
+           "gilr", "gilr_gru", "gilr_lstm", "gilr_lstm_delay0", "gru", "hgrn", "holt_winters", "indrnn", "kalman",
+           "lambda_return", "lfilter", "linear_scan", "linear_scan_reverse", "linoss", "logcumsumexp", "lru", "lstm",
+           "mamba_s6", "mega_ema", "mingru", "minlstm", "mlstm_normaliser", "qrnn", "qrnn_f", "qrnn_fo", "qrnn_ifo",
+           "qrnn_zoneout", "rglru", "rotation", "rwkv4_wkv", "s4d", "s5", "slstm", "sru", "sru_v2", "t_gru", "t_lstm", "t_rnn",
+           "vtrace", "window"]

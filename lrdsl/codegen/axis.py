@@ -14,7 +14,7 @@ from ..ir.program import Let, Program, Scan, Step
 from ..ir.symbols import At, params, samples
 from .axis_memory import Memory, Windows
 from .axis_views import Across, AxisView, LevelView, Loop, WalkView
-from .lines import Store, scan_lines
+from .lines import Store, step_lines
 from .printers import Printer
 
 
@@ -144,8 +144,8 @@ class Lines(Memory):
         return view
 
     def _lines(self, step: Step) -> list[str]:
-        if isinstance(step, Scan):
-            return scan_lines(step, self.names, self.printer)
+        if not isinstance(step, Let):
+            return step_lines(step, self.names, self.printer)
         if step.target in self.copies:
             return []
         if isinstance(step.expr, axis_sum):

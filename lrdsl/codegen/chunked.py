@@ -11,7 +11,7 @@ from ..ir.kernel import Chunks, Kernel, Walk, lagged
 from ..ir.program import Edge, Let, Program, Scan
 from ..ir.structure import Rows, Structure
 from ..ir.symbols import At, samples
-from .lines import Register, Store, scan_lines
+from .lines import Register, Store, Total, step_lines
 from .maps import MapView, map_view
 from .printers import Printer
 
@@ -65,7 +65,7 @@ class WalkView:
     holds: tuple[str, ...]
     pushes: tuple[tuple[Register, tuple[Store, ...]], ...]
     stores: tuple[Store, ...]
-    totals: tuple[tuple[str, str], ...]
+    totals: tuple[Total, ...]
 
     @property
     def rows(self) -> tuple[Store, ...]:
@@ -108,7 +108,7 @@ class ChunksView:
 
 
 def chunks_view(kernel: Kernel, chunks: Chunks, printer: Printer, register: Callable[[Edge], Register],
-                stores: Mapping[str, tuple[Store, ...]], totals: Mapping[str, tuple[str, ...]]) -> ChunksView:
+                stores: Mapping[str, tuple[Store, ...]], totals: Mapping[str, tuple[Total, ...]]) -> ChunksView:
     """stores, totals: sample -> where it is written, and the sums that it is added to."""
     program, names, walks = kernel.program, dict(kernel.names), chunks.walks
     room = 1 if kernel.dtype == "float64" else 2
@@ -152,7 +152,7 @@ def chunks_view(kernel: Kernel, chunks: Chunks, printer: Printer, register: Call
             holds=tuple(_name(a, names) for a in walk.held if a.base not in program.loads and a not in held),
             pushes=tuple((register(e), tuple(s for t in pushed for s in stores[t])) for e, pushed in walk.pushes),
             stores=tuple(s for t in first for s in stores.get(t, ())),
-            totals=tuple((total, names[t]) for t in first for total in totals.get(t, ()))))
+            totals=tuple(total for t in first for total in totals.get(t, ()))))
         known |= set(first)
         held |= {a for a in walk.held if a.base not in program.loads}
     crossings = tuple(past for e in program.registers if e.crossing for past in register(e).past)
@@ -177,8 +177,7 @@ def _shallow(r: Register, depth: int) -> Register:
 def _lines(walk: Walk, printer: Printer, names: Mapping[str, str]) -> tuple[str, ...]:
     lines: list[str] = []
     for step in walk.steps:
-        lines += [f"const V {names[step.target]} = {printer(step.expr)};"] if isinstance(step, Let) else \
-            scan_lines(step, names, printer)
+        lines += step_lines(step, names, printer)
     return tuple(lines)
 
 

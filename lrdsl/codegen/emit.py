@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..ir.kernel import Axis, Kernel, lagged
 from ..ir.names import c_name
-from ..ir.program import Edge, Let, Scan
+from ..ir.program import Edge, Let, Nonlinear, Scan
 from ..ir.shapes import Shape
 from ..ir.source import OUTPUTS, SIZES, Source, slots
 from ..ir.text import show
@@ -16,7 +16,7 @@ from .axis_chunked import in_chunks
 from .axis_views import AxisView
 from .chunked import ChunksView, chunks_view
 from .environment import environment, text
-from .lines import Load, Register, Store, Window, scan_lines
+from .lines import Load, Register, Store, Total, Window, step_lines
 from .printers import Printer, number
 
 
@@ -35,7 +35,7 @@ class View:
     windows: tuple[Window, ...]
     lines: tuple[str, ...]
     stores: tuple[Store, ...]
-    sums: tuple[tuple[str, str], ...]
+    sums: tuple[Total, ...]
     rows: int
     reverse: bool
     first: str
@@ -50,6 +50,11 @@ class View:
     block: int
     chunks: ChunksView | None
     axis: AxisView | None = None
+
+    @property
+    def folded(self) -> tuple[Total, ...]:
+        """The sums, whose short parts are added up apart."""
+        return tuple(s for s in self.sums if not s.largest)
 
 
 def emit(kernels: Sequence[Kernel], arch: str = "") -> tuple[Source, ...]:
@@ -128,17 +133,15 @@ def view(kernel: Kernel) -> View:
     registers = tuple(map(register, program.registers))
     lines: list[str] = []
     for step in program.steps:
-        if isinstance(step, Let):
-            lines.append(f"const V {names[step.target]} = {printer(step.expr)};")
-        else:
-            lines += scan_lines(step, names, printer)
+        lines += step_lines(step, names, printer)
     stores = [(s, Store(f"to_{field[k.name]}" + (f"_{column}" if len(k.samples) > 1 else ""), base(k.name, column),
                         f"a.{field[k.name]}_time", names[s], types[k.name]))
               for k in program.keeps for column, s in enumerate(k.samples)]
+    sums = tuple(Total(field[s.name], names[s.sample], s.largest) for s in program.sums)
     chunks = None
     if kernel.chunks:
         written = {n: tuple(store for s, store in stores if s == n) for n, _ in stores}
-        totals = {x.sample: tuple(field[s.name] for s in program.sums if s.sample == x.sample) for x in program.sums}
+        totals = {x.sample: tuple(s for s in sums if s.value == names[x.sample]) for x in program.sums}
         chunks = chunks_view(kernel, kernel.chunks, printer, register, written, totals)
     reverse = program.reverse
     return View(
@@ -146,7 +149,7 @@ def view(kernel: Kernel) -> View:
         tuple((names[v.name], field[v.name], types[v.name]) for v in program.vectors if v.shape == "channel"),
         tuple((names[v.name], field[v.name], types[v.name]) for v in program.vectors if v.shape == "one"),
         registers, tuple(windows.values()), tuple(lines), tuple(store for _, store in stores),
-        tuple((field[s.name], names[s.sample]) for s in program.sums),
+        sums,
         sum(r.depth for r in registers) + sum(w.rows for w in windows.values()) + 2 * len(program.sums),
         reverse,
         "a.T - 1" if reverse else "0", "--t" if reverse else "++t", "a.T - 1 - s" if reverse else "s",
@@ -246,6 +249,9 @@ def _header(kernel: Kernel) -> tuple[str, ...]:
         place = f"   ({step.where.short})" if step.where else ""
         if isinstance(step, Let):
             lines.append(f"  {step.target}[t] = {show(step.expr)}{place}")
+            continue
+        if isinstance(step, Nonlinear):
+            lines += [f"  {target}[t] = {show(e)}{place}" for target, e in zip(step.targets, step.exprs, strict=True)]
             continue
         if step.other:
             A, b = step.A[0][0, 0], step.b[0]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..ir.program import Scan
+from ..ir.program import Scan, Step
 from .printers import PRODUCT, SUM, Printer
 
 
@@ -62,6 +62,15 @@ class Store:
 
 
 @dataclass(frozen=True)
+class Total:
+    """`value` is added up in `name`, or where it says so the largest is kept of values that are not below 0."""
+
+    name: str
+    value: str
+    largest: bool = False
+
+
+@dataclass(frozen=True)
 class Register:
     """A shift register: `value` enters, past[k-1] is what it held k steps back. final, crossing: where row 0 is, or ""."""
 
@@ -85,7 +94,14 @@ class Register:
         return tuple((to, start if start == self.value else f"{start}_tail") for to, start in self.moves)
 
 
-def scan_lines(scan: Scan, names: Mapping[str, str], printer: Printer) -> list[str]:
+def step_lines(step: Step, names: Mapping[str, str], printer: Printer) -> list[str]:
+    """The lines that compute a step."""
+    if isinstance(step, Scan):
+        return _scan_lines(step, names, printer)
+    return [f"const V {names[target]} = {printer(e)};" for target, e in zip(step.targets, step.exprs, strict=True)]
+
+
+def _scan_lines(scan: Scan, names: Mapping[str, str], printer: Printer) -> list[str]:
     """The recurrence, factor by factor, so that the compiler can fuse each product with its sum."""
     def term(expr: Any) -> str:
         return printer.text(expr, SUM if expr.is_Number else PRODUCT)

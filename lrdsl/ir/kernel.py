@@ -227,6 +227,7 @@ class Kernel:
             lines += [f"  walk {number}: {walk}" for number, walk in enumerate(self.chunks.walks, 1)]
         else:
             lines += [f"  hold {e}" for e in self.program.registers]
-            lines += [f"  hold the sum of {s.sample}, folded every {self.fold} steps" for s in self.program.sums]
+            lines += [f"  hold the {'largest' if s.largest else 'sum'} of {s.sample}"
+                      + ("" if s.largest else f", folded every {self.fold} steps") for s in self.program.sums]
         lines += [f"  write {', '.join(k.samples)} to {k.name}" for k in self.program.keeps]
         return "\n".join(lines)

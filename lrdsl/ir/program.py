@@ -1,9 +1,10 @@
 """Program: one fused pass over time; the form in which a recurrence is differentiated, printed and lowered.
 
-    Program = Buffer*, Vector*, Edge*, (Let | Scan)*, Keep*, Sum*
+    Program = Buffer*, Vector*, Edge*, (Let | Scan | Nonlinear)*, Keep*, Sum*
     Let     : target[t] = expr
     Scan    : s[t] = A_1 s[t-1] + … + A_K s[t-K] + b     (t+1, … where the Program runs from the right)
               s[t] = max(A + s[t-1], b)                  over another algebra (`ir.algebras`)
+    Nonlinear : s[t] = F(s[t-1], …), any expression of the states' past; computed one step after another
     Keep    : samples written to memory (what a caller or the backward pass may read)
     Sum     : a sample added up over batch and time (the gradient of a learned number)
     Replay  : states that are computed again, a segment at a time, from what a Keep left at the segments' borders
@@ -36,6 +37,7 @@ from ..errors import InternalError
 from ..location import Location
 from .algebras import ALGEBRAS, Algebra, AlgebraName
 from .shapes import AXIAL, Shape, check_axis, said, spread
+from .solver import Newton
 from .structure import Structure, structure
 from .symbols import At, params, samples
 from .text import exact, show
@@ -105,8 +107,38 @@ class Let:
         return f"{self.target} = {show(self.expr)}"
 
 
+class Recurrent:
+    """A step that computes states from their own past: a Scan or a Nonlinear."""
+
+    targets: tuple[str, ...]
+    reverse: bool
+
+    @property
+    def orders(self) -> tuple[int, ...]:
+        """How far back the recurrence reads each state."""
+        raise NotImplementedError
+
+    def update(self, row: int) -> sp.Expr:
+        """The right-hand side of one state's equation."""
+        raise NotImplementedError
+
+    @property
+    def past(self) -> tuple[At, ...]:
+        """The states' earlier samples that the recurrence reads."""
+        return self.state
+
+    def back(self, state: str, k: int) -> At:
+        """The sample of a state k steps back in the run's direction."""
+        return At(state, k if self.reverse else -k)
+
+    @property
+    def state(self) -> tuple[At, ...]:
+        """All earlier samples that a step needs to know, those between the ones that it reads too."""
+        return tuple(self.back(s, k) for s, order in zip(self.targets, self.orders, strict=True) for k in range(1, order + 1))
+
+
 @dataclass(frozen=True)
-class Scan:
+class Scan(Recurrent):
     """The linear recurrence: `A[k-1]` is the matrix that multiplies the states k steps back, `b` the rest.
 
     Over another algebra than plus-times there is one state, read one step back: A[0][0, 0] is added to it, and the sum of the
@@ -131,7 +163,6 @@ class Scan:
 
     @property
     def orders(self) -> tuple[int, ...]:
-        """How far back the recurrence reads each state."""
         if self.other:
             return (1,)
         return tuple(max([0, *(k for k, m in enumerate(self.A, 1) if any(e != 0 for e in m[:, j]))])
@@ -146,22 +177,12 @@ class Scan:
     def exprs(self) -> tuple[sp.Expr, ...]:
         return (*(e for m in self.A for e in m), *self.b)
 
-    def back(self, state: str, k: int) -> At:
-        """The sample of a state k steps back in the run's direction."""
-        return At(state, k if self.reverse else -k)
-
     @property
     def past(self) -> tuple[At, ...]:
-        """The states' earlier samples that the recurrence reads."""
         if self.other:
             return (self.back(self.targets[0], 1),)
         return tuple(self.back(s, k + 1) for k, m in enumerate(self.A) for j, s in enumerate(self.targets)
                      if any(m[i, j] != 0 for i in range(m.rows)))
-
-    @property
-    def state(self) -> tuple[At, ...]:
-        """All earlier samples that a step needs to know, those between the ones that it reads too."""
-        return tuple(self.back(s, k) for s, order in zip(self.targets, self.orders, strict=True) for k in range(1, order + 1))
 
     def update(self, row: int) -> sp.Expr:
         """The right-hand side of one state's equation."""
@@ -188,11 +209,38 @@ class Scan:
         return "\n".join(rows)
 
 
-Step = Let | Scan
+@dataclass(frozen=True)
+class Nonlinear(Recurrent):
+    """The recurrence `targets[i][t] = exprs[i]`, of the states' past, which the lines before it may read for it, too.
+
+    reads: how far back it reads each state. Its derivative is a Scan (`passes.slopes`).
+    """
+
+    targets: tuple[str, ...]
+    exprs: tuple[sp.Expr, ...]
+    reads: tuple[int, ...]
+    reverse: bool = False
+    where: Location | None = None
+
+    @property
+    def orders(self) -> tuple[int, ...]:
+        return self.reads
+
+    def update(self, row: int) -> sp.Expr:
+        """The right-hand side of one state's equation."""
+        return self.exprs[row]
+
+    def __str__(self) -> str:
+        way = "from the right" if self.reverse else "from the left"
+        return "\n".join([f"nonlinear {', '.join(self.targets)}   ({way})",
+                          *(f"  {s}[t] = {show(e)}" for s, e in zip(self.targets, self.exprs, strict=True))])
+
+
+Step = Let | Scan | Nonlinear
 
 
 def _past(step: Step) -> tuple[At, ...]:
-    return step.past if isinstance(step, Scan) else ()
+    return step.past if isinstance(step, Recurrent) else ()
 
 
 @dataclass(frozen=True)
@@ -213,11 +261,15 @@ class Keep:
 
 @dataclass(frozen=True)
 class Sum:
-    """`name` is the sum of `sample` over batch and time, and over channels where `over` says so (never over the axis)."""
+    """`name` is the sum of `sample` over batch and time, and over channels where `over` says so (never over the axis).
+
+    largest: the largest value instead, of values that are not below 0; nan where one of them is. It has no derivative.
+    """
 
     name: str
     sample: str
     over: Literal["time", "time and channels"] = "time"
+    largest: bool = False
 
     def shared(self, program: Program) -> bool:
         """Whether it is N numbers that the channels share: a kernel adds them up over the channels."""
@@ -241,7 +293,8 @@ class Replay:
 @dataclass(frozen=True)
 class Program:
     """One fused pass over time. axis: N, 0 without one; sized: names that have the axis whatever they are computed from. full:
-    names of tensors that stay in the precision of the arithmetic where a kernel stores sequences in 16 bits (`ir.dtypes`)."""
+    names of tensors that stay in the precision of the arithmetic where a kernel stores sequences in 16 bits (`ir.dtypes`).
+    solver: how its Nonlinears are solved, if not one step after another; its meaning is the same."""
 
     name: str
     reverse: bool
@@ -255,6 +308,7 @@ class Program:
     sized: tuple[str, ...] = ()
     replay: Replay | None = None
     full: tuple[str, ...] = ()
+    solver: Newton | None = None
 
     @property
     def full_names(self) -> frozenset[str]:
@@ -318,7 +372,7 @@ class Program:
     def digest(self) -> str:
         """A hash of everything that the Program means: its text and its numbers to the last bit, wherever it was written."""
         numbers = [exact(e) for step in self.steps for e in step.exprs] + [float(e.init).hex() for e in self.edges]
-        anywhere = replace(self, steps=tuple(replace(step, where=None) for step in self.steps), replay=None)
+        anywhere = replace(self, steps=tuple(replace(step, where=None) for step in self.steps), replay=None, solver=None)
         again = [self.replay.program.digest, repr((self.replay.states, self.replay.every))] if self.replay else []
         return hashlib.sha256("\n".join([str(anywhere), *numbers, *again]).encode()).hexdigest()
 
@@ -333,7 +387,7 @@ class Program:
     def reads(self) -> tuple[At, ...]:
         """Every sample that the steps read, in order, once."""
         found = [s for step in self.steps for e in step.exprs for s in samples(e)]
-        found += [s for step in self.steps if isinstance(step, Scan) for s in step.past]
+        found += [s for step in self.steps for s in _past(step)]
         return tuple(dict.fromkeys(found))
 
     def check(self) -> Program:
@@ -349,9 +403,9 @@ class Program:
             raise fault("two tensors share a name")
         vectors = {v.name for v in self.vectors}
         for step in self.steps:
+            if isinstance(step, Recurrent) and step.reverse != self.reverse:
+                raise fault(f"{step} runs against the program")
             if isinstance(step, Scan):
-                if step.reverse != self.reverse:
-                    raise fault(f"{step} runs against the program")
                 n = len(step.targets)
                 if any(m.shape != (n, n) for m in step.A) or len(step.b) != n:
                     raise fault(f"A or b of {', '.join(step.targets)} has the wrong shape")
@@ -389,12 +443,13 @@ class Program:
         lines += [f"  {'scalar' if v.shape in ('one', 'axis') else 'vector'} {v.name}" + said(v.shape) for v in self.vectors]
         lines += [f"  edge {e}" for e in self.edges]
         for step in self.steps:
-            text = str(step if isinstance(step, Let) else step.text(self.structure(step))).replace("\n", "\n  ")
+            text = (step.text(self.structure(step)) if isinstance(step, Scan) else str(step)).replace("\n", "\n  ")
             lines.append(f"  {text:<72} # {step.where.short}" if isinstance(step, Let) and step.where else f"  {text}")
         lines += [f"  keep {', '.join(k.samples)}" + (f"   (columns of {k.name})" if k.samples != (k.name,) else "")
                   + ("   (for the backward pass)" if k.inner else "") + (f"   (summed over {k.over})" if k.over else "")
                   + (f"   (before every {k.every} steps)" if k.every else "") for k in self.keeps]
-        lines += [f"  sum {s.sample} over {s.over} -> {s.name}" for s in self.sums]
+        lines += [f"  {'largest' if s.largest else 'sum'} {s.sample} over {s.over} -> {s.name}" for s in self.sums]
+        lines += [f"  solver {self.solver}"] if self.solver else []
         lines += [f"  in full precision {', '.join(self.full)}"] if self.full else []
         lines += [f"  axis of {self.axis}: {', '.join(sorted(self.wide))}"] if self.axis else []
         if self.replay:

@@ -17,6 +17,7 @@ from ..errors import InternalError
 from ..location import Location
 from .complex import is_complex
 from .shapes import spread
+from .solver import Solver
 from .symbols import At, Param, params, samples
 from .text import show
 
@@ -92,7 +93,8 @@ Statement = Equation | MapCall
 class Spec:
     """A cell as written.
 
-    notes: sentences that `explain()` repeats (a surrogate's, generated names). named: it returns a dict of outputs.
+    notes: sentences that `explain()` repeats (a surrogate's, generated names). named: it returns a dict of outputs. solver: how
+    recurrences are solved that are not linear; without one there are none.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Spec:
     notes: tuple[str, ...] = ()
     source: str = field(default="", compare=False)
     named: bool = False
+    solver: Solver | None = None
 
     def of(self, kind: str) -> tuple[Declared, ...]:
         """The declarations of one kind, in the order of the signature."""
@@ -170,6 +173,7 @@ class Spec:
         lines = [f"cell {self.name}", *(f"  {d}" for d in self.declared)]
         lines += [f"  {s!s:<70} # {s.where.short}" for s in self.statements]
         lines += ["  return " + ", ".join(f"{n}: {e}" if n != str(e.base) else str(e) for n, e in self.outputs)]
+        lines += [f"  solver {self.solver}"] if self.solver else []
         return "\n".join([*lines, *(f"  # {n}" for n in self.notes)])
 
 

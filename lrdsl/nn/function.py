@@ -10,12 +10,15 @@ from torch import Tensor
 
 from ..cells import linear_scan as _linear_scan
 from ..cells import linear_scan_reverse as _linear_scan_reverse
+from ..compiler import solved
 from ..errors import CellError, DtypeMismatch, NotBuilt, ShapeMismatch, UnknownName
 from ..frontend.cell import Cell
+from ..ir.solver import Newton
 from .arguments import edge_of, numbers_of, reset_of, tensor_of
 from .carry import Carry, Window
 from .dtypes import autocasts, widened
 from .layout import Layout
+from .newton import JOURNAL, SolverReport
 from .parameters import beside
 from .pipeline import pipeline_of
 from .planar import dtype_of
@@ -49,13 +52,15 @@ class CellFunction:
     Raises ShapeMismatch, DtypeMismatch, UnknownName, NotBuilt, CellError.
     """
 
-    def __init__(self, cell: Cell, dim: int = 1) -> None:
+    def __init__(self, cell: Cell, dim: int = 1, solver: str | Newton | None = None) -> None:
+        cell = solved(cell, solver)
         spec = cell.spec
         if maps := spec.names("affine"):
             raise CellError(f"{spec.name} has dense maps ({', '.join(maps)}), and a function has no weights", spec.where,
                             f"make a module: lr.RNN({spec.name}, input_size, hidden_size)")
         self.cell, self.dim = cell, dim
         self.pipeline = pipeline_of(spec)
+        self._solved: tuple[SolverReport, ...] | None = ()
         self.arguments = tuple(d for d in spec.declared if d.kind in ("input", "vector", "scalar"))
         self.__name__, self.__doc__ = spec.name, spec.doc or type(self).__doc__
 
@@ -81,13 +86,20 @@ class CellFunction:
         windows = self._windows(init, layout if segments is None else Layout(0, (segments.n,), layout.T), like, channels)
         flags = None if reset is None else self._flags(reset, layout, like)
         inputs |= beside(self.cell.spec, like, like, channels, training)
+        compiling = torch.compiler.is_compiling()
+        told = 0 if compiling else JOURNAL.total
         values = self.pipeline(inputs, learned, {}, windows, flags, channels, segments)
+        self._solved = None if compiling else JOURNAL.since(told)
         result = self.pipeline.returned([layout.outward(o) for o in self.pipeline.outputs(values)])
         if not return_state:
             return result
         after = self.pipeline.carried(values, windows, flags, segments=segments)
         return result, Carry({k: w for k, (w, _) in after.items() if w is not None},
                              {k: e for k, (_, e) in after.items() if e is not None})
+
+    def solver_report(self) -> tuple[SolverReport, ...]:
+        """What Newton's method did in the last call, as `RNN.solver_report` tells it of one layer."""
+        return JOURNAL.latest(self.pipeline.solved) if self._solved is None else self._solved
 
     def _bind(self, tensors: Sequence[Tensor | complex], named: Mapping[str, Tensor | complex]) -> dict[str, Tensor | complex]:
         names = [d.name for d in self.arguments]
@@ -173,13 +185,14 @@ class CellFunction:
         return str(self.__name__)
 
 
-def function(cell: Cell, dim: int = 1) -> CellFunction:
+def function(cell: Cell, dim: int = 1, solver: str | Newton | None = None) -> CellFunction:
     """The cell as a differentiable torch function: `lr.function(gae, dim=0)(reward, value, …)`; see `CellFunction`.
 
-    Make it once, outside of what torch.compile traces.
-    Raises CellError for a cell with dense maps (use `lr.RNN`), NotLinear for one that is no linear recurrence.
+    solver: "sequential", "newton" or lr.Newton(…) for recurrences that are not linear, as in `lr.RNN`. Make it once, outside of
+    what torch.compile traces.
+    Raises CellError for a cell with dense maps (use `lr.RNN`), NotLinear for one that is no linear recurrence without a solver.
     """
-    return CellFunction(cell, dim)
+    return CellFunction(cell, dim, solver)
 
 
 _SCANS = CellFunction(_linear_scan), CellFunction(_linear_scan_reverse)  # now, because torch.compile could not trace it

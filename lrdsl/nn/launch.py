@@ -38,6 +38,7 @@ class Launcher:
         self.outs = tuple(s for s in every if s.kind in OUTPUTS)
         self.lone = frozenset(v.name for v in program.vectors if v.shape == "one")
         self.summed = frozenset(s.name for s in program.sums if s.over != "time" and not s.shared(program))
+        self.largest = frozenset(s.name for s in program.sums if s.largest)
         self.counted = next((k for k, s in enumerate(self.ins) if s.channels and s.kind in ("sequence", "vector")), 0)
         self.columns = self.ins[self.counted].columns
         self.alike = tuple(k for k, s in enumerate(self.ins) if s.kind in ("sequence", "vector") and not s.full)
@@ -182,7 +183,8 @@ class Launcher:
         found = []
         for slot, o, kind in zip(self.outs, outs, self.gives(dtype), strict=True):
             if slot.kind == "sum":
-                o = (o.sum() if slot.name in self.summed else o.sum(0)).to(kind)
+                join = torch.amax if slot.name in self.largest else torch.sum
+                o = join(o, dim=(0, 1) if slot.name in self.summed else 0).to(kind)
             elif slot.kind in ("crossing", "shared") and o.shape[0] != B:
                 o = o.unflatten(0, (o.shape[0] // B, B)).sum(0).to(kind)
             elif slot.kind == "shared":

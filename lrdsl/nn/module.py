@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from ..compiler import solved
 from ..errors import BadDeclaration, CellError, NotBuilt, ShapeMismatch
 from ..frontend.cell import Cell
 from ..ir.plan import Sequence as Lagged
+from ..ir.solver import Newton
 from ..ir.spec import Declared
 from ..passes.skips import without_skips
 from .calls import Call, read_call, stacked
 from .carry import NONE, Carry, Window
+from .newton import JOURNAL, SolverReport
 from .parameters import Layer
 from .pipeline import pipeline_of
 from .planar import dropout
@@ -41,19 +44,21 @@ class RNN(nn.Module):
     dtype, or `.to(dtype)`: float32, float64, bfloat16 or float16. With 16 bits, outputs and h_n have them, states are float32
     inside and in a Carry, and Vectors and Scalars may be. In an autocast region x, weights and outputs have the region's dtype,
     as those of torch.nn.LSTM.
+    solver: how recurrences are solved that are not linear: "sequential", one step after another, or "newton" (options in
+    lr.Newton(…)), by Newton's method on all steps at once, whose gradient is that of the solution; see `solver_report`.
     What the cell declares complex is complex here: tensors of a call, h_n, the Carry, parameters. dtype is the real one, and
     complex numbers have its precision: complex64 beside float32, complex128 beside float64.
-    Raises NotLinear for a cell that is no linear recurrence, ShapeMismatch for sizes that do not fit, DtypeMismatch for a
-    dtype that is complex, BadDeclaration for layers that do not fit on each other, NotBuilt.
+    Raises NotLinear for a cell that is no linear recurrence where there is no solver, ShapeMismatch for sizes that do not fit,
+    DtypeMismatch for a dtype that is complex, BadDeclaration for layers that do not fit on each other, NotBuilt.
     """
 
     def __init__(self, cell: Cell | Sequence[Cell], input_size: int, hidden_size: int, num_layers: int = 1,
                  batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *, device: Any = None,
-                 dtype: torch.dtype | None = None, solver: str | None = None) -> None:
+                 dtype: torch.dtype | None = None, solver: str | Newton | None = None) -> None:
         super().__init__()
-        cells = _check_cells(cell, num_layers)
+        cells = tuple(solved(c, solver) for c in _check_cells(cell, num_layers))
         _check_fit(cells)
-        _check_arguments(input_size, hidden_size, len(cells), dropout, solver)
+        _check_arguments(input_size, hidden_size, len(cells), dropout)
         self.cells, self.input_size, self.hidden_size, self.num_layers = cells, input_size, hidden_size, len(cells)
         self.batch_first, self.dropout, self.bidirectional = batch_first, float(dropout), bidirectional
         self.cell = cell if isinstance(cell, Cell) else cells
@@ -74,6 +79,7 @@ class RNN(nn.Module):
         self.names = tuple({key: f"layers.{k}.{'reverse.' if way else ''}{key}" for key in part.pipeline.sequences}
                            for k in range(self.num_layers)
                            for way, part in enumerate(self.parts[k * self.directions:(k + 1) * self.directions]))
+        self._solved: tuple[tuple[SolverReport, ...], ...] | None = ()
         self.first = cells[0].spec.names("input")[0]
         self.inputs = {d.name: d for c in reversed(cells) for d in c.spec.of("input")[1:]}
         self.features = self._shared_sizes()
@@ -185,7 +191,7 @@ class RNN(nn.Module):
         """All layers: outputs (B, T, …) and, for each layer and direction, what it leaves."""
         x, after = call.x, []
         outputs: tuple[Tensor, ...] = ()
-        trees = self.trees()
+        trees, solved, compiling = self.trees(), [], torch.compiler.is_compiling()
         for k in range(self.num_layers):
             ways: list[tuple[Tensor, ...]] = []
             for direction in range(self.directions):
@@ -196,8 +202,10 @@ class RNN(nn.Module):
                 windows = part.windows(tree, call.rows, given)
                 # A reverse run ends on the sample at 0; only a Carry goes on to the boundary before it.
                 reset = call.reset if return_state or not part.pipeline.reverse else call.reset_inside
+                told = 0 if compiling else JOURNAL.total
                 values = part.pipeline(inputs, part.numbers(tree), part.weights(tree), windows, reset,
                                        self.hidden_size, call.segments)
+                solved.append(() if compiling else JOURNAL.since(told))
                 ways.append(part.pipeline.outputs(values))
                 edges = {key: (start, given.get(key, NONE)[1]) for key, (start, _) in windows.items()}
                 after.append(part.pipeline.carried(values, edges, reset, return_state, call.segments))
@@ -205,7 +213,21 @@ class RNN(nn.Module):
             x = outputs[0]
             if self.dropout and k < self.num_layers - 1:
                 x = dropout(x, self.dropout, self.training)
+        self._solved = None if compiling else tuple(solved)
         return outputs, after
+
+    def solver_report(self) -> dict[str, tuple[SolverReport, ...]]:
+        """What Newton's method did in the last call, for each layer and direction by the name of its parameters: iterations,
+        residual, tolerance, and where it did not converge why. Empty without it, and before the first call.
+
+        Of a module that torch.compile runs these are the last reports of passes with the names of its own, in this thread.
+        """
+        names = [f"layers.{k}{'.reverse' * way}" for k in range(self.num_layers) for way in range(self.directions)]
+        found = self._solved
+        if found is None:
+            rest = list(JOURNAL.latest([n for part in self.parts for n in part.pipeline.solved]))
+            found = tuple(tuple(rest.pop(0) for _ in part.pipeline.solved if rest) for part in self.parts)
+        return {name: reports for name, reports in zip(names, found, strict=False) if reports}
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
@@ -255,10 +277,7 @@ def _check_fit(cells: Sequence[Cell]) -> None:
                                  "lr.Input = lr.Input(complex=True)")
 
 
-def _check_arguments(input_size: int, hidden_size: int, num_layers: int, dropout: float, solver: str | None) -> None:
-    if solver is not None:
-        raise NotBuilt(f"solver={solver!r} is part of the language but not built yet", None,
-                       "make the cell linear: lr.surrogate(cell, …)")
+def _check_arguments(input_size: int, hidden_size: int, num_layers: int, dropout: float) -> None:
     for name, value in (("input_size", input_size), ("hidden_size", hidden_size)):
         if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
             raise BadDeclaration(f"{name} is a positive integer, not {value!r}")

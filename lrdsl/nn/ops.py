@@ -28,6 +28,7 @@ from ..passes.replay import unbordered
 from . import derive, functions
 from .dtypes import NARROW, autocasts, settled
 from .launch import Launcher, Tensors
+from .newton import Solver
 
 SCHEMA = 1  # of names, of the order of arguments and of the slots
 LARGEST = 64  # arguments of an op: torch keeps a set of them in one word
@@ -50,7 +51,7 @@ class Op:
         self.arguments = (*program.inputs, "reset")
         self.outputs = program.outputs
         self.size = len(self.outputs)
-        self.launcher = Launcher(program)
+        self.launcher = Solver(program) if program.solver else Launcher(program)
         self.ragged: dict[tuple[bool, tuple[str, ...]], Op] = {}  # its relatives for packed segments: 16 bits, edges given
         self._backwards: dict[frozenset[str], derive.Backward] = {}
         self.overload: Callable[..., Any] = self._register()
@@ -189,6 +190,7 @@ def named(name: str) -> Op:
 def name_of(program: Program) -> str:
     """`gilr_1f3c…`: the Program's name and a hash of all that decides what the op computes, its gradient included."""
     parts = [__version__, str(SCHEMA), program.digest]
+    parts += [str(program.solver)] if program.solver else []
     parts += [] if program.replay else [adjoint_of(program, frozenset()).program.digest]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
     return f"{_identifier(program.name)}_{digest}"

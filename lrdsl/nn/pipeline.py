@@ -46,6 +46,7 @@ class Pipeline:
         read = {b.name: b.shape for p in self.plan.programs for b in p.buffers}
         self.channelwise = tuple(n for n in self.plan.inputs if read.get(n, "axis") != "axis")
         self.widened = frozenset(v.name for p in self.plan.programs for v in p.vectors if v.shape == "channel and axis")
+        self.solved = tuple(p.name for p in self.plan.programs if p.solver)
         # What lies in memory whole, so that its last samples need no register.
         self.held = inputs | {s.target for s in self.plan.steps if isinstance(s, Sized)}
 

@@ -22,9 +22,10 @@ from typing import Any, Literal
 import sympy as sp
 
 from ..ir import functions as f
-from ..ir.program import Buffer, Edge, Keep, Let, Program, Scan, Step, Sum, Vector
+from ..ir.program import Buffer, Edge, Keep, Let, Nonlinear, Program, Scan, Step, Sum, Vector
 from ..ir.shapes import AXIAL, is_wide
 from ..ir.symbols import At, Param, params, samples
+from .nonlinear import closed
 from .recompute import with_forward_values
 from .simplify import flatten, fresh, names_of, simplify
 from .slopes import linearised
@@ -127,13 +128,14 @@ def adjoint(program: Program, absent: frozenset[str] = frozenset()) -> Adjoint:
     """
     assert program.replay is None
     source = flatten(program)
+    source = replace(source, steps=closed(source.steps))
     tape = _Tape(names_of(source), source.axis, set(source.wide))
     origins: dict[str, Origin] = {}
     gives: dict[str, list[Piece]] = {}
     buffers, vectors = _cotangents(source, absent, tape, origins)
     edges: list[Edge] = []
     for step in reversed(source.steps):
-        if isinstance(step, Scan):
+        if isinstance(step, Scan | Nonlinear):
             _scan(source, step, tape, edges, origins, gives)
         else:
             _let(source, step, tape, edges, origins, gives)
@@ -176,7 +178,7 @@ def _cotangents(source: Program, absent: frozenset[str], tape: _Tape,
         origins[name] = Origin("gradient", keep.name)
         for s, column in zip(keep.samples, columns, strict=True):
             tape.send(At(s), At(column))
-    for total in source.sums:
+    for total in (s for s in source.sums if not s.largest):
         name = fresh(f"{total.name}.grad", tape.taken)
         wide = total.sample in source.wide
         vectors.append(Vector(name, ("channel and axis" if wide else "channel") if total.over == "time" else
@@ -257,9 +259,9 @@ def _let(source: Program, step: Let, tape: _Tape, edges: list[Edge], origins: di
             tape.send(atom, gradient * sp.diff(step.expr, atom))
 
 
-def _scan(source: Program, step: Scan, tape: _Tape, edges: list[Edge], origins: dict[str, Origin],
+def _scan(source: Program, recurrence: Scan | Nonlinear, tape: _Tape, edges: list[Edge], origins: dict[str, Origin],
           gives: dict[str, list[Piece]]) -> None:
-    step, slopes = linearised(source, step, partial(tape.line, where=step.where))
+    step, slopes = linearised(source, recurrence, partial(tape.line, where=recurrence.where))
     back, orders = source.back, step.orders
     own = [(i, k) for i, order in enumerate(orders) for k in range(1, order + 1)]
     sent = {(i, k): tape.lagged.pop((step.targets[i], back * k), []) for i, k in own}

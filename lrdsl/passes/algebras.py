@@ -15,7 +15,7 @@ import sympy as sp
 from ..errors import BadDeclaration, CellError
 from ..ir import functions as f
 from ..ir.algebras import ALGEBRAS, Algebra, algebra_of
-from ..ir.program import Scan, Step
+from ..ir.program import Nonlinear, Scan, Step
 from ..ir.spec import MapCall, Spec
 from ..ir.symbols import At
 from ..ir.text import show
@@ -84,6 +84,7 @@ def check_initial(spec: Spec, steps: Sequence[Step]) -> list[CellError]:
     """A mistake for each infinite initial value that would be multiplied: by A, or by the weight of a dense map."""
     infinite = {d.name: d for d in spec.of("state") if math.isinf(d.option("init", 0.0))}
     multiplied = {s: "its recurrence" for step in steps if isinstance(step, Scan) and not step.other for s in step.targets}
+    multiplied |= {s: "the derivative of its recurrence" for step in steps if isinstance(step, Nonlinear) for s in step.targets}
     multiplied |= {o.base: f"the dense map {s.affine}" for s in spec.statements if isinstance(s, MapCall)
                    for o in s.operands if isinstance(o, At) and o.lag}
     return [BadDeclaration(f"{name} starts at {show(sp.sympify(d.option('init')))}, and {multiplied[name]} multiplies it: "

@@ -1,4 +1,5 @@
-"""From a recurrent group to a Scan: A and b of the linear recurrence that it is, or NotLinear with the term that bends it.
+"""From a recurrent group to a Scan: A and b of the linear recurrence that it is, or NotLinear with the term that bends it; for
+a solver, a Nonlinear.
 
 A recurrence that is bent over (+, *) by a maximum, a minimum or a logaddexp is looked at over that algebra (`algebras.over`).
 
@@ -9,6 +10,7 @@ its culprit. (A derivative alone would accept `where(h[t-1] > 0, …)`, whose de
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -18,13 +20,14 @@ from ..errors import CellError, InternalError, NotBuilt, NotLinear, raise_all
 from ..ir import complex as cx
 from ..ir import functions as f
 from ..ir.algebras import Algebra, algebra_of
-from ..ir.program import Let, Scan
+from ..ir.program import Let, Nonlinear, Scan, Step
 from ..ir.spec import Equation
 from ..ir.symbols import At, samples
 from ..ir.text import show
 from ..location import Location
 from .algebras import Bends as _Bends
 from .algebras import Parts, advice, over
+from .simplify import fresh
 from .stratify import Group
 
 LARGEST_BLOCK, LARGEST_ORDER = 4, 8
@@ -58,8 +61,12 @@ def affine_parts(expr: Any, unknowns: frozenset[At]) -> tuple[dict[At, Any], Any
     raise _Bends(expr)
 
 
-def extract(group: Group, reverse: bool) -> tuple[Scan, tuple[Let, ...]]:
-    """The Scan of a recurrent group, and the group's other values as Lets after it (they may read the states' past)."""
+def extract(group: Group, reverse: bool, taken: set[str] | None = None) -> tuple[Step, ...]:
+    """The Scan of a recurrent group, then its other values as Lets, which may read the states' past.
+
+    taken: where there is a solver for what is not linear, the names that a line must not have: then the Lets, and last a
+    Nonlinear. Without it NotLinear is raised.
+    """
     statements = {s.target: s for s in group.statements if isinstance(s, Equation)}
     lagged = {r.base for s in statements.values() for r in s.reads() if r.lag and r.base in statements}
     states = tuple(t for t in group.targets if t in lagged)
@@ -76,13 +83,16 @@ def extract(group: Group, reverse: bool) -> tuple[Scan, tuple[Let, ...]]:
     if algebra:
         parts = partial(over, algebra)
         rows, bends = _rows(states, written, unknowns, parts)
-    errors: list[CellError] = [
+    several = algebra and len(unknowns) > 1
+    bent = taken is not None and (bends or several)
+    errors: list[CellError] = [] if bent else [
         _not_linear(state, term, _place(state, statements, written, unknowns, parts), unknowns, algebra)
         for state, term in bends.items()]
     where = statements[states[0]].where
-    if not errors and algebra and len(unknowns) > 1:
+    if not errors and several and not bent:
         errors.append(NotBuilt(f"{', '.join(states)}: over {algebra}, recurrences of several states or of order above 1 are "
-                               "not built yet", where, "write one state a recurrence, read one step back"))
+                               "not built yet", where, "write one state a recurrence, read one step back, or run it with "
+                               "solver=\"sequential\" or \"newton\""))
     if not errors and len(states) > LARGEST_BLOCK:
         errors.append(NotLinear(f"{', '.join(states)} are one recurrence of {len(states)} coupled states; the largest has "
                                 f"{LARGEST_BLOCK}", where, "couple fewer states"))
@@ -90,6 +100,9 @@ def extract(group: Group, reverse: bool) -> tuple[Scan, tuple[Let, ...]]:
         errors.append(NotLinear(f"{', '.join(states)}: a recurrence of order {order}; the largest order is {LARGEST_ORDER}",
                                 where, "read nearer steps"))
     raise_all(errors)
+    if taken is not None and (bends or several):
+        return _nonlinear(states, statements, unknowns, reverse, taken)
+    lets = tuple(Let(t, statements[t].expr, statements[t].where) for t in group.targets if t not in states)
     A = tuple(sp.ImmutableMatrix([[c.get(At(s, back * k), sp.S.Zero) for s in states] for c, _ in rows])
               for k in range(1, order + 1))
     scan = Scan(states, A, tuple(rest for _, rest in rows), reverse, where, algebra.name if algebra else "plus-times")
@@ -97,8 +110,21 @@ def extract(group: Group, reverse: bool) -> tuple[Scan, tuple[Let, ...]]:
         if {r.base for e in (scan.b[row], *(m[row, j] for m in A for j in range(len(states)))) for r in samples(e)} \
                 & set(states):
             raise InternalError("extract", f"{state} is not separated", str(scan))
-    lets = tuple(Let(t, statements[t].expr, statements[t].where) for t in group.targets if t not in states)
-    return scan, lets
+    return scan, *lets
+
+
+def _nonlinear(states: tuple[str, ...], statements: Mapping[str, Equation], unknowns: frozenset[At], reverse: bool,
+               taken: set[str]) -> tuple[Step, ...]:
+    """The group as it is written. What reads a state at t, to compute a state, reads the line that is its new value."""
+    now = {At(r.base) for s in statements.values() for r in s.reads() if not r.lag and r.base in states}
+    new = {s: At(fresh(f"{s.base}.new", taken)) for s in sorted(now, key=str)}
+    lines, values = [], dict[str, Any]()
+    for name, s in statements.items():
+        expr, target = s.expr.xreplace(new), new[At(name)].base if At(name) in new else name
+        values[name] = At(target) if At(name) in new else expr
+        lines += [Let(target, expr, s.where)] if At(name) in new or name not in states else []
+    reads = tuple(max([0, *(abs(r.lag) for r in unknowns if r.base == s)]) for s in states)
+    return *lines, Nonlinear(states, tuple(values[s] for s in states), reads, reverse, statements[states[0]].where)
 
 
 def _rows(states: tuple[str, ...], written: dict[str, Any], unknowns: frozenset[At],
@@ -137,6 +163,6 @@ def _not_linear(state: str, term: sp.Expr, where: Location, unknowns: frozenset[
     hints = [f"make {what} free of {previous}" if conditional else "" if algebra else
              f"a linear recurrence is {state}[t] = (…)*{previous} + (…), without {others} in the brackets",
              "" if conditional else advice(state, term, unknowns, previous, algebra),
-             "or read a solved value there (a surrogate)"]
+             "or read a solved value there (a surrogate)", "or run it with solver=\"sequential\" or \"newton\""]
     linear = f"linear in {previous}" + (f" over {algebra}" if algebra else "")
     return NotLinear(f"{state}[t] is not {linear}: {what} bends it", where, "; ".join(filter(None, hints)))

@@ -9,16 +9,15 @@ Holds afterwards: each sum is a line of its own, and every line of a level reads
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
-
-import sympy as sp
 
 from ..ir.functions import Elementwise, axis_sum, name_of
 from ..ir.kernel import Level
 from ..ir.program import Let, Program, Step
 from ..ir.shapes import AXIAL, is_wide
 from ..ir.symbols import At, params, samples
-from .simplify import fresh, names_of
+from .simplify import fresh, names_of, rewritten
 
 
 def prepared(program: Program) -> tuple[Program, tuple[Let, ...]]:
@@ -81,8 +80,7 @@ def _prepared(program: Program, taken: set[str], constants: dict[Any, Let]) -> t
             else:
                 steps.append(replace(step, expr=out(step.expr, step.where)))
         else:
-            A = tuple(sp.ImmutableMatrix(m.rows, m.cols, [out(e, step.where) for e in m]) for m in step.A)
-            steps.append(replace(step, A=A, b=tuple(out(e, step.where) for e in step.b)))
+            steps.append(rewritten(step, partial(out, where=step.where)))
     return tuple(steps)
 
 

@@ -18,12 +18,14 @@ import sympy as sp
 
 from ..errors import NotBuilt, raise_all
 from ..ir.plan import Affine, Block, Dense, Plan, Sequence, Sized, Stage
-from ..ir.program import Buffer, Edge, Keep, Let, Program, Scan, Step, Vector
+from ..ir.program import Buffer, Edge, Keep, Let, Nonlinear, Program, Recurrent, Step, Vector
 from ..ir.shapes import Shape
+from ..ir.solver import Newton
 from ..ir.spec import MapCall, Spec
 from ..ir.symbols import At, Param, params, samples
 from .algebras import check_initial
 from .extract import extract
+from .nonlinear import check_axis, closed
 from .stages import sides, stages
 from .stratify import Strata
 
@@ -56,11 +58,10 @@ class _Work:
 def partition(strata: Strata) -> Plan:
     """Lay the groups out as Dense steps and Programs."""
     spec = strata.spec
-    work = _Work(spec)
+    work, names = _Work(spec), {d.name for d in spec.declared} | {s.target for s in spec.statements}
     for group in strata.groups:
         if group.recurrent:
-            scan, lets = extract(group, group.reverse)
-            work.steps += [scan, *lets]
+            work.steps += extract(group, group.reverse, names if spec.solver else None)
         else:
             statement = group.statements[0]
             if isinstance(statement, MapCall) and spec[statement.affine].option("size"):
@@ -68,7 +69,7 @@ def partition(strata: Strata) -> Plan:
                 continue
             work.steps.append(_map(work, statement) if isinstance(statement, MapCall)
                               else Let(statement.target, statement.expr, statement.where))
-    raise_all(check_initial(spec, work.steps))
+    raise_all([*check_initial(spec, work.steps), *check_axis(spec, work.steps)])
     return _assemble(work)
 
 
@@ -137,13 +138,13 @@ def _assemble(work: _Work) -> Plan:
     spec = work.spec
     depth = _depths(work)
     states = set(spec.names("state"))
-    lasting = {t for s in work.steps if isinstance(s, Scan) for t in s.targets} | {b for b, _ in depth if b in states}
+    lasting = {t for s in work.steps if isinstance(s, Recurrent) for t in s.targets} | {b for b, _ in depth if b in states}
     outputs = {sample.base for _, sample in spec.outputs}
     sources = {p.source for p in work.products.values()} | {s for m in work.sized.values() for s, _, _ in m.terms}
     written = (outputs | sources) - {*_given(spec), *work.sized}
     lasting |= written
     work.side = sides(spec, work.steps)
-    made = stages(work.steps, _given(spec), {p: known.source for p, known in work.products.items()},
+    made = stages(closed(work.steps), _given(spec), {p: known.source for p, known in work.products.items()},
                   {n: {source for source, _, _ in m.terms} for n, m in work.sized.items()}, work.side, lasting)
     work.stage = {**made.of, **{p: made.of[known.source] + 1 for p, known in work.products.items()}}
     lasting |= {b for b, side in depth if made.of.get(b, 0) and made.against(side)}
@@ -188,7 +189,7 @@ def _depths(work: _Work) -> dict[tuple[str, int], int]:
     depth: dict[tuple[str, int], int] = {}
     reads = [At(source, lag) for m in work.sized.values() for source, lags, _ in m.terms for lag in lags]
     for step in work.steps:
-        for s in (*(s for e in step.exprs for s in samples(e)), *(step.past if isinstance(step, Scan) else ())):
+        for s in (*(s for e in step.exprs for s in samples(e)), *(step.past if isinstance(step, Recurrent) else ())):
             product = work.products.get(s.base)
             reads += [s] if product is None else [s, *(At(product.source, s.lag + lag) for lag in product.lags)]
     for read in reads:
@@ -259,8 +260,10 @@ def _program(work: _Work, name: str, names: set[str], k: int, reverse: bool, dep
     if work.spec.axis and not any(b.shape != "axis" for b in ordered):
         raise NotBuilt(f"{work.spec.name} reads no sequence that has channels, so that their number is unknown",
                        work.spec.where, "read an Input without an axis, or a map of one, too")
+    bent = any(isinstance(s, Nonlinear) for s in steps)
     return Program(name, reverse, ordered, vectors, edges, steps, keeps, axis=work.spec.axis if wide else 0,
-                   sized=tuple(n for n in work.spec.sized if n in names)).check()
+                   sized=tuple(n for n in work.spec.sized if n in names),
+                   solver=work.spec.solver if bent and isinstance(work.spec.solver, Newton) else None).check()
 
 
 def _ahead(work: _Work, name: str, side: int) -> bool:

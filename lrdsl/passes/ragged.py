@@ -15,7 +15,7 @@ from typing import Any
 
 import sympy as sp
 
-from ..ir.program import Buffer, Edge, Keep, Let, Program, Step
+from ..ir.program import Buffer, Edge, Keep, Let, Nonlinear, Program, Step
 from ..ir.symbols import At, samples
 from .replay import unbordered
 
@@ -58,6 +58,9 @@ def ragged(program: Program, given: frozenset[str], narrow: bool = False) -> Pro
     for step in program.steps:
         if isinstance(step, Let):
             steps.append(replace(step, expr=turned(step.expr)))
+            continue
+        if isinstance(step, Nonlinear):
+            steps.append(replace(step, exprs=tuple(map(turned, step.exprs))))
             continue
         if step.other:  # the edge of the past is joined to the addend, as + is its product
             A, b = turned(step.A[0][0, 0]) + turned(edge(step.past[0])), turned(step.b[0])

@@ -40,7 +40,7 @@ def realify(spec: Spec) -> Spec:
         return spec
     for group in stratify(spec).groups:
         if group.recurrent:
-            extract(group, group.reverse)
+            extract(group, group.reverse, set() if spec.solver else None)
     work = _Work(spec)
     for statement in spec.statements:
         work.statement(statement)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..ir.program import Buffer, Let, Program, Scan, Step
+from ..ir.program import Buffer, Let, Program, Recurrent, Scan, Step
 from ..ir.symbols import At, samples
 from .replay import replay_of
 from .simplify import fresh, names_of, rewritten
@@ -33,7 +33,7 @@ def with_forward_values(source: Program, backward: Program) -> tuple[Program, li
                 for e in step.exprs:
                     for inner in samples(e):
                         need(inner)
-        elif s.lag or isinstance(step, Scan):
+        elif s.lag or isinstance(step, Recurrent):
             loaded.setdefault(s.base)
         elif s.base not in lines:
             for inner in samples(step.expr):
@@ -78,7 +78,7 @@ def _recomputed(source: Program, lines: list[str], loaded: list[str], backward: 
                          enumerate(step.targets)]
                 steps += again
                 swap.update({At(t): At(let.target) for t, let in zip(step.targets, again, strict=True)})
-        elif isinstance(step, Scan) and len(step.targets) == 1 and step.targets[0] in loaded:
+        elif isinstance(step, Recurrent) and len(step.targets) == 1 and step.targets[0] in loaded:
             now = At(step.targets[0])
             if {now, *step.past} <= read and all(a in read for e in step.exprs for a in samples(e)):
                 swap[now] = At(fresh(f"{now.base}.again", taken))

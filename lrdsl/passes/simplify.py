@@ -14,7 +14,7 @@ from typing import Any
 import sympy as sp
 
 from ..ir import functions as f
-from ..ir.program import Let, Program, Scan, Step
+from ..ir.program import Let, Nonlinear, Program, Recurrent, Step
 from ..ir.symbols import At, params, samples
 
 
@@ -37,6 +37,8 @@ def rewritten(step: Step, change: Callable[[Any], Any]) -> Step:
     """The step with `change` applied to each of its expressions."""
     if isinstance(step, Let):
         return replace(step, expr=change(step.expr))
+    if isinstance(step, Nonlinear):
+        return replace(step, exprs=tuple(map(change, step.exprs)))
     A = tuple(sp.ImmutableMatrix(m.rows, m.cols, [change(e) for e in m]) for m in step.A)
     return replace(step, A=A, b=tuple(change(e) for e in step.b))
 
@@ -91,7 +93,7 @@ def prune(program: Program) -> Program:
     vectors = {str(p) for step in (*steps, *again) for e in step.exprs for p in params(e)}
     computed = {t for s in steps for t in s.targets}
     lagged = {(s.base, 1 if s.lag > 0 else -1) for s in read if s.lag}
-    lagged |= {(t, program.back) for s in steps if isinstance(s, Scan) for t in s.targets}
+    lagged |= {(t, program.back) for s in steps if isinstance(s, Recurrent) for t in s.targets}
     kept = tuple(e for e in program.edges if (e.base, e.side) in lagged or (e.base in computed and e.base in edges
                                                                            and (e.final or e.crossing)))
     return replace(program, steps=tuple(steps), buffers=buffers, edges=kept, replay=replay,

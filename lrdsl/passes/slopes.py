@@ -1,6 +1,7 @@
-"""The derivative of a recurrence over another algebra: a plus-times Scan, whose coefficients are the slopes of the sum.
+"""The derivative of a recurrence that is not linear over (+, *): a plus-times Scan, whose coefficients are its slopes.
 
-    h[t] = sum(A + h[t-1], b)        dh[t] = w (dA + dh[t-1]) + r db
+    h[t] = F(h[t-1], x[t])           dh[t] = F_h dh[t-1] + F_x dx[t]         (any function; partial derivatives)
+    h[t] = sum(A + h[t-1], b)        dh[t] = w (dA + dh[t-1]) + r db         (over another algebra)
 
 w and r are the partial derivatives of the algebra's sum, as the table of functions has them: at a tie of maxima 1/2 each, as in
 torch; of a logaddexp the shares e^(A + h[t-1] - h[t]) and e^(b - h[t]), as sigmoids of the difference, which never overflow.
@@ -16,15 +17,20 @@ from typing import Any
 import sympy as sp
 
 from ..ir import functions as f
-from ..ir.program import Let, Program, Scan
-from ..ir.symbols import At
+from ..ir.program import Let, Nonlinear, Program, Scan
+from ..ir.symbols import At, params, samples
+from .nonlinear import Partials
+
+Line = Callable[[str, Any], At]
 
 
-def linearised(program: Program, scan: Scan, line: Callable[[str, Any], At]) -> tuple[Scan, frozenset[At]]:
+def linearised(program: Program, scan: Scan | Nonlinear, line: Line) -> tuple[Scan, frozenset[At]]:
     """The plus-times Scan with the derivatives of `scan`, and the slopes that are constants in it; a plus-times Scan as it is.
 
-    line: writes a line with a new name, and gives its sample.
+    line: writes a line with a new name, and gives its sample. A Nonlinear is one expression of its past (`nonlinear.closed`).
     """
+    if isinstance(scan, Nonlinear):
+        return _of_nonlinear(scan, line)
     if not scan.other:
         return scan, frozenset()
     [state], A, b = scan.targets, scan.A[0][0, 0], scan.b[0]
@@ -33,6 +39,24 @@ def linearised(program: Program, scan: Scan, line: Callable[[str, Any], At]) -> 
     w, r = (line(f"{name}.{state}", there.slope(*s)) for name, s in (
         ("carries", (partials[0], A, b)), ("takes", (partials[1], b, A))))
     return replace(scan, A=(sp.ImmutableMatrix([[w]]),), b=(w * A + r * b,), algebra="plus-times"), frozenset((w, r))
+
+
+def _of_nonlinear(step: Nonlinear, line: Line) -> tuple[Scan, frozenset[At]]:
+    slopes: set[At] = set()
+    partials = Partials(step.exprs)
+
+    def slope(row: int, atom: Any) -> Any:
+        partial = partials(row, atom)
+        if partial.is_Number:
+            return partial
+        slopes.add(found := line(f"slope.{step.targets[row]}.{atom.base if isinstance(atom, At) else atom}", partial))
+        return found
+
+    rows, past = range(len(step.targets)), {*step.past}
+    A = tuple(sp.ImmutableMatrix([[slope(i, step.back(s, k)) for s in step.targets] for i in rows])
+              for k in range(1, max(step.orders) + 1))
+    b = tuple(sp.Add(*(slope(i, a) * a for a in (*samples(e), *params(e)) if a not in past)) for i, e in enumerate(step.exprs))
+    return Scan(step.targets, A, b, step.reverse, step.where), frozenset(slopes)
 
 
 class _Operands:

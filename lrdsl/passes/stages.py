@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from ..ir.program import Scan, Step
+from ..ir.program import Recurrent, Step
 from ..ir.spec import Spec
 from ..ir.symbols import At, samples
 
@@ -32,7 +32,7 @@ class Stages:
 def sides(spec: Spec, steps: Sequence[Step]) -> dict[str, int]:
     """For each state that is read at a lag, in the order of the signature, the side that its run comes from: for one that is
     no recurrence the side on which it is read, or that of the first recurrence if it is read on both."""
-    found = {t: 1 if s.reverse else -1 for s in steps if isinstance(s, Scan) for t in s.targets}
+    found = {t: 1 if s.reverse else -1 for s in steps if isinstance(s, Recurrent) for t in s.targets}
     first = next((found[n] for n in spec.names("state") if n in found), -1)
     for name in spec.names("state"):
         read = {1 if r.lag > 0 else -1 for s in spec.statements for r in s.reads() if r.base == name and r.lag}
@@ -77,12 +77,13 @@ def _computed(steps: Sequence[Step], known: Set[str], products: Mapping[str, str
     new: set[str] = set()
     back = 1 if reverse else -1
 
-    def readable(s: At) -> bool:
-        return products.get(s.base, s.base) in known or (s.base in new and s.lag * back >= 0)
+    def readable(s: At, own: tuple[str, ...]) -> bool:
+        return products.get(s.base, s.base) in known or (s.base in new and s.lag * back >= 0) or (
+            s.base in own and s.lag * back > 0)
 
     for step in steps:
         if step.targets[0] not in known and all(side.get(t, back) == back for t in step.targets) \
-                and all(readable(s) for e in step.exprs for s in samples(e)):
+                and all(readable(s, step.targets) for e in step.exprs for s in samples(e)):
             new.update(step.targets)
     return new
 

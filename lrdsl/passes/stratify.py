@@ -60,6 +60,7 @@ def stratify(spec: Spec) -> Strata:
 def _fed_back(group: Group, spec: Spec) -> list[CellError]:
     """A NotLinear for each state of the group that its dense maps read."""
     errors: list[CellError] = []
+    kind = "a recurrence" if spec.solver else "a linear recurrence"
     calls = [s for s in group.statements if isinstance(s, MapCall)]
     own = [n for n in spec.names("state") if n in group.targets]
     for state in own:
@@ -68,13 +69,13 @@ def _fed_back(group: Group, spec: Spec) -> list[CellError]:
             read = next(r for r in feeding[0].reads() if r.base == state)
             maps = ", ".join(dict.fromkeys(c.affine for c in feeding))
             errors.append(NotLinear(
-                f"{state}[t] depends on {read} through the dense map{'s' * (len(feeding) > 1)} {maps}, so that it is not a "
-                f"linear recurrence channel by channel", feeding[0].where,
+                f"{state}[t] depends on {read} through the dense map{'s' * (len(feeding) > 1)} {maps}, so that it is not "
+                f"{kind} channel by channel", feeding[0].where,
                 f"give {state} a linear surrogate: {_surrogate(spec, state)}, or read an input there"))
     if calls and not errors:
         errors.append(NotLinear(
-            f"{own[0]}[t] depends on its own past through the dense map {calls[0].affine}, so that it is not a linear "
-            f"recurrence channel by channel", calls[0].where,
+            f"{own[0]}[t] depends on its own past through the dense map {calls[0].affine}, so that it is not {kind} "
+            f"channel by channel", calls[0].where,
             f"give {own[0]} a linear surrogate: {_surrogate(spec, own[0])}, or read an input there"))
     return errors
 

@@ -1,6 +1,7 @@
 """Forward mode: Program to Program. The result computes the tangents of all outputs, next to the values they need.
 
-The tangent of a Scan is a Scan with the same A, whose b is the rest of the derivative; over another algebra, see `slopes`.
+The tangent of a Scan is a Scan with the same A, whose b is the rest of the derivative; over another
+algebra, and of what is not linear, see `slopes`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import Any, Literal
 import sympy as sp
 
 from ..ir import functions as f
-from ..ir.program import Buffer, Edge, Keep, Let, Program, Scan, Step, Sum, Vector
+from ..ir.program import Buffer, Edge, Keep, Let, Nonlinear, Program, Scan, Step, Sum, Vector
 from ..ir.symbols import At, Param, params, samples
+from .nonlinear import closed
 from .simplify import flatten, fresh, names_of, simplify
 from .slopes import linearised
 
@@ -44,6 +46,7 @@ class _Names:
 def tangent(program: Program) -> Tangent:
     """The Program that maps inputs and their tangents to the tangents of the outputs."""
     source = flatten(program)
+    source = replace(source, steps=closed(source.steps))
     dot = _Names(names_of(source))
     steps: list[Step] = []
 
@@ -54,7 +57,7 @@ def tangent(program: Program) -> Tangent:
 
     for step in source.steps:
         steps.append(step)
-        if isinstance(step, Scan):
+        if isinstance(step, Scan | Nonlinear):
             linear, slopes = linearised(source, step, line)
             b = []
             for i in range(len(step.targets)):
@@ -70,7 +73,7 @@ def tangent(program: Program) -> Tangent:
                                                                                             e.crossing)))
                   for e in source.edges)
     keeps = tuple(Keep(dot(k.name), tuple(dot(s) for s in k.samples), over=k.over) for k in source.keeps if not k.every)
-    sums = tuple(Sum(dot(s.name), dot(s.sample), s.over) for s in source.sums)
+    sums = tuple(Sum(dot(s.name), dot(s.sample), s.over) for s in source.sums if not s.largest)
     values = tuple(replace(e, final=None, crossing=None) for e in source.edges)
     whole = Program(f"{program.name}_tangent", source.reverse, source.buffers + buffers, source.vectors + vectors,
                     values + edges, tuple(steps), keeps, sums, source.axis, (*source.sized, *(dot(n) for n in source.sized)))

@@ -18,7 +18,7 @@ import sympy as sp
 
 from ..ir.functions import Elementwise, name_of
 from ..ir.kernel import Walk
-from ..ir.program import Edge, Let, Program, Scan, Step
+from ..ir.program import Edge, Let, Nonlinear, Program, Scan, Step
 from ..ir.structure import Structure
 from ..ir.symbols import At, samples
 from . import strata
@@ -34,6 +34,9 @@ MOST = 12  # walks; beyond them lines read each other's past in a circle
 
 def hindrance(program: Program) -> str:
     """Why a Program is not cut in chunks, as the end of a sentence; "" where it can be."""
+    for step in program.steps:
+        if isinstance(step, Nonlinear):
+            return f"the recurrence of {', '.join(step.targets)} is not linear, and is solved one step after another"
     if program.axis:
         return strata.hindrance(program)
     structures = {s: program.structure(s) for s in program.steps if isinstance(s, Scan)}

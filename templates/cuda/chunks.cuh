@@ -500,3 +500,13 @@ template <int W, int P, int N> LR_INLINE V over_warps(const Place &at, Board<W, 
     for (int i = 0; i < W; ++i) sum += board.a[0][i][at.lane];
   return sum;
 }
+// The largest of them, where none is below 0.
+template <int W, int P, int N> LR_INLINE V largest_over_warps(const Place &at, Board<W, P, N> &board, V mine) {
+  __syncthreads();
+  board.a[0][at.warp][at.lane] = mine;
+  __syncthreads();
+  V largest = 0;
+  if (at.warp == 0)
+    for (int i = 0; i < W; ++i) largest = lr_maximum(largest, board.a[0][i][at.lane]);
+  return largest;
+}

@@ -16,15 +16,17 @@ from torch import Tensor
 import lrdsl as lr
 from lrdsl.backends import cuda_compile
 from lrdsl.cli import zoo
-from lrdsl.compiler import backward_of, plan_of, source_of
+from lrdsl.compiler import backward_of, newton_of, plan_of, solved, source_of
 from lrdsl.passes.schedule import SHORT, strategies
 from tests.nn import loop
 from tests.nn.compare import as_tuple, parameters
 
 B, C = 2, 33
 # Of the others, test_zoo.py has one case each.
-LINEAR = {name: zoo()[name] for name in ("gilr", "gilr_gru", "gilr_lstm", "gilr_lstm_delay0", "linear_scan",
-                                         "linear_scan_reverse", "qrnn_f", "qrnn_fo", "qrnn_ifo", "sru")}
+SOLVED = [lr.cells.sru_v2, lr.cells.indrnn, lr.cells.diag_gru, lr.cells.diag_lstm]
+CELLS = {name: zoo()[name] for name in ("gilr", "gilr_gru", "gilr_lstm", "gilr_lstm_delay0", "linear_scan",
+                                        "linear_scan_reverse", "qrnn_f", "qrnn_fo", "qrnn_ifo", "sru")}
+CELLS |= {f"{cell.name}, {solver}": solved(cell, solver) for cell in SOLVED for solver in ("sequential", "newton")}
 LENGTHS = {"serial": 40, "chunked": 200}  # by the schedule's rule: few channels are cut in chunks above SHORT steps
 ALLOWED = {torch.float64: 1e-11, torch.float32: 2e-4}
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
@@ -56,7 +58,8 @@ def compiled() -> None:
     if not torch.cuda.is_available():
         return
     arch = "sm_{}{}".format(*torch.cuda.get_device_capability())
-    programs = [q for cell in LINEAR.values() for p in plan_of(cell.spec).programs for q in (p, backward_of(p))]
+    programs = [q for cell in CELLS.values() for p in plan_of(cell.spec).programs
+                for q in (p, *newton_of([p]), backward_of(p))]
     sources = [source_of(p, "cuda", dtype, strategy=s) for p in programs for dtype in ("float64", "float32")
                for s in strategies(p, "cuda")]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -70,9 +73,9 @@ def test_the_lengths_ask_for_the_strategies() -> None:
 @pytest.mark.parametrize("boundaries", [False, True], ids=["whole", "resets"])
 @DTYPES
 @pytest.mark.parametrize("strategy", LENGTHS)
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("name", CELLS)
 def test_a_cell_is_its_equations(name: str, strategy: str, dtype: torch.dtype, boundaries: bool, device: str) -> None:
-    cell, T = LINEAR[name], LENGTHS[strategy]
+    cell, T = CELLS[name], LENGTHS[strategy]
     inputs = {n: drawn(B, T, C) for n in cell.spec.names("input")}
     inputs |= {n: (0.98 + 0.02 * v.sigmoid()).detach().float().double().requires_grad_() for n, v in inputs.items() if n == "a"}
     states = {n: drawn(B, C) for n in cell.spec.names("state")}

@@ -185,8 +185,8 @@ def test_what_is_refused_when_a_module_is_made() -> None:
         lr.RNN([], I, H)
     with pytest.raises(BadDeclaration, match="runs cells, not 3"):
         lr.RNN([gilr, 3], I, H)  # type: ignore[list-item]
-    with pytest.raises(lr.NotBuilt, match="newton"):
-        lr.RNN(gilr, I, H, solver="newton")
+    with pytest.raises(BadDeclaration, match="solver is \"sequential\""):
+        lr.RNN(gilr, I, H, solver="picard")
 
 
 def _named(name: str) -> lr.Cell:
