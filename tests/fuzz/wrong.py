@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from lrdsl.errors import CellError
 from lrdsl.nn.pipeline import pipeline_of
 
-from .grammar import Dice, Written
+from .grammar import Dice
 from .problems import load
+from .written import Written
 
 
 @dataclass(frozen=True)
