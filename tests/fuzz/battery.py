@@ -25,7 +25,7 @@ from .rewrites import REWRITES
 from .written import Written
 
 SHORT = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16"}
-MOSTLY = (torch.float32, torch.float64, torch.bfloat16, torch.float64, torch.float32, torch.float16)  # not all cells take 16 bits
+MOSTLY = (torch.float32, torch.float64, torch.bfloat16, torch.float64, torch.float32, torch.float16)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """The table of forms: sort of expression -> how it may be written, the simplest first; {holes} are sorts again, or what
 `grammar.Grower` knows of the cell.
 
-    {input} {sample} {learned} {map} {past}      real: any Input, what is known at this step, a learned number, a dense map, what
-                                                 a recurrence may read of itself
-    {zinput} {zsample} {zlearned} {zmap}         the same, complex
-    {wide} {zwide}                               with N numbers along the state axis; so is all that stands in a `sum(…)`
-    {mask} {fold}                                a Mask; the function that stands in the place of the sum
+    {input} {sample} {learned} {map}         real: an Input, what is known at this step, a learned number, a dense map
+    {zinput} {zsample} {zlearned} {zmap}     the same, complex
+    {past}                                   what a recurrence may read of itself
+    {fold}                                   the function that stands in the place of its sum
+    {wide} {zwide}                           what has N numbers along the state axis, as all that stands in a `sum(…)` may
+    {mask}                                   a Mask
 
 To add a production, add a form. To add a sort, add a line, and a hole that reads it. A sort's promise must hold for every form:
 `bounded` lies in [-1, 1], `gate` in [-0.9, 0.9], `linear` is at most as large as the largest {past} and linear in it, `value`
@@ -67,8 +68,9 @@ MORE: dict[str, dict[str, tuple[str, ...]]] = {
         "zvalue": ("sum({zwide} * {zbounded})", "sum({wide} * {zbounded})"),
     },
     "algebra": {
-        "folded": ("{fold}({past} + {bounded}, {value})", "{fold}({value}, {past})", "{fold}({past} - {bounded}, {value}) + {bounded}",
-                   "{fold}({past}, {fold}({past} + {bounded}, {value}))", "{bounded} + {fold}({value}, {learned} + {past})",
+        "folded": ("{fold}({past} + {bounded}, {value})", "{fold}({value}, {past})",
+                   "{fold}({past} - {bounded}, {value}) + {bounded}", "{fold}({past}, {fold}({past} + {bounded}, {value}))",
+                   "{bounded} + {fold}({value}, {learned} + {past})",
                    "{fold}(where({condition}, {past}, {bounded} + {past}), {value})"),
     },
     "first": {

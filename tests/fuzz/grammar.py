@@ -219,7 +219,7 @@ class Grower:
         def wide(node: ast.AST) -> bool:
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("sum", *MAPS, COMPLEX_MAP):
                 return getattr(node.func, "id", "") in self.wide
-            return isinstance(node, ast.Name) and node.id in self.wide or any(map(wide, ast.iter_child_nodes(node)))
+            return getattr(node, "id", "") in self.wide or any(map(wide, ast.iter_child_nodes(node)))
         return wide(ast.parse(text, mode="eval"))
 
     def narrow(self, name: str, by: str = "") -> str:

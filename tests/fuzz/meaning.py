@@ -268,11 +268,11 @@ class Meaning:
     """A text that defines a cell, ready to be run. kinds: of the names of its signature; sweeps: how it is run, where not from
     the left and at once; sides: the side of t that the run of a state comes from."""
 
-    def __init__(self, source: str, name: str, kinds: Mapping[str, str], sweeps: Sweeps = (), sides: Mapping[str, int] = {}  # noqa: B006
-                 ) -> None:
+    def __init__(self, source: str, name: str, kinds: Mapping[str, str], sweeps: Sweeps = (),
+                 sides: Mapping[str, int] | None = None) -> None:
         self.kinds, self.watch = kinds, Watch()
         states = frozenset(n for n, kind in kinds.items() if kind == "State")
-        self.sweeps, self.sides = sweeps or ((-1, states),), sides
+        self.sweeps, self.sides = sweeps or ((-1, states),), sides or {}
         options = {kind: (lambda **said: said) for kind in ("Input", "State", "Vector", "Scalar", "Affine", "Mask")}
         self._lr = SimpleNamespace(cell=lambda f: f, **options)
         scope: dict[str, Any] = {"lr": self._lr, "t": Lag(), **_functions(self.watch)}
@@ -290,9 +290,9 @@ class Meaning:
         """Outputs `out0`, `out1` … (B, T, C), and last windows `h:final` (B, k, …), nearest first, of the k in `depths`.
 
         tensors: inputs (B, T, size) by name, `v`, `W.weight`, `W.bias`, `h_init`; edges (B, k, …): `h:now` at the start,
-        `h:edge` at boundaries, `h:init` for both; `x.ahead:now` … on the side that the run reaches later. With a state axis of N
-        what has it is (…, N), or (…, C, N). storage: the dtype of what is written to memory, where it has 16 bits. What came
-        nearest to a kink is in `watch`.
+        `h:edge` at boundaries, `h:init` for both; `x.ahead:now` … on the side that the run reaches later. What has a state axis
+        of N is (…, N), or (…, C, N). storage: the dtype of what is written to memory, where it has 16 bits. What came nearest
+        to a kink is in `watch`.
         """
         first = next(n for n, kind in self.kinds.items() if kind == "Input")
         self.watch.dtype, self.watch.least = tensors[first].dtype.to_real(), 1.0

@@ -69,8 +69,8 @@ class Subject:
 
     @functools.cached_property
     def meaning(self) -> Meaning:
-        written = self.written
-        return Meaning(written.source, written.name, {n: kind for n, kind, _ in written.signature}, written.sweeps, written.sides)
+        said = self.written
+        return Meaning(said.source, said.name, {n: kind for n, kind, _ in said.signature}, said.sweeps, said.sides)
 
     @property
     def module(self) -> bool:
@@ -83,8 +83,8 @@ class Setting:
     """What numbers a cell gets, and how it is called. edges: one of CARRIES. layout: "batch" or "time" first, or "gaps" between
     rows. level: which derivatives are asked for besides the first. boundaries: "none", "some" or "every" step. silent: outputs
     whose gradient is zero. given: sequences whose initial value a call names. single: the last input has one "channel" or one
-    "batch" element, which stands for all. quarters: inputs are multiples of 1/4, so that some are equal. lengths: of segments that
-    lie one after another in a batch of 1, if any."""
+    "batch" element, which stands for all. quarters: inputs are multiples of 1/4, so that some are equal. lengths: those of
+    segments that lie one after another in a batch of 1, if any."""
 
     B: int
     T: int
@@ -145,9 +145,10 @@ def setting(subject: Subject, dice: Dice, seed: int, small: bool = False) -> Set
     edges, boundaries = pick(CARRIES), pick(["none", "some", "every"])
     packed = fits(written.features | {"segments"}) and pick([False, False, False, True])
     lengths = _lengths(T, dice) if packed else ()
+    silent = tuple(n for n in outputs[1:] if pick([False, False, False, True]))
     return Setting(1 if packed else B, T, C, pick(CARRIES[:2]) if written.both_ways else edges, pick(["batch", "time", "gaps"]),
-                   pick(LEVELS), "none" if packed else boundaries, tuple(n for n in outputs[1:] if pick([False, False, False, True])),
-                   given, pick(["", "", "channel", "batch"]) if several else "", pick([False, True]), seed, lengths)
+                   pick(LEVELS), "none" if packed else boundaries, silent, given,
+                   pick(["", "", "channel", "batch"]) if several else "", pick([False, True]), seed, lengths)
 
 
 def _lengths(T: int, dice: Dice) -> tuple[int, ...]:
@@ -220,7 +221,8 @@ def meaning_of(subject: Subject, problem: Problem) -> Call:
         """Each segment as a sequence of its own."""
         sequences, parts = subject.written.of("Input", "Mask"), list[Tensors]()
         for k, (lo, hi) in enumerate(pairwise(problem.borders)):
-            parts.append(run({n: x[:, lo:hi] if n in sequences else x[k:k + 1] if ":" in n else x for n, x in tensors.items()}, None))
+            mine = {n: x[:, lo:hi] if n in sequences else x[k:k + 1] if ":" in n else x for n, x in tensors.items()}
+            parts.append(run(mine, None))
         names = max(parts, key=len)  # an empty one has no outputs
         return {n: torch.cat([p[n] for p in parts if n in p], 0 if n.endswith(":final") else 1) for n in names}
     return segmented if problem.lengths else lambda tensors: run(tensors, problem.reset)
@@ -286,8 +288,9 @@ def _module(subject: Subject, problem: Problem, tensors: Mapping[str, Tensor]) -
         y, left = functional_call(layer, params, (_outward(tensors[x], problem), h_0), given)
     if both_ways:
         h_n = left if isinstance(left, tuple) else (left,)
-        ends = {s.name: v[0] for s, v in zip(layer.carried, h_n, strict=True)}
-        return _found(y, first, {k: ends[k][:, None] if n == 1 else ends[k].transpose(1, 2) for k, n in depths(subject).items()})
+        ends = {s.name: v[0].unsqueeze(1) if s.depth == 1 else v[0].transpose(1, 2)
+                for s, v in zip(layer.carried, h_n, strict=True)}
+        return _found(y, first, {k: ends[k] for k in depths(subject)})
     return _found(y, first, {k: left.now[f"layers.0.{k}"] for k in depths(subject)})
 
 

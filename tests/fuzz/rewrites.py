@@ -90,7 +90,8 @@ def mirrored(subject: Subject, problem: Problem, dice: Dice) -> Call | None:
 
     def turned(tensors: Mapping[str, Tensor], sequences: set[str]) -> Tensors:
         """Sequences backwards, and the edges of segments in the order of these."""
-        return {n: x.flip(1) if n in sequences else x.flip(0) if problem.lengths and ":" in n else x for n, x in tensors.items()}
+        rows = [0] if problem.lengths else []
+        return {n: x.flip(1 if n in sequences else rows if ":" in n else []) for n, x in tensors.items()}
     return inner and (lambda tensors: turned(inner(turned(tensors, inputs)), outputs))
 
 
@@ -177,7 +178,7 @@ def _part(written: Written, name: str, lines: list[Line], outputs: tuple[tuple[s
 
 
 def _of_part(part: Subject, whole: Subject, problem: Problem, tensors: Mapping[str, Tensor]) -> Tensors:
-    """A part's results, in the names of the whole: it takes its own tensors, and an edge for everything that it reads at a lag."""
+    """A part's results, by the names of the whole: it takes its own tensors, and an edge of all that it reads at a lag."""
     names = {n for n, _, _ in part.written.signature}
     given = {n: x for n, x in tensors.items() if re.split(r"[.:]", n.removesuffix("_init"))[0] in names and ":" not in n}
     like = next(x for n, x in tensors.items() if n in part.written.of("Input"))

@@ -165,7 +165,8 @@ def test_the_meaning_of_lags_edges_and_states_out_of_order() -> None:
 
 def test_the_meaning_of_both_ways_and_of_first() -> None:
     text = ("@lr.cell\ndef c(x: lr.Input, f: lr.State = lr.State(init=0.5), g: lr.State = lr.State(init=3.0)):\n"
-            "    f[t] = f[t - 1] + x[t]\n    g[t] = g[t + 1] + f[t - 1] * f[t + 1]\n    return g[t] + 0.25 * lr.first[t], g[t - 1]\n")
+            "    f[t] = f[t - 1] + x[t]\n    g[t] = g[t + 1] + f[t - 1] * f[t + 1]\n"
+            "    return g[t] + 0.25 * lr.first[t], g[t - 1]\n")
     written = Written("c", (("x", "Input", ""), ("f", "State", "init=0.5"), ("g", "State", "init=3.0")),
                       (Line("f", "f[t - 1] + x[t]", True), Line("g", "g[t + 1] + f[t - 1] * f[t + 1]", True, 1, 1)),
                       (("", "g[t] + 0.25 * lr.first[t]"), ("", "g[t - 1]")))
@@ -186,16 +187,17 @@ def test_the_meaning_of_both_ways_and_of_first() -> None:
 
 
 def test_the_meaning_of_an_axis_and_of_complex_values() -> None:
-    text = ("@lr.cell\ndef c(x: lr.Input, n: lr.Input = lr.Input(axis=2), h: lr.State = lr.State(size=2, complex=True, init=1j),\n"
-            "      v: lr.Vector = lr.Vector(size=2), W: lr.Affine = lr.Affine(axis=2)):\n"
-            "    h[t] = v * h[t - 1] + 1j * n[t - 1] * x[t] + W(x[t], n[t])\n    return sum(h[t]), sum(re(h[t - 1] * conjugate(h[t - 1])))\n")
+    text = ("@lr.cell\ndef c(x: lr.Input, n: lr.Input = lr.Input(axis=2), W: lr.Affine = lr.Affine(axis=2),\n"
+            "      h: lr.State = lr.State(size=2, complex=True, init=1j), v: lr.Vector = lr.Vector(size=2)):\n"
+            "    h[t] = v * h[t - 1] + 1j * n[t - 1] * x[t] + W(x[t], n[t])\n"
+            "    return sum(h[t]), sum(re(h[t - 1] * conjugate(h[t - 1])))\n")
     kinds = {"x": "Input", "n": "Input", "h": "State", "v": "Vector", "W": "Affine"}
     B, T, C, N = 2, 4, 3, 2
     dice = torch.Generator().manual_seed(0)
     x, n, v, weight, bias = (torch.randn(shape, generator=dice, dtype=torch.float64)
                              for shape in ((B, T, C), (B, T, N), (C, N), (N, C + N), (N,)))
-    found = Meaning(text, "c", kinds, sides={"h": -1}).run({"x": x, "n": n, "v": v, "W.weight": weight, "W.bias": bias}, C, None,
-                                                           {"h": 1, "n": 1})
+    tensors = {"x": x, "n": n, "v": v, "W.weight": weight, "W.bias": bias}
+    found = Meaning(text, "c", kinds, sides={"h": -1}).run(tensors, C, None, {"h": 1, "n": 1})
     h, before = torch.full((B, C, N), 1j, dtype=torch.complex128), torch.zeros(B, N, dtype=torch.float64)
     for k in range(T):
         power = (h * h.conj()).real
@@ -222,7 +224,8 @@ def test_packed_segments_are_sequences_of_their_own() -> None:
 
 def test_sixteen_bits_are_allowed_what_they_round() -> None:
     with Kernels().used():
-        each = next(t for t, _ in trials(range(30), lambda _: [], small=True) if torch.float16 in t.truth(torch.float16)[1].dtypes)
+        each = next(t for t, _ in trials(range(30), lambda _: [], small=True)
+                    if torch.float16 in t.truth(torch.float16)[1].dtypes)
     for dtype in NARROW:
         problem, truth = each.truth(dtype)
         assert all(torch.equal(x, x.to(dtype).double()) for x in problem.tensors.values())

@@ -10,8 +10,8 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Line:
-    """`target = text`, or `target[t] = text` of a state. stratum: which recurrence it belongs to; way: the side of t that a state
-    reads itself on."""
+    """`target = text`, or `target[t] = text` of a state. stratum: which recurrence it belongs to; way: the side of t on which a
+    state reads itself."""
 
     target: str
     text: str
@@ -22,8 +22,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Written:
-    """A cell as text. signature: (name, kind, its default value as text or ""); outputs: (name in a dict or "", text); features:
-    those of `forms.FEATURES` that it may have."""
+    """A cell as text. signature: (name, kind, its default value as text or ""); outputs: (name in a dict or "", text);
+    features: those of `forms.FEATURES` that it may have."""
 
     name: str
     signature: tuple[tuple[str, str, str], ...]
@@ -80,13 +80,13 @@ class Written:
 
     @property
     def sweeps(self) -> tuple[tuple[int, frozenset[str]], ...]:
-        """How the text is to be run over time: (way, the states that are set meanwhile). Two ways take a sweep for each stratum,
-        and one for what the outputs read."""
+        """How the text is to be run over time: (way, the states that are set meanwhile). Both ways take a sweep a stratum, and
+        one for what the outputs read."""
         states = [line for line in self.lines if line.state]
         if not self.both_ways:
             return ((1 if self.reverse else -1, frozenset(line.target for line in states)),)
         strata = sorted({(line.stratum, line.way) for line in states})
-        return (*((way, frozenset(line.target for line in states if line.stratum == n)) for n, way in strata), (-1, frozenset()))
+        return (*((way, frozenset(s.target for s in states if s.stratum == n)) for n, way in strata), (-1, frozenset()))
 
 
 def _reached(name: str, needs: dict[str, set[str]]) -> set[str]:
