@@ -42,8 +42,8 @@ def renamed(subject: Subject, problem: Problem, dice: Dice) -> Call | None:
 
 def rearranged(subject: Subject, problem: Problem, dice: Dice) -> Call | None:
     """Sums and products the other way round, differences and quotients as sums and products, squares as products."""
-    written = subject.written
-    other = replace(_rewritten(written, lambda e: _Rearrange(dice).of(e)), name=f"{written.name}_rearranged")
+    written, rearrange = subject.written, _Rearrange(dice)
+    other = replace(_rewritten(written, rearrange.of), name=f"{written.name}_rearranged")
     return _like(subject, Subject(other), problem)
 
 
@@ -201,10 +201,11 @@ def _of_part(part: Subject, whole: Subject, problem: Problem, tensors: Mapping[s
 
 
 class _Rearrange(ast.NodeTransformer):
-    """Each operation as it is, or as its equal."""
+    """Each operation as it is, or as its equal. What rounds otherwise is changed everywhere or nowhere, so that ties stay."""
 
     def __init__(self, dice: Dice) -> None:
         self.dice = dice
+        self.quotients, self.sigmoids = dice.pick([False, True]), dice.pick([False, False, True])
 
     def of(self, text: str) -> str:
         return ast.unparse(ast.fix_missing_locations(self.visit(ast.parse(text, mode="eval"))))
@@ -214,7 +215,7 @@ class _Rearrange(ast.NodeTransformer):
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
-        if self.dice.pick([False, True]):
+        if self.quotients if isinstance(node.op, ast.Div) else self.dice.pick([False, True]):
             match node.op:
                 case ast.Add() | ast.Mult():
                     return ast.BinOp(node.right, node.op, node.left)
@@ -230,7 +231,7 @@ class _Rearrange(ast.NodeTransformer):
         self.generic_visit(node)
         if node.func.id in ("maximum", "minimum", "logaddexp", "equal"):
             node.args = node.args[::-1]
-        if node.func.id == "sigmoid" and self.dice.pick([False, False, True]):
+        if node.func.id == "sigmoid" and self.sigmoids:
             return ast.parse(f"1 / (1 + exp(-({ast.unparse(node.args[0])})))", mode="eval").body
         return node
 
