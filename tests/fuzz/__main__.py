@@ -59,7 +59,7 @@ def cells(first: int, out: Path) -> dict[str, Any]:
     for number in numbers:
         dice = Choices(number)
         name = dice.pick([*MISTAKES])
-        wrong = spoil(grow(dice, f"wrong_{number}", small=True, plain=True), name, dice)
+        wrong = spoil(grow(dice, f"wrong_{number}", small=True), name, dice)
         if wrong:
             found["wrong"] += 1
             if said := fault(wrong):

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from hypothesis import strategies as st
 
-from .forms import FEATURES, FORMS, LEAVES, fits, forms_of
+from .forms import FEATURES, LEAVES, fits, forms_of
 from .written import Line, Written, at, tidy
 
 X = TypeVar("X")
@@ -75,11 +75,11 @@ def cells(draw: st.DrawFn, small: bool = True) -> Written:
 class Grower:
     """One cell while it grows; a small one compiles in half the time."""
 
-    def __init__(self, dice: Dice, small: bool = False, plain: bool = False) -> None:
+    def __init__(self, dice: Dice, small: bool = False) -> None:
         self.dice, self.small, self.depth = dice, small, 1 if small else 2
         pick = dice.pick
         self.features = frozenset[str]()
-        for feature in () if plain else (pick(["", "", "", "", *FEATURES]), pick(["", "", "", "", *FEATURES])):
+        for feature in (pick(["", "", "", "", *FEATURES]), pick(["", "", "", "", *FEATURES])):
             if feature and fits(self.features | {feature}):
                 self.features |= {feature}
         self.forms = forms_of(self.features)
@@ -376,9 +376,6 @@ class Grower:
         return sorted(found, key=lambda s: bool(s[2]))  # as Python wants it
 
 
-def grow(dice: Dice, name: str = "cell", small: bool = False, plain: bool = False) -> Written:
-    """A cell of the grammar; a plain one has no features."""
-    return replace(Grower(dice, small, plain).grow(), name=name)
-
-
-__all__ = ["Choices", "Dice", "FORMS", "Line", "Written", "at", "cells", "grow", "tidy"]
+def grow(dice: Dice, name: str = "cell", small: bool = False) -> Written:
+    """A cell of the grammar."""
+    return replace(Grower(dice, small).grow(), name=name)

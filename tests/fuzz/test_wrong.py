@@ -13,7 +13,7 @@ def faults(name: str, seeds: range) -> list[str]:
     found = []
     for seed in seeds:
         dice = Choices(seed)
-        wrong = spoil(grow(dice, f"wrong_{seed}", small=True, plain=True), name, dice)
+        wrong = spoil(grow(dice, f"wrong_{seed}", small=True), name, dice)
         if wrong:
             found.append(f"{fault(wrong)}\n{wrong.source}" if fault(wrong) else "")
     assert found, f"no cell has a place for: {name}"
