@@ -8,6 +8,7 @@
 #        on Linux that is, unless configured, the build with CUDA, which runs on a machine without a GPU as well.
 # VENV   the directory of that environment.
 # ARGS   more arguments for pytest:  make test ARGS="-k gilr -x"
+# JOBS   how tests are spread over processes, a file to each:  make test JOBS="-n 0"  runs them in this one, for a debugger
 # FUZZ   how long to try random cells; the same command goes on where it stopped:  make fuzz FUZZ="--minutes 30"
 
 PINNED := torch==2.13.0
@@ -16,14 +17,15 @@ PY    ?= python3
 TORCH ?= $(PINNED)
 VENV  ?= .venv$(if $(filter-out $(PINNED),$(TORCH)),-$(shell printf '%s' '$(TORCH)' | tr -cs 'A-Za-z0-9.' '-'))
 ARGS  ?=
+JOBS  ?= -n auto --maxprocesses 8 --dist loadfile
 FUZZ  ?= --cells 20000
 
 # What each goal imports. An interpreter that has it all, and the torch that was asked for by name, is good enough.
 NEEDS          := numpy torch sympy jinja2
 NEEDS_demo     := sklearn matplotlib tqdm
 NEEDS_lint     := ruff mypy
-NEEDS_test     := pytest hypothesis
-NEEDS_test-all := pytest hypothesis
+NEEDS_test     := pytest hypothesis xdist
+NEEDS_test-all := pytest hypothesis xdist
 NEEDS_fuzz     := pytest hypothesis
 needs := $(NEEDS) $(sort $(foreach goal,$(MAKECMDGOALS),$(NEEDS_$(goal))))
 asked := $(if $(filter file,$(origin TORCH)),,$(TORCH))
@@ -49,10 +51,10 @@ demo: $(home)
 	$(python) examples/demo.py
 
 test: $(home)
-	$(python) -m pytest -q $(ARGS)
+	$(python) -m pytest -q $(JOBS) $(ARGS)
 
 test-all: $(home)
-	$(python) -m pytest -q -m "long or not long" $(ARGS)
+	$(python) -m pytest -q -m "long or not long" $(JOBS) $(ARGS)
 
 fuzz: $(home)
 	$(python) -m tests.fuzz $(FUZZ)

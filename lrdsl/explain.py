@@ -42,7 +42,8 @@ def text(spec: Spec, real: Spec, found: Plan, plan: Plan, backward: tuple[Progra
 
 def _title(spec: Spec) -> list[str]:
     lines = [f"{spec.name}   ({spec.where.short})", "", "As written", *_written(spec)]
-    return lines + [f"  ({note})" for note in spec.notes]
+    return lines + [line for note in spec.notes for line in
+                    textwrap.wrap(f"({note})", WIDTH, initial_indent="  ", subsequent_indent="   ")]
 
 
 def _written(spec: Spec) -> list[str]:

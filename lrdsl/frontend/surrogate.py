@@ -15,9 +15,11 @@ from ..errors import BadDeclaration, CellError, NotBuilt, UnknownName, UnusedNam
 from ..ir.complex import is_complex
 from ..ir.spec import Equation, MapCall, Spec, Statement
 from ..ir.symbols import At, Param, params, samples
+from ..ir.text import show
 from ..location import Location, caller
 from .axes import axes
 from .cell import Cell
+from .count import M, N, learned
 from .review import recurrences, sizes
 
 
@@ -28,6 +30,11 @@ def surrogate(cell: Cell, *, delay: int = 1, **surrogates: Cell) -> Cell:
     bind by name to those of `cell`: at t-1 (`delay=1`, the paper's equations) or at t (`delay=0`, the paper's code). The
     surrogate's names get the state's name in front: `h.gate`. The replaced state keeps its equation and loses its carry. In a
     cell that runs from the right the previous value is that at t+1; the surrogate itself may run either way.
+
+    A surrogate without a state is a convolution; `return x[t], x[t-1]` is a bare window of the input, the paper's reading of
+    the QRNN and the strongly-typed RNNs. The operand of each map that reads the state stands there once for each output of the
+    surrogate, in order, and its columns of the weight with it. Before the first step and across a boundary a surrogate is the
+    initial value of its state, and 0 where it returns anything else.
 
     Raises UnknownName for a state that `cell` does not have or an input that does not bind; UnusedName where no dense map
     reads the state's previous value.
@@ -89,7 +96,7 @@ def _clash(spec: Spec, state: str, other: Spec) -> str:
     """Where one cell has complex values and the other real ones; "" where they agree."""
     kind = {True: "complex", False: "real"}
     pairs = [(f"the input {n}", other[n].complex, spec[n].complex) for n in other.names("input")]
-    pairs += [(f"the value for {state}", other.outputs[0][1].complex, spec[state].complex)]
+    pairs += [(f"the value for {state}", e.complex, spec[state].complex) for _, e in other.outputs]
     return next((f"{what} is {kind[a]} in {other.name} and {kind[b]} in {spec.name}" for what, a, b in pairs if a != b), "")
 
 
@@ -106,18 +113,43 @@ def _written_out(spec: Spec, previous: frozenset[At]) -> list[Statement]:
 
 
 def _replace(spec: Spec, state: str, previous: frozenset[At], other: Spec, delay: int) -> Spec:
-    inner = _prefixed(other, state)
-    value = inner.outputs[0][1]
-    statements = []
+    inner, values = _bare(_prefixed(other, state))
+    statements: list[Statement] = []
+    maps: dict[str, None] = {}
+    read: dict[At, list[At]] = {}
     for s in _written_out(spec, previous):
-        if isinstance(s, MapCall):
-            turn = {r: value.shift(r.lag * delay) for r in s.reads() if r in previous}
-            s = replace(s, operands=tuple(o.xreplace(turn) for o in s.operands))
+        if isinstance(s, MapCall) and previous.intersection(s.reads()):
+            turns = [{r: value.shift(r.lag * delay) for r in s.reads() if r in previous} for value in values]
+            for was in turns[0]:
+                read[was] = [turn[was] for turn in turns]
+            operands = ([o.xreplace(turn) for turn in turns] if previous.intersection(samples(o)) else [o] for o in s.operands)
+            s = replace(s, operands=tuple(o for group in operands for o in group))
+            maps[s.affine] = None
         statements.append(s)
-    was = max(previous, key=str)
-    note = f"surrogate: the dense maps read {At(value.base, was.lag * delay)}, of {other.name}, instead of {was}"
-    return replace(spec, declared=spec.declared + tuple(d for d in inner.declared if d.kind != "input"),
-                   statements=inner.statements + tuple(statements), notes=(*spec.notes, *inner.notes, note))
+    made = replace(spec, declared=spec.declared + tuple(d for d in inner.declared if d.kind != "input"),
+                   statements=inner.statements + tuple(statements), notes=spec.notes + inner.notes)
+    instead = ", and ".join(f"{', '.join(map(str, now))}, of {other.name}, instead of {was}" for was, now in read.items())
+    return replace(made, notes=(*made.notes, f"surrogate: the dense maps {', '.join(maps)} read {instead}",
+                                f"surrogate: {_cost(learned(made) - learned(spec))}"))
+
+
+def _cost(more: Any) -> str:
+    """In parameters."""
+    letters = " and ".join(text for letter, text in ((M, "m inputs"), (N, "n hidden")) if more.has(letter))
+    said = "no parameter more or fewer" if more == 0 else f"{show(more)} parameters more"
+    if more.could_extract_minus_sign():
+        said = f"{show(-more)} parameters fewer"
+    return f"{said}, for {letters}" if letters else said
+
+
+def _bare(spec: Spec) -> tuple[Spec, list[At]]:
+    """The samples that a cell returns. A line that only names a sample is left out: a bare input has its own size, which no
+    line of channels has."""
+    lines = {s.target: s.expr for s in spec.statements if isinstance(s, Equation) and not s.state and isinstance(s.expr, At)}
+    values: list[At] = [lines.get(e.base, e) for _, e in spec.outputs]
+    read = {r.base for s in spec.statements for r in s.reads()}
+    kept = tuple(s for s in spec.statements if s.target not in lines or s.target in read)
+    return replace(spec, statements=kept), values
 
 
 def _prefixed(spec: Spec, state: str) -> Spec:

@@ -39,7 +39,8 @@ def test_names_kinds_and_notes() -> None:
     spec = gilr_lstm.spec
     assert spec.names("input") == ("x",) and spec.names("state") == ("h", "c", "h.h")
     assert spec.names("affine") == ("forget", "enter", "update", "leave", "h.gate", "h.impulse")
-    assert spec.notes == ("surrogate: the dense maps read h.h[t-1], of gilr, instead of h[t-1]",)
+    assert spec.notes == ("surrogate: the dense maps forget, enter, leave, update read h.h[t-1], of gilr, instead of h[t-1]",
+                          "surrogate: 2*m*n + 2*n parameters more, for m inputs and n hidden")
     assert (gilr_lstm.name, gilr_lstm_now.name) == ("gilr_lstm", "gilr_lstm_now")
     assert [lr.surrogate(lstm, h=gilr, delay=d).name for d in (1, 0)] == ["lstm_h_gilr", "lstm_h_gilr_delay0"]
     assert gilr_lstm.spec.outputs == lstm.spec.outputs
@@ -68,6 +69,23 @@ def test_a_surrogate_may_return_an_expression() -> None:
     late, now = lr.surrogate(lstm, h=scaled), lr.surrogate(lstm, h=scaled, delay=0)
     assert maps(late)[0] == "forget = forget(x[t], h.y[t-1])" and carried(late) == ["c", "h.s"]
     assert maps(now)[0] == "forget = forget(x[t], h.y[t])" and carried(now) == ["c", "h.s"]
+
+
+def test_a_window_stands_in_place_of_the_state() -> None:
+    """One operand for each output, and the input itself, which need not have the hidden size."""
+    made = lr.surrogate(lstm, h=lr.cells.window(2))
+    assert maps(made)[0] == "forget = forget(x[t], x[t-1], x[t-2])" and carried(made) == ["c"]
+    assert maps(lr.surrogate(lstm, h=lr.cells.window(2), delay=0))[0] == "forget = forget(x[t], x[t], x[t-1])"
+    assert maps(lr.surrogate(gru, h=lr.cells.window(2)))[-1] == "candidate = candidate(x[t], r[t]*x[t-1], r[t]*x[t-2])"
+
+
+def test_a_convolution_is_a_surrogate() -> None:
+    @lr.cell
+    def conv(x: lr.Input, W: lr.Affine):
+        return tanh(W(x[t], x[t - 1])), x[t]
+
+    made = lr.surrogate(lstm, h=conv)
+    assert maps(made)[:2] == ["h.W = h.W(x[t], x[t-1])", "forget = forget(x[t], h.y[t-1], x[t-1])"]
 
 
 def test_two_surrogates_at_once() -> None:
@@ -104,4 +122,4 @@ def test_what_is_solved_is_no_previous_value() -> None:
     assert maps(lr.surrogate(both, h=gilr))[-2:] == ["W = W(x[t], h.h[t-1])", "V = V(h[t+1])"]
     turned = lr.surrogate(lr.Cell(both.spec.mirrored()), h=gilr)
     assert maps(turned)[-2:] == ["W = W(x[t], h.h[t+1])", "V = V(h[t-1])"]
-    assert turned.spec.notes == ("surrogate: the dense maps read h.h[t+1], of gilr, instead of h[t+1]",)
+    assert turned.spec.notes[0] == "surrogate: the dense maps W read h.h[t+1], of gilr, instead of h[t+1]"

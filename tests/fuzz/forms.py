@@ -85,14 +85,10 @@ MORE: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 FEATURES = ("axis", "complex", "algebra", "both ways", "first", "mask")
-# Pairs that lrdsl refuses, the first four in this version. The last two are features of a call, not of a cell.
+# Pairs that lrdsl refuses. "16 bits" and "segments" are features of a call, not of a cell.
 REFUSED = (
-    {"axis", "complex"},
-    {"axis", "algebra"},
-    {"axis", "segments"},
-    {"axis", "16 bits"},
-    {"complex", "16 bits"},
     {"first", "both ways"},
+    {"complex", "16 bits"},
 )
 LEAVES = {"condition": 6}  # so many forms, not the first alone, may stand where a cell is to grow no deeper
 

@@ -164,7 +164,8 @@ def test_a_planted_bug_is_found(bug: Bug) -> None:
     print(f"\n{bug.name}: within {cells} cells, {finding.look}: {finding.what.splitlines()[0]}")
 
 
-@pytest.mark.parametrize("name", ["i times i is 1", "all sides are those of the run", "a register over an axis is not moved on"])
+@pytest.mark.parametrize("name", ["i times i is 1", "all sides are those of the run",
+                                  "a register over an axis is not moved on"])
 def test_some_planted_bugs_are_found(name: str) -> None:
     bug = next(b for b in BUGS if b.name == name)
     with bug.planted():
