@@ -197,3 +197,13 @@ def meets_loop(x: Tensor, p: Mapping[str, Tensor], reset: Tensor) -> Tensor:
         ys[at] = (g + ys[at]).sum(2)
         g = torch.where(edge, none, g)
     return torch.stack(ys, 1)
+
+
+@cache
+def gaps(N: int = 3) -> lr.Cell:
+    """A recurrence of one number a channel, with a gap in what it reads of itself, beside an input with the axis."""
+    @lr.cell
+    def gaps(x: lr.Input, u: lr.Input = lr.Input(axis=N), *, g: lr.State):
+        g[t] = sigmoid(x[t]) * g[t + 4] + x[t]
+        return g[t + 1] * lr.sum(u[t])
+    return gaps

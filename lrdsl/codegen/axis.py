@@ -94,15 +94,16 @@ class Lines(Memory):
             reads_here = list(dict.fromkeys([*self._read(level.loop), *needs[k]]))
             later = {s for j in range(k + 1, len(levels)) for s in (*self._read(levels[j].loop), *needs[j])}
             views.append(self.level(program, level, reads_here, later, ends[k]))
-        takes = self.takes(program, [s for level in levels for s in (*level.steps, *level.loop)])
+        moved = [At(e.base, e.side * k) for e in program.registers if e.base not in program.wide for k in range(1, e.depth)]
+        takes = self.takes(program, [s for level in levels for s in (*level.steps, *level.loop)], moved)
         time, crossed = ("a.T - 1 - s", "t + 1") if program.reverse else ("s", "t")
         return WalkView(loads, takes, tuple(views), registers, time, crossed)
 
-    def takes(self, program: Program, steps: Sequence[Step]) -> tuple[tuple[str, str], ...]:
-        """What some steps read that is one number a channel, and do not compute."""
+    def takes(self, program: Program, steps: Sequence[Step], moved: Sequence[At] = ()) -> tuple[tuple[str, str], ...]:
+        """What some steps read that is one number a channel, and do not compute; and what registers move on."""
         own = {At(t) for s in steps for t in s.targets}
         learned = dict.fromkeys(str(p) for s in steps for e in s.exprs for p in params(e))
-        found = [(self.name(s), text) for s in dict.fromkeys(self._read(steps))
+        found = [(self.name(s), text) for s in dict.fromkeys([*self._read(steps), *moved])
                  if s not in own and (text := self.take_one(program, s))]
         return (*found, *((self.names[v], text) for v in learned if (text := self.take_one_learned(v))))
 

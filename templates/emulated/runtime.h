@@ -23,7 +23,7 @@ typedef uint16_t u16;
 typedef uint32_t u32;
 typedef uint64_t u64;
 
-const size_t STACK = 64 << 10;  // bytes, of each thread
+const size_t STACK = 256 << 10;  // bytes, of each thread: half of what CUDA gives it at most, and enough for text at -O0
 
 enum class State : u8 { ready, polling, at_barrier, in_warp, done };
 

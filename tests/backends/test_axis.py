@@ -17,7 +17,7 @@ from lrdsl.ir.program import Program
 from lrdsl.nn.dtypes import compute, dtype_of
 from lrdsl.nn.launch import Launcher
 from lrdsl.passes.replay import SEGMENT
-from tests.axis_cells import meets, meets_loop, mixed, returns, s6, turn
+from tests.axis_cells import gaps, meets, meets_loop, mixed, returns, s6, turn
 from tests.codegen.test_axis import programs
 from tests.complex_axis_cells import s4d, wave
 
@@ -70,7 +70,8 @@ SIZES = [(2, 1, 1), (1, 31, 5), (2, 32, 63), (1, 33, 64), (3, 65, 65), (1, 70, 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("cell", [s6(1), s6(16), mixed(3), returns(5), turn(2)], ids=lambda c: f"{c.name}{c.spec.axis}")
+@pytest.mark.parametrize("cell", [s6(1), s6(16), mixed(3), returns(5), turn(2), gaps(2)],
+                         ids=lambda c: f"{c.name}{c.spec.axis}")
 def test_cpu_kernels_agree_with_the_definition(cell: lr.Cell, dtype: Any, monkeypatch: pytest.MonkeyPatch,
                                                always_threads: None) -> None:
     allowed = 1e-12 if dtype == torch.float64 else 2e-5

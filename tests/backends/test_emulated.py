@@ -233,8 +233,8 @@ SINS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
         "a.y[i] = 7 / int(a.T - 1);  // here", "a.y[i] = 7 / int(a.T);", {}),
     "a trap": ("__trap()", "if (i == 3) __trap();  // here\n" + COPY, "if (i == 32) __trap();\n" + COPY, {}),
     "local variables without end": (
-        "the local variables of a thread take more than the 65536 bytes of its stack",
-        "real s[20000];\nfor (int k = 0; k < 20000; ++k) s[k] = a.x[(k + i) % 32];\na.y[i] = s[19999] + s[int(a.T)];",
+        "the local variables of a thread take more than the 262144 bytes of its stack",
+        "real s[70000];\nfor (int k = 0; k < 70000; ++k) s[k] = a.x[(k + i) % 32];\na.y[i] = s[69999] + s[int(a.T)];",
         "real s[2000];\nfor (int k = 0; k < 2000; ++k) s[k] = a.x[(k + i) % 32];\na.y[i] = s[1999] + s[int(a.T)];", {}),
     "more shared memory than there is": (
         "a block has 65536 bytes of static shared memory; there are 49152",

@@ -1,6 +1,8 @@
 """Random cells: grown from a grammar, compared on every backend with what their own text says, and broken on purpose.
 
-    grammar    a cell's text, from a table of forms; wrong: the same with one mistake
+    forms      the table of forms, and which features of cells go together
+    grammar    a cell's text, from that table; wrong: the same with one mistake
+    written    a cell as text, and which way its states run
     meaning    what a text says: its body run on numbers, step by step
     problems   tensors for a cell, and how it is called; rewrites: other cells that must say the same
     kernels    many Programs in one call of the compiler

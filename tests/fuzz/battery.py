@@ -16,13 +16,16 @@ import torch
 
 from lrdsl.errors import CellError, NotBuilt, UnsupportedFunction, UnusedName
 
-from .compare import Truth, results, truth
-from .grammar import Choices, Dice, Written, grow
+from .compare import NARROW, Truth, results, truth
+from .forms import fits
+from .grammar import Choices, Dice, grow
 from .kernels import BACKENDS, Asked, Kernels, Wanted
 from .problems import Call, Problem, Setting, Subject, call_of, meaning_of, pose, setting
 from .rewrites import REWRITES
+from .written import Written
 
-SHORT = {torch.float32: "float32", torch.float64: "float64"}
+SHORT = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+MOSTLY = (torch.float32, torch.float64, torch.bfloat16, torch.float64, torch.float32, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,17 @@ class Trial:
         return pose(self.subject, self.setting)
 
     @functools.cached_property
-    def truth(self) -> Truth:
-        """What the text says."""
-        return truth(meaning_of(self.subject, self.problem), self.subject.meaning.watch, self.problem)
+    def _truths(self) -> dict[torch.dtype | None, tuple[Problem, Truth]]:
+        return {}
+
+    def truth(self, dtype: torch.dtype = torch.float64) -> tuple[Problem, Truth]:
+        """The numbers in a dtype, and what the text makes of them; float32 and float64 have the same."""
+        key = dtype if dtype in NARROW else None
+        if key not in self._truths:
+            problem = self.problem if key is None else self.problem.stored(key)
+            call = functools.partial(meaning_of, self.subject)
+            self._truths[key] = problem, truth(call, self.subject.meaning.watch, problem)
+        return self._truths[key]
 
     @functools.cached_property
     def _calls(self) -> dict[str, Call | None]:
@@ -69,15 +80,18 @@ class Trial:
 
     def apart(self, look: Look) -> tuple[float, str]:
         """The largest error, in units of what is allowed, and where."""
-        call, problem = self.call(look.rewrite), self.problem
-        if call is None or look.dtype not in self.truth.dtypes:
+        call = self.call(look.rewrite)
+        if call is None or (look.dtype in NARROW and not fits(self.written.features | {"16 bits"})):
+            return 0.0, ""
+        problem, truth = self.truth(look.dtype)
+        if look.dtype not in truth.dtypes:
             return 0.0, ""
         if look.rewrite:
             problem = replace(problem, level="first")
-        want = {n: y for n, y in self.truth.want.items() if not look.rewrite or not (n.startswith("dd ") or n.endswith(" dot"))}
+        want = {n: y for n, y in truth.want.items() if not look.rewrite or not (n.startswith("dd ") or n.endswith(" dot"))}
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LRDSL_BACKEND", look.backend)
-            return replace(self.truth, want=want).worst(results(call, problem, look.dtype), look.dtype)
+            return replace(truth, want=want).worst(results(call, problem, look.dtype), look.dtype)
 
 
 @dataclass(frozen=True)
@@ -100,8 +114,8 @@ Run it from the root of the repository: PYTHONPATH=. python <this file>
 """
 
 from tests.fuzz.battery import Look, Trial, again
-from tests.fuzz.grammar import Line, Written
 from tests.fuzz.problems import Setting
+from tests.fuzz.written import Line, Written
 import torch
 
 TRIAL = Trial(
@@ -139,7 +153,7 @@ def expected(error: CellError) -> bool:
 
 
 def all_looks(number: int) -> list[Look]:
-    """Every backend in both dtypes, every rewrite on the reference, and one of them on the others."""
+    """Every backend in every dtype, every rewrite on the reference, and one of them on the others."""
     found = [Look("", backend, dtype) for backend in ("reference", *BACKENDS) for dtype in SHORT]
     found += [Look(rewrite, "reference", torch.float64) for rewrite in REWRITES]
     return [*found, Look([*REWRITES][number % len(REWRITES)], BACKENDS[number % 3], torch.float64)]
@@ -149,17 +163,20 @@ def most_looks(number: int) -> list[Look]:
     """Every backend in one dtype and two rewrites; everything, one cell in ten."""
     if number % 10 == 0:
         return all_looks(number)
-    dtype, rewrites = [*SHORT][number % 2], [*REWRITES, *REWRITES]
+    dtype, rewrites = MOSTLY[number % len(MOSTLY)], [*REWRITES, *REWRITES]
     found = [Look("", backend, dtype) for backend in ("reference", *BACKENDS)]
     return found + [Look(r, "reference", torch.float64) for r in rewrites[number % len(REWRITES):][:2]]
 
 
 def some_looks(number: int) -> list[Look]:
-    """A backend that is compiled, and a rewrite."""
-    dtype = [*SHORT][number // 4 % 2]
-    backend = ("native", "serial", "chunked", "native")[number % 4]
-    return [Look("", "reference", dtype), Look("", backend, dtype),
-            Look([*REWRITES][number % len(REWRITES)], "reference", torch.float64)]
+    """A rewrite for half of the cells; a dtype for the others, and for half of these a backend that is compiled."""
+    half = number // 2
+    if number % 2:
+        rewrite = [*REWRITES][half % len(REWRITES)]
+        return [Look("", "reference", torch.float64), Look(rewrite, "reference", torch.float64)]
+    dtype = MOSTLY[half % len(MOSTLY)]
+    compiled = [Look("", ("native", "serial", "chunked", "native")[half // 2 % 4], dtype)] if half % 2 == 0 else []
+    return [Look("", "reference", dtype), *compiled]
 
 
 def trials(seeds: Iterable[int], looks: Callable[[int], list[Look]], small: bool = False,

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from lrdsl.backends import emulated_abi, emulated_build, native, reference
 from lrdsl.backends.emulated import SCHEDULES, Emulator, Schedule
 from lrdsl.backends.emulated_lines import first_of_kernel
 from lrdsl.compiler import source_of
+from lrdsl.errors import ToolchainError
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import Launch, Source
 from lrdsl.passes.schedule import strategies
@@ -36,6 +37,7 @@ from lrdsl.passes.schedule import strategies
 BACKENDS = ("native", "serial", "chunked")
 Wanted = tuple[Program, str, str]  # with dtype and backend
 Asked = tuple[Program, str]
+Make = Callable[[dict[Wanted, Source]], dict[Wanted, Launch]]
 
 _numbers, _loading = itertools.count(), threading.Lock()
 # Each kernel's own shared memory, as if its text were alone.
@@ -56,7 +58,7 @@ class Kernels:
 
     def __init__(self, level: int = 0, schedule: Schedule = SCHEDULES[0]) -> None:
         self.level, self.schedule = level, schedule
-        self.launches: dict[Wanted, Launch | Future[dict[Wanted, Launch]]] = {}
+        self.launches: dict[Wanted, Future[dict[Wanted, Launch | ToolchainError]]] = {}
         self.asked: dict[Asked, None] = {}
         self._pool = ThreadPoolExecutor(2)
         self._place = tempfile.mkdtemp(prefix="lrdsl-fuzz-")
@@ -76,8 +78,11 @@ class Kernels:
         if backend == "reference":
             self.asked[program, dtype] = None
             return reference.load(program, dtype)
-        found = self.launches[program, dtype, backend]
-        return found if isinstance(found, Launch) else found.result()[program, dtype, backend]
+        wanted = program, dtype, backend
+        found = self.launches[wanted].result()[wanted]
+        if isinstance(found, ToolchainError):
+            raise found
+        return found
 
     def build(self, wanted: Iterable[Wanted]) -> None:
         """Begin to compile them, in a unit for each backend and dtype; whoever needs one waits for its unit."""
@@ -89,10 +94,21 @@ class Kernels:
             sources = {w: _source(*w) for w in dict.fromkeys(group)}  # in this thread: sympy's cache is everybody's
             self.launches |= dict.fromkeys(sources, self._pool.submit(self._compiled, backend, sources))
 
-    def _compiled(self, backend: str, sources: dict[Wanted, Source]) -> dict[Wanted, Launch]:
+    def _compiled(self, backend: str, sources: dict[Wanted, Source]) -> dict[Wanted, Launch | ToolchainError]:
         units = {strategy: {w: s for w, s in sources.items() if bool(s.chunk) == strategy} for strategy in (False, True)}
         make = self._native if backend == "native" else self._emulated
-        return {w: launch for unit in units.values() if unit for w, launch in make(unit).items()}
+        return {w: launch for unit in units.values() if unit for w, launch in self._one_by_one(make, unit).items()}
+
+    def _one_by_one(self, make: Make, unit: dict[Wanted, Source]) -> Mapping[Wanted, Launch | ToolchainError]:
+        """A unit; where the compiler fails, its parts, until it is known which Programs it fails on."""
+        try:
+            return make(unit)
+        except ToolchainError as error:
+            if len(unit) == 1:
+                return dict.fromkeys(unit, error)
+            every = [*unit.items()]
+            halves = dict(every[:len(every) // 2]), dict(every[len(every) // 2:])
+            return {w: launch for half in halves for w, launch in self._one_by_one(make, half).items()}
 
     def _native(self, sources: dict[Wanted, Source]) -> dict[Wanted, Launch]:
         first, *rest = [_parts(s) for s in sources.values()]

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from .grammar import Dice, Line, Written
-from .problems import Call, Problem, Subject, Tensors, call_of, chunked
+from .grammar import Dice
+from .problems import Call, Problem, Subject, Tensors, call_of, chunked, depths
+from .written import Line, Written, mirror
 
 X = TypeVar("X")
 
@@ -41,8 +42,8 @@ def renamed(subject: Subject, problem: Problem, dice: Dice) -> Call | None:
 
 def rearranged(subject: Subject, problem: Problem, dice: Dice) -> Call | None:
     """Sums and products the other way round, differences and quotients as sums and products, squares as products."""
-    written = subject.written
-    other = replace(_rewritten(written, lambda e: _Rearrange(dice).of(e)), name=f"{written.name}_rearranged")
+    written, rearrange = subject.written, _Rearrange(dice)
+    other = replace(_rewritten(written, rearrange.of), name=f"{written.name}_rearranged")
     return _like(subject, Subject(other), problem)
 
 
@@ -79,18 +80,19 @@ def mirrored(subject: Subject, problem: Problem, dice: Dice) -> Call | None:
     """Every lag with the other sign, on sequences run backwards. A boundary before step 0 would lie behind the last one."""
     if problem.reset is not None and problem.reset[:, 0].any():
         return None
-    flip = {" - ": " + ", " + ": " - "}
-    written = _rewritten(subject.written, lambda e: re.sub(r"\[t( [-+] )", lambda m: f"[t{flip[m[1]]}", e))
-    other = Subject(replace(written, name=f"{written.name}_mirrored", reverse=not written.reverse))
+    written = _rewritten(subject.written, mirror)
+    lines = tuple(replace(line, way=-line.way) for line in written.lines)
+    other = Subject(replace(written, name=f"{written.name}_mirrored", lines=lines))
     reset = problem.reset if problem.reset is None else torch.cat([problem.reset[:, :1], problem.reset[:, 1:].flip(1)], 1)
-    turned = set(written.of("Input")), {f"out{k}" for k in range(len(written.outputs))}
+    inputs, outputs = set(written.of("Input", "Mask")), {f"out{k}" for k in range(len(written.outputs))}
 
-    inner = _like(subject, other, replace(problem, reset=reset))
+    inner = _like(subject, other, replace(problem, reset=reset, lengths=problem.lengths[::-1]))
 
-    def call(tensors: Mapping[str, Tensor]) -> Tensors:
-        found = inner({n: x.flip(1) if n in turned[0] else x for n, x in tensors.items()})  # type: ignore[misc]
-        return {n: y.flip(1) if n in turned[1] else y for n, y in found.items()}
-    return call if inner else None
+    def turned(tensors: Mapping[str, Tensor], sequences: set[str]) -> Tensors:
+        """Sequences backwards, and the edges of segments in the order of these."""
+        rows = [0] if problem.lengths else []
+        return {n: x.flip(1 if n in sequences else rows if ":" in n else []) for n, x in tensors.items()}
+    return inner and (lambda tensors: turned(inner(turned(tensors, inputs)), outputs))
 
 
 def split(subject: Subject, problem: Problem, dice: Dice) -> Call | None:
@@ -104,30 +106,32 @@ def split(subject: Subject, problem: Problem, dice: Dice) -> Call | None:
     texts = " ".join([*(line.text for line in after), *(e for _, e in written.outputs)])
     needed = [line for line in before if re.search(rf"\b{line.target}\b", texts)]
     values = {line.target: f"{line.target}[t]" for line in needed if not line.state}
-    handed = tuple((n.target, "Input", "") for n in needed)
+    if any(written.has(line.target, "size") for line in needed) or "first" in written.features or (
+            values and {"axis", "complex"} & written.features):
+        return None  # such a value cannot be handed on, or it does not say what it is
+    handed = tuple((n.target, "Input", "complex=True" if written.has(n.target, "complex") else "") for n in needed)
     one = _part(written, "first", before, tuple(("", f"{n.target}[t]" if n.state else n.target) for n in needed), ())
     two = _part(written, "second", [replace(line, text=_words(line.text, values)) for line in after],
                 tuple((n, _words(e, values)) for n, e in written.outputs), handed)
-    if not needed or not one.of("Input"):
+    if not needed or not one.of("Input") or one.both_ways or two.both_ways:
         return None
     first, second = Subject(one), Subject(two)
     sizes = {"B": problem.B, "C": problem.C}
 
     def call(tensors: Mapping[str, Tensor]) -> Tensors:
-        whole = {n: x.expand(sizes["B"], -1, x.shape[2] if x.shape[2] > 1 else sizes["C"]) if n in written.of("Input") else x
-                 for n, x in tensors.items()}
-        given = _with_edges(first, subject, problem, whole)
-        a = call_of(first, replace(problem, edges="carry and edges"))(given)
-        given = _with_edges(second, subject, problem, whole | {n.target: a[f"out{k}"] for k, n in enumerate(needed)})
-        b = call_of(second, replace(problem, edges="carry and edges"))(given)
+        whole = {n: x.expand(sizes["B"], -1, x.shape[2] if x.shape[2] > 1 else sizes["C"])
+                 if n in written.of("Input") and not written.has(n, "axis") else x for n, x in tensors.items()}
+        a = _of_part(first, subject, problem, whole)
+        b = _of_part(second, subject, problem, whole | {n.target: a[f"out{k}"] for k, n in enumerate(needed)})
         longest = {n: v for n, v in b.items() if n not in a or n.startswith("out") or v.shape[1] > a[n].shape[1]}
-        return {n: v for n, v in a.items() if not n.startswith("out")} | longest
+        found = {n: v for n, v in a.items() if not n.startswith("out")} | longest
+        return {n: v for n, v in found.items() if n.startswith("out") or n.removesuffix(":final") in depths(subject)}
     return call
 
 
 def in_pieces(subject: Subject, problem: Problem, dice: Dice) -> Call | None:
     """Time in pieces, or step by step, from carry to carry."""
-    if subject.pipeline.looks_ahead or problem.T < 2:
+    if subject.pipeline.looks_ahead or subject.written.both_ways or problem.T < 2 or problem.lengths:
         return None
     cuts = dice.pick([[problem.T // 2], list(range(1, problem.T)), [1], sorted({problem.T // 3 + 1, problem.T - 1})])
     return chunked(subject, problem, [c for c in cuts if 0 < c < problem.T][:12])
@@ -173,27 +177,35 @@ def _part(written: Written, name: str, lines: list[Line], outputs: tuple[tuple[s
     return replace(written, name=f"{written.name}_{name}", signature=signature, lines=tuple(lines), outputs=outputs)
 
 
-def _with_edges(part: Subject, whole: Subject, problem: Problem, tensors: Mapping[str, Tensor]) -> Tensors:
-    """What a part takes: its own tensors, and an edge for everything that it reads at a lag."""
+def _of_part(part: Subject, whole: Subject, problem: Problem, tensors: Mapping[str, Tensor]) -> Tensors:
+    """A part's results, by the names of the whole: it takes its own tensors, and an edge of all that it reads at a lag."""
     names = {n for n, _, _ in part.written.signature}
-    found = {n: x for n, x in tensors.items() if re.split(r"[.:]", n.removesuffix("_init"))[0] in names and ":" not in n}
+    given = {n: x for n, x in tensors.items() if re.split(r"[.:]", n.removesuffix("_init"))[0] in names and ":" not in n}
     like = next(x for n, x in tensors.items() if n in part.written.of("Input"))
-    constants, sizes = whole.meaning.constants, whole.meaning.sizes
+    meaning, keys = whole.meaning, {(s.name, s.side): key for key, s in whole.pipeline.sequences.items()}
+    owners: dict[str, str] = {}  # of final windows
     for key, s in part.pipeline.sequences.items():
-        shape = (problem.B, s.depth, sizes.get(s.name, problem.C))
+        theirs = keys[s.name, s.side]
+        owners |= {} if s.ahead else {f"{key}:final": f"{theirs}:final"}
+        shape = (problem.rows, s.depth, meaning.axis if s.name in meaning.wide and s.name in whole.written.of("Input") else
+                 meaning.sizes.get(s.name, problem.C), *([s.size] if s.size else []))
         for end in ("now", "edge"):
-            given = next((tensors[n] for n in (f"{key}:{end}", f"{key}:init") if n in tensors), None)
-            if given is None and f"{s.name}_init" in tensors:
-                given = tensors[f"{s.name}_init"].expand(shape)
-            found[f"{key}:{end}"] = like.new_full(shape, constants.get(s.name, 0.0)) if given is None else given[:, :s.depth]
-    return found
+            edge = next((tensors[n] for n in (f"{theirs}:{end}", f"{theirs}:init") if n in tensors), None)
+            if edge is None and f"{s.name}_init" in tensors and not theirs.endswith(".ahead"):
+                edge = tensors[f"{s.name}_init"].expand(shape)
+            dtype = like.dtype.to_complex() if s.name in meaning.complex else like.dtype.to_real()
+            given[f"{key}:{end}"] = (torch.full(shape, meaning.constants.get(s.name, 0.0), dtype=dtype) if edge is None else
+                                     edge[:, :s.depth])
+    found = call_of(part, replace(problem, edges="carry and edges"))(given)
+    return {owners.get(n, n): y for n, y in found.items() if not n.endswith(":final") or n in owners}
 
 
 class _Rearrange(ast.NodeTransformer):
-    """Each operation as it is, or as its equal."""
+    """Each operation as it is, or as its equal. What rounds otherwise is changed everywhere or nowhere, so that ties stay."""
 
     def __init__(self, dice: Dice) -> None:
         self.dice = dice
+        self.quotients, self.sigmoids = dice.pick([False, True]), dice.pick([False, False, True])
 
     def of(self, text: str) -> str:
         return ast.unparse(ast.fix_missing_locations(self.visit(ast.parse(text, mode="eval"))))
@@ -203,7 +215,7 @@ class _Rearrange(ast.NodeTransformer):
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
-        if self.dice.pick([False, True]):
+        if self.quotients if isinstance(node.op, ast.Div) else self.dice.pick([False, True]):
             match node.op:
                 case ast.Add() | ast.Mult():
                     return ast.BinOp(node.right, node.op, node.left)
@@ -219,7 +231,7 @@ class _Rearrange(ast.NodeTransformer):
         self.generic_visit(node)
         if node.func.id in ("maximum", "minimum", "logaddexp", "equal"):
             node.args = node.args[::-1]
-        if node.func.id == "sigmoid" and self.dice.pick([False, False, True]):
+        if node.func.id == "sigmoid" and self.sigmoids:
             return ast.parse(f"1 / (1 + exp(-({ast.unparse(node.args[0])})))", mode="eval").body
         return node
 

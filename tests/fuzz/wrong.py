@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from lrdsl.errors import CellError
 from lrdsl.nn.pipeline import pipeline_of
 
-from .grammar import Dice, Written
+from .grammar import Dice
 from .problems import load
+from .written import Written, at
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,6 @@ class Page:
         self.written, self.dice, self.pick = written, dice, dice.pick
         self.lines = written.source.splitlines()
         self.body = 4 + len(written.signature)  # the number of its first line
-        self.back = "t + 1" if written.reverse else "t - 1"
-        self.ahead = "t - 1" if written.reverse else "t + 1"
 
     def numbers(self, state: bool = False) -> list[int]:
         """The numbers of the lines of the body, `return` included; or of the states' alone."""
@@ -73,8 +72,8 @@ class Page:
 
     @property
     def input(self) -> str:
-        """An input that has channels."""
-        return self.pick([n for n, kind, said in self.written.signature if kind == "Input" and "size" not in said])
+        """An input that has channels, and real ones."""
+        return self.pick([n for n, kind, said in self.written.signature if kind == "Input" and not said])
 
     @property
     def state(self) -> tuple[str, int]:
@@ -82,11 +81,22 @@ class Page:
         k, line = self.pick([(k, line) for k, line in enumerate(self.written.lines) if line.state])
         return line.target, self.body + k
 
+    @property
+    def plain_state(self) -> tuple[str, int, int] | None:
+        """One that is real and has no axis, its line and its way; None where there is none."""
+        states = [(line.target, self.body + k, line.way) for k, line in enumerate(self.written.lines) if line.state
+                  and not self.written.has(line.target, "size") and not self.written.has(line.target, "complex")]
+        return self.pick(states) if states else None
 
-def _mistake_on_state(form: str) -> Callable[[Page], int]:
-    def spoil(page: Page) -> int:
-        state, number = page.state
-        return page.add(number, form.format(h=state, back=page.back, ahead=page.ahead, x=page.input))
+
+def _mistake_on_state(form: str) -> Callable[[Page], int | None]:
+    """A term with a state's past."""
+    def spoil(page: Page) -> int | None:
+        if not (found := page.plain_state):
+            return None
+        state, number, way = found
+        back, ahead, far = (at("", lag)[1:-1] for lag in (way, -way, 9 * way))
+        return page.add(number, form.format(h=state, back=back, ahead=ahead, far=far, x=page.input))
     return spoil
 
 
@@ -116,14 +126,14 @@ def _no_return(page: Page) -> int:
 
 
 def _feeds_back(page: Page) -> int | None:
-    maps = page.written.of("Affine")
+    maps = [n for n in page.written.of("Affine") if not page.written.has(n, "axis") and not page.written.has(n, "complex")]
     called = re.search(rf"\b({'|'.join(maps)})\((?!e\[)", page.written.source) if maps else None
-    if not called:
+    found = page.plain_state
+    if not called or not found:
         return None
-    affine = called[1]
+    affine, (state, number, way) = called[1], found
     count = _operands(page.written.source, affine)
-    state, number = page.state
-    return page.add(number, f"{affine}({', '.join([f'{state}[{page.back}]', *[f'{page.input}[t]'] * (count - 1)])})")
+    return page.add(number, f"{affine}({', '.join([at(state, way), *[f'{page.input}[t]'] * (count - 1)])})")
 
 
 def _operands(text: str, affine: str) -> int:
@@ -161,7 +171,7 @@ MISTAKES: dict[str, tuple[Callable[[Page], int | None], tuple[str, ...]]] = {
     "a quotient": (_mistake_on_state("1 / (2 + {h}[{back}])"), ("NotLinear",)),
     "a condition on the past": (_mistake_on_state("where({h}[{back}] > 0, 1, 2)"), ("NotLinear",)),
     "a maximum of a multiple of the past": (_mistake_on_state("maximum({h}[{back}] / 2, {x}[t])"), ("NotLinear",)),
-    "order 9": (lambda p: _mistake_on_state(f"{{h}}[t {'+' if p.written.reverse else '-'} 9]")(p), ("NotLinear",)),
+    "order 9": (_mistake_on_state("{h}[{far}]"), ("NotLinear", "NotBuilt")),
     "a circle": (_mistake_on_state("0.5 * {h}[t]"), ("CyclicStates",)),
     "fed back": (_feeds_back, ("NotLinear",)),
     "an if": (_statement("if {x}[t] > 0: pass"), ("BranchOnSymbol",)),
