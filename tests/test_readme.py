@@ -86,6 +86,11 @@ def test_lists_are_complete() -> None:
     assert listed
     built = {n for n in lr.__all__ if getattr(getattr(lr, n), "__module__", "") == "lrdsl.frontend.functions"}
     assert set(listed[1].split()) == built
+    zoo = TEXT[TEXT.index("**The zoo.**"):TEXT.index("### Recurrences over")]
+    assert set(lr.cells.__all__) - {"qrnn"} <= set(re.findall(r"`(\w+)", zoo))
+    differences = (ROOT / "docs" / "differences.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`[^|]+) \|", differences, re.MULTILINE)))
+    assert named and set(named) <= set(lr.cells.__all__)
 
 
 def axial(add: Any = lambda a, b: a + b, **options: Any) -> lr.Cell:
