@@ -26,9 +26,9 @@ T = TypeVar("T")
 def options(text: str | None) -> argparse.ArgumentParser:
     """What every program understands."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that all of it runs; says nothing about speed")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that all of it runs; says nothing else")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, help=f"of torch, on the CPU (default {torch.get_num_threads()}; 1 with --quick)")
+    parser.add_argument("--threads", type=int, help="of torch, on the CPU (default: torch's; 1 with --quick)")
     parser.add_argument("--out", type=Path, help=f"a directory for the results (default {RESULTS.name}/ beside the program; "
                                                  f"{QUICK} with --quick)")
     return parser
@@ -44,8 +44,8 @@ def prepare(said: argparse.Namespace) -> None:
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
-    """A bar on stderr."""
-    return tqdm(items, desc=what, total=total, file=sys.stderr, ncols=100)
+    """A bar on stderr, where that is a terminal."""
+    return tqdm(items, desc=what, total=total, file=sys.stderr, ncols=100, disable=None)
 
 
 def timed(runs: Mapping[str, Callable[[], object]], device: str, seconds: float, rounds: int = 50) -> dict[str, Times]:
@@ -104,7 +104,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(c.rjust(w) if k else c.ljust(w) for k, (c, w) in enumerate(zip(cells, widths, strict=True))) + " |"
+        padded = [c.rjust(w) if k else c.ljust(w) for k, (c, w) in enumerate(zip(cells, widths, strict=True))]
+        return f"| {' | '.join(padded)} |"
     rule = "|" + "|".join("-" * (w + 1) + ("-" if not k else ":") for k, w in enumerate(widths)) + "|"
     return "\n".join([line(lines[0]), rule, *map(line, lines[1:])])
 

@@ -1,8 +1,8 @@
 """The paper's kernel, for comparison: three launches on a GPU (three_launches.cu), three phases on a CPU (three_phases.cpp).
 
-Not a strategy of lrdsl: it reads what it scans twice. Written from Algorithm 1 of Martin & Cundy (ICLR 2018) and from what their
-code says of its sizes: a warp is a processor, 32 warps a block, at most 30 blocks, which is twice the 15 multiprocessors that it
-counts on.
+Not a strategy of lrdsl: it reads what it scans twice. Written from Algorithm 1 of Martin & Cundy (ICLR 2018) and from what
+their code says of its sizes: a warp is a processor, 32 warps a block, at most 30 blocks, which is twice the 15 multiprocessors
+that it counts on.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import lrdsl as lr
 from lrdsl.backends import cuda_compile, cuda_driver, emulated_abi, native
 from lrdsl.backends.emulated import Emulator
 from lrdsl.backends.emulated_counts import Counts
+from lrdsl.ir.program import Program
 from lrdsl.ir.source import Source
 from lrdsl.nn.threads import share_threads
 
@@ -91,8 +92,12 @@ class ThreeLaunches:
 
 
 def _source(entry: str) -> Source:
-    text, program = (HERE / "three_launches.cu").read_text(encoding="utf-8"), lr.compile(lr.cells.linear_scan).stages["forward"][0]
-    return Source("cuda", entry, text, program, "float32", block=WARPS * LANES)
+    text = (HERE / "three_launches.cu").read_text(encoding="utf-8")
+    return Source("cuda", entry, text, _program(), "float32", block=WARPS * LANES)
+
+
+def _program() -> Program:
+    return lr.compile(lr.cells.linear_scan).stages["forward"][0]
 
 
 def three_phases(a: Tensor, b: Tensor, each_thread: int, threads: int) -> tuple[Callable[[], None], Tensor]:
@@ -100,13 +105,11 @@ def three_phases(a: Tensor, b: Tensor, each_thread: int, threads: int) -> tuple[
     (T, C), h = a.shape, torch.full_like(a, float("nan"))
     product, total = torch.empty(each_thread * threads, C), torch.empty(each_thread * threads, C)
     text = (HERE / "three_phases.cpp").read_text(encoding="utf-8")
-    program = lr.compile(lr.cells.linear_scan, "cpu").stages["forward"][0]
     share_threads()
-    kernel = ctypes.CDLL(str(native.build(Source("cpu", "three_phases", text, program, "float32")))).three_phases
+    kernel = ctypes.CDLL(str(native.build(Source("cpu", "three_phases", text, _program(), "float32")))).three_phases
     kernel.argtypes, kernel.restype = (*[ctypes.c_void_p] * 5, *[ctypes.c_long] * 4), None
-    pointers = [x.data_ptr() for x in (a, b, h, product, total)]
+    arrays = (a, b, h, product, total)
 
     def run() -> None:
-        kernel(*pointers, T, C, each_thread, threads)
-    run.keeps = (a, b, h, product, total)  # type: ignore[attr-defined]
+        kernel(*(x.data_ptr() for x in arrays), T, C, each_thread, threads)
     return run, h
