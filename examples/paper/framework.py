@@ -51,7 +51,7 @@ SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to
 @dataclass(frozen=True)
 class Size:
     """How long the tasks are. Digits: seeds, images, epochs. Text: units, inputs a byte, sequences a batch, their length,
-    batches, bytes to be judged by."""
+    batches, bytes to be judged by; modules that are read."""
 
     seeds: int
     images: int
@@ -62,9 +62,10 @@ class Size:
     length: int
     batches: int
     judged: int
+    modules: int
 
 
-FULL, QUICK = Size(3, 1437, 25, 128, 64, 16, 256, 1000, 1 << 18), Size(1, 96, 1, 16, 8, 4, 32, 8, 1 << 10)
+FULL, QUICK = Size(3, 1437, 25, 128, 64, 16, 256, 1000, 1 << 18, 10**6), Size(1, 96, 1, 16, 8, 4, 32, 8, 1 << 10, 20)
 
 
 def layers(name: str, inputs: int, units: int, both_ways: bool) -> nn.Module:
@@ -144,10 +145,11 @@ class Text:
     said: str
 
 
-def text() -> Text:
+def text(most: int) -> Text:
     """The modules of this Python, tests and what is installed aside, in the order of their names; every tenth is held out."""
     root = Path(sysconfig.get_path("stdlib"))
     files = [p for p in sorted(root.rglob("*.py")) if not SKIPPED & set(p.relative_to(root).parts)]
+    files = files[:most]
     parts = [b"".join(p.read_bytes() for k, p in enumerate(files) if (k % HELD_OUT == 0) == held) for held in (False, True)]
     train_bytes, test_bytes = (torch.frombuffer(bytearray(part), dtype=torch.uint8) for part in parts)
     said = (f"{len(files)} modules of Python {platform.python_version()}, {len(parts[0]):,} bytes to learn from, "
@@ -249,7 +251,8 @@ def main(arguments: list[str] | None = None) -> common.Record:
     """Train, print and write."""
     said = options().parse_args(arguments)
     common.prepare(said)
-    data, size = (demo.digits(), text()), QUICK if said.quick else FULL
+    size = QUICK if said.quick else FULL
+    data = demo.digits(), text(size.modules)
     rows = [measure(name, data, size, said.device) for name in said.cells]
     return common.save(said, "framework", rows, render, draw, text=data[1].said, size=vars(size))
 

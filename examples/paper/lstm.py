@@ -17,7 +17,7 @@ from torch import nn
 import lrdsl as lr
 
 from . import common
-from .networks import LAYERS, LSTM, NETWORKS, OURS, WAYS, assert_right, ours, runs, theirs, times_as_fast
+from .networks import CHECKED, LAYERS, LSTM, NETWORKS, OURS, WAYS, assert_right, ours, runs, theirs, times_as_fast
 
 # The poster's throughput in thousand steps a second: cuDNN's LSTM by b, at any T; the GILR-LSTM by T, at b = 1.
 PAPER_LSTM = {1: 14.3, 2: 18.4, 4: 37.1, 8: 90.8, 16: 170.0, 32: 305.0, 64: 534.0, 128: 695.0, 256: 772.0}
@@ -39,7 +39,7 @@ def measure(b: int, T: int, inputs: int, hidden: int, device: str, seconds: floa
 
 def check(inputs: int, hidden: int, device: str) -> None:
     """Hold the GILR-LSTM to the loop in float64, at a small length. Raises SystemExit."""
-    x = torch.randn(2, 67, inputs, device=device)
+    x = torch.randn(2, CHECKED, inputs, device=device)
     gilr = lr.RNN(lr.cells.gilr_lstm, inputs, hidden, num_layers=LAYERS, batch_first=True, device=device)
     learned = {n: p.detach() for n, p in gilr.named_parameters()}
     assert_right(NETWORKS["GILR-LSTM"], {"x": x, **learned}, {OURS: ours(gilr, x, serial=False)}, hidden)

@@ -39,6 +39,7 @@ PAPER = {16: (0.28, 0.38, 0.78, 0.61), 256: (0.84, 0.86, 0.99, 0.91), 4096: (1.3
          65536: (9.21, 6.68, 2.05, 1.41)}
 INPUTS, HIDDEN, LAYERS, STEPS = 4, 256, 2, 65536
 OURS, SERIAL, LSTM, COMPILED = "lrdsl", "lrdsl, serial scan", "torch.nn.LSTM", "torch.compile"
+CHECKED = 37  # steps that candidates are held to a loop for
 WAYS = ("forward", "forward and backward")
 
 
@@ -131,7 +132,7 @@ def candidates(network: Network, size: tuple[int, int, int, int], device: str, c
     layer = lr.RNN(network.cell, inputs, hidden, num_layers=LAYERS, batch_first=True, device=device)
     learned = {n: p.detach() for n, p in layer.named_parameters()}
     scan = pointwise if device == "cuda" else generic
-    for k, x in enumerate((torch.randn(2, 67, inputs, device=device), torch.randn(b, T, inputs, device=device))):
+    for k, x in enumerate((torch.randn(2, CHECKED, inputs, device=device), torch.randn(b, T, inputs, device=device))):
         made = {OURS: ours(layer, x, False), SERIAL: ours(layer, x, True)}
         if compiled:
             made[COMPILED] = written(network, {"x": x, **learned}, scan, compiled=bool(k))

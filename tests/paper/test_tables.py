@@ -50,7 +50,7 @@ def assert_timed(*found: Any) -> None:
 
 def test_table_1(tmp_path: Path) -> None:
     record = quick(kernels.main, tmp_path)
-    assert {(r["m"], r["T"]) for r in record["rows"]} == {(m, T) for m in (4, 32) for T in (16, 256, 2048)}
+    assert {(r["m"], r["T"]) for r in record["rows"]} == {(m, T) for m in (4, 32) for T in (16, 2048)}
     assert_timed(*(r[kind] for r in record["rows"] for kind in (kernels.SERIAL, kernels.OURS, kernels.DESIGN)))
     of = {(r["m"], r["T"]): r for r in record["emulated"]}
     assert of[32, 16]["strategy"] == "serial" and of[32, 16]["steps of ours"] == 16 < of[32, 16]["steps of the paper's"]
