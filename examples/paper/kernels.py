@@ -10,7 +10,8 @@ serial. On a CPU, serial is lrdsl's kernel on one thread, which walks time once 
 same kernel on all threads, which share channels and sequences out, and never time: for one sequence of few channels it *is*
 the serial one. The paper's design is its natural counterpart, three phases, where a thread has 1, 4 or 8 slices of time,
 whichever is fastest (steps of one are computed while those of the others wait). It reads twice and multiplies three times as
-often, so that by the paper's own count it wins from three processors on.
+often, so that by the paper's own count it wins from three processors on. By hand: its last phase alone, as one slice, which is
+the serial walk with no more in it than this recurrence needs; where it is faster than lrdsl's, so would be its design for that.
 
 The CUDA texts of both are compared on the emulator: bytes moved, and steps on the critical path, which are those that one
 thread takes after another or waits for, on 132 multiprocessors: steps of the recurrence, sums of stretches, states handed on.
@@ -46,7 +47,7 @@ from .three_launches import LANES, WARPS, ThreeLaunches, blocks, slices, three_p
 PAPER = {16: (0.06, 0.06, 0.05), 256: (0.22, 0.22, 0.86), 4096: (1.02, 2.94, 3.36), 65536: (38.5, 41.8, 17.5)}
 MS, TS = (4, 32, 128), tuple(4**k for k in range(2, 11))
 MULTIPROCESSORS = 132
-SERIAL, OURS, DESIGN = "serial", "lrdsl", "the paper's design"
+SERIAL, OURS, DESIGN, BY_HAND = "serial", "lrdsl", "the paper's design", "by hand"
 NEVER_SLOWER = 0.97
 
 PROGRAM = lr.compile(lr.cells.linear_scan, "cuda").stages["forward"][0]
@@ -71,9 +72,9 @@ def candidates(a: Tensor, b: Tensor, threads: int) -> dict[str, tuple[Callable[[
     parallel, of_parallel = ours(native_launch)
     found: dict[str, tuple[Callable[[], object], Callable[[], Tensor]]] = {
         SERIAL: (serial, of_serial), OURS: (lambda: native_launch(parallel.values, threads), of_parallel)}
-    for each in (1, 4, 8):
+    for each in (0, 1, 4, 8):
         run, h = three_phases(a, b, each, threads)
-        found[f"{DESIGN}, {each} slices a thread"] = run, lambda h=h: h
+        found[f"{DESIGN}, {each} slices a thread" if each else BY_HAND] = run, lambda h=h: h
     return found
 
 
@@ -95,8 +96,8 @@ def measure(m: int, T: int, said: argparse.Namespace, seconds: float) -> dict[st
     for name, (run, _) in made.items():
         many[name] = partial(_repeat, run, count)
     times = common.timed(many, said.device, seconds)
-    best = {kind: min((n for n in times if n.startswith(kind)), key=lambda n: times[n].median)
-            for kind in (SERIAL, OURS, DESIGN)}
+    kinds = {kind: [n for n in times if n.startswith(kind)] for kind in (SERIAL, OURS, DESIGN, BY_HAND)}
+    best = {kind: min(names, key=lambda n: times[n].median) for kind, names in kinds.items() if names}
     return {"m": m, "T": T, "calls a run": count, "design": best[DESIGN],
             **{kind: common.spread(times[name]) for kind, name in best.items()}}
 
@@ -157,13 +158,14 @@ def render(record: common.Record) -> str:
     """Table 1, and the emulator's."""
     rows = {(r["T"], r["m"]): r for r in record["rows"]}
     ms = sorted({m for _, m in rows})
-    head = ["T", *(f"m={m}: {what}" for m in ms for what in ("paper", "its design", "ours"))]
+    kinds = [kind for kind in (DESIGN, OURS, BY_HAND) if kind in record["rows"][0]]
+    head = ["T", *(f"m={m}: {what}" for m in ms for what in ("paper", "its design", "ours", BY_HAND)[:len(kinds) + 1])]
     lines = [[f"{T:,}", *(x for m in ms for x in (
         common.ratio(dict(zip(MS, PAPER.get(T, ()), strict=False)).get(m)),
-        *(common.ratio(speed_up(rows[T, m], kind)) for kind in (DESIGN, OURS))))] for T in sorted({T for T, _ in rows})]
+        *(common.ratio(speed_up(rows[T, m], kind)) for kind in kinds)))] for T in sorted({T for T, _ in rows})]
     ratios = {f"m = {m}, T = {T:,}": speed_up(row, OURS) for (T, m), row in rows.items()}
     slow = [f"{what} ({x:.2f})" for what, x in ratios.items() if x < NEVER_SLOWER]
-    text = ["How many times as fast as the serial kernel. *paper*: its Table 1; *its design* and *ours*: here.",
+    text = ["How many times as fast as lrdsl's serial kernel. *paper*: its Table 1, over its own; the others: here.",
             common.table(head, lines),
             f"Ours is below {NEVER_SLOWER} of serial " + (f"at {', '.join(slow)}." if slow else "nowhere.")]
     if record["emulated"]:
@@ -186,8 +188,9 @@ def draw(record: common.Record, sheet: Any) -> None:
     ms = sorted({r["m"] for r in record["rows"]})
     for m, ax in zip(ms, sheet.subplots(1, len(ms), squeeze=False, sharey=True)[0], strict=True):
         rows = [r for r in record["rows"] if r["m"] == m]
-        for kind, color in ((DESIGN, "C1"), (OURS, "C0")):
-            ax.plot([r["T"] for r in rows], [speed_up(r, kind) for r in rows], "o-", color=color, label=kind)
+        for kind, color in ((DESIGN, "C1"), (OURS, "C0"), (BY_HAND, "C2")):
+            if kind in rows[0]:
+                ax.plot([r["T"] for r in rows], [speed_up(r, kind) for r in rows], "o-", color=color, label=kind)
         said = [(T, ups[MS.index(m)]) for T, ups in PAPER.items() if m in MS]
         ax.plot(*zip(*said, strict=True), "x:", color="gray", label="paper's Table 1, its GPU")
         ax.axhline(1, color="black", linewidth=0.7)

@@ -17,7 +17,7 @@ from torch import nn
 import lrdsl as lr
 
 from . import common
-from .networks import CHECKED, LAYERS, LSTM, NETWORKS, OURS, WAYS, assert_right, ours, runs, theirs, times_as_fast
+from .networks import LAYERS, LSTM, OURS, WAYS, faults, ours, runs, theirs, times_as_fast
 
 # The poster's throughput in thousand steps a second: cuDNN's LSTM by b, at any T; the GILR-LSTM by T, at b = 1.
 PAPER_LSTM = {1: 14.3, 2: 18.4, 4: 37.1, 8: 90.8, 16: 170.0, 32: 305.0, 64: 534.0, 128: 695.0, 256: 772.0}
@@ -35,14 +35,6 @@ def measure(b: int, T: int, inputs: int, hidden: int, device: str, seconds: floa
     made = {OURS: ours(gilr, x, serial=False), LSTM: theirs(lstm, x)}
     times = {way: common.timed({n: runs(ready, way) for n, ready in made.items()}, device, seconds, rounds=20) for way in WAYS}
     return {"b": b, "T": T, **{way: {n: common.spread(found) for n, found in times[way].items()} for way in WAYS}}
-
-
-def check(inputs: int, hidden: int, device: str) -> None:
-    """Hold the GILR-LSTM to the loop in float64, at a small length. Raises SystemExit."""
-    x = torch.randn(2, CHECKED, inputs, device=device)
-    gilr = lr.RNN(lr.cells.gilr_lstm, inputs, hidden, num_layers=LAYERS, batch_first=True, device=device)
-    learned = {n: p.detach() for n, p in gilr.named_parameters()}
-    assert_right(NETWORKS["GILR-LSTM"], {"x": x, **learned}, {OURS: ours(gilr, x, serial=False)}, hidden)
 
 
 def thousands(row: common.Record, way: str, who: str) -> float:
@@ -101,7 +93,7 @@ def main(arguments: list[str] | None = None) -> common.Record:
     common.prepare(said)
     inputs, hidden, bs, Ts, most = (3, 16, (1, 8), (16, 128), 256) if said.quick else (
         INPUTS, HIDDEN, BATCHES, LENGTHS, said.most or MOST[said.device])
-    check(inputs, hidden, said.device)
+    faults("GILR-LSTM", inputs, hidden, said.device, compiled=False)
     work = [(b, T) for T in Ts for b in bs if b * T <= most]
     rows = [measure(b, T, inputs, hidden, said.device, 0.05 if said.quick else 5.0)
             for b, T in common.progress(work, "timing", len(work))]

@@ -101,9 +101,10 @@ def _program() -> Program:
 
 
 def three_phases(a: Tensor, b: Tensor, each_thread: int, threads: int) -> tuple[Callable[[], None], Tensor]:
-    """The same on a CPU, `each_thread` (1, 4 or 8) slices of time a thread: a call, and where it puts its result, (T, C)."""
+    """The same on a CPU, `each_thread` (1, 4 or 8) slices of time a thread, or 0: the last phase alone, on one thread. Gives a
+    call, and where it puts its result, (T, C)."""
     (T, C), h = a.shape, torch.full_like(a, float("nan"))
-    product, total = torch.empty(each_thread * threads, C), torch.empty(each_thread * threads, C)
+    product, total = torch.empty(2, max(each_thread, 1) * threads, C)
     text = (HERE / "three_phases.cpp").read_text(encoding="utf-8")
     share_threads()
     kernel = ctypes.CDLL(str(native.build(Source("cpu", "three_phases", text, _program(), "float32")))).three_phases

@@ -85,17 +85,25 @@ template <int W, int K> static void solve(const Scan &x, long threads) {
   share<W, K>(x, threads, Walk<W, K>::states);
 }
 
+static void one_walk(const Scan &x) {
+  for (long c = 0; c < x.C; ++c) x.sum[c] = 0;
+  if (x.C % 32 == 0) share<32, 1>(x, 1, Walk<32, 1>::states);
+  else if (x.C % 4 == 0) share<4, 1>(x, 1, Walk<4, 1>::states);
+  else share<1, 1>(x, 1, Walk<1, 1>::states);
+}
+
 template <int K> static void by_width(const Scan &x, long threads) {
   if (x.C % 32 == 0) solve<32, K>(x, threads);
   else if (x.C % 4 == 0) solve<4, K>(x, threads);
   else solve<1, K>(x, threads);
 }
 
-// slices: `each_thread` (1, 4 or 8) for each thread.
+// slices: `each_thread` (1, 4 or 8) for each thread. 0: one walk through all steps, which is what a serial kernel does.
 extern "C" void three_phases(const float *a, const float *b, float *h, float *product, float *sum, long T, long C,
                              long each_thread, long threads) {
-  const Scan x = {a, b, h, product, sum, T, C, each_thread * threads};
-  if (each_thread == 8) by_width<8>(x, threads);
+  const Scan x = {a, b, h, product, sum, T, C, each_thread ? each_thread * threads : 1};
+  if (each_thread == 0) one_walk(x);
+  else if (each_thread == 8) by_width<8>(x, threads);
   else if (each_thread == 4) by_width<4>(x, threads);
   else by_width<1>(x, threads);
 }

@@ -49,7 +49,7 @@ def moved(counts: Counts, name: str) -> int:
 
 
 @pytest.mark.parametrize(("T", "C"), SIZES)
-@pytest.mark.parametrize(("each_thread", "threads"), [(1, 1), (4, 1), (8, 2)])
+@pytest.mark.parametrize(("each_thread", "threads"), [(0, 1), (1, 1), (4, 1), (8, 2)])
 def test_three_phases_give_what_a_loop_gives(T: int, C: int, each_thread: int, threads: int) -> None:
     a, b, want = numbers(T, C)
     run, h = three_launches.three_phases(a, b, each_thread, threads)
