@@ -17,7 +17,7 @@ from torch import nn
 import lrdsl as lr
 
 from . import common
-from .networks import LAYERS, LSTM, OURS, WAYS, faults, ours, runs, theirs, times_as_fast
+from .networks import LAYERS, LSTM, OURS, WAYS, ours, runs, theirs, times_as_fast, verdicts
 
 # The poster's throughput in thousand steps a second: cuDNN's LSTM by b, at any T; the GILR-LSTM by T, at b = 1.
 PAPER_LSTM = {1: 14.3, 2: 18.4, 4: 37.1, 8: 90.8, 16: 170.0, 32: 305.0, 64: 534.0, 128: 695.0, 256: 772.0}
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> common.Record:
     common.prepare(said)
     inputs, hidden, bs, Ts, most = (3, 16, (1, 8), (16, 128), 256) if said.quick else (
         INPUTS, HIDDEN, BATCHES, LENGTHS, said.most or MOST[said.device])
-    faults("GILR-LSTM", inputs, hidden, said.device, compiled=False)
+    verdicts("GILR-LSTM", inputs, hidden, said.device, compiled=False)
     work = [(b, T) for T in Ts for b in bs if b * T <= most]
     rows = [measure(b, T, inputs, hidden, said.device, 0.05 if said.quick else 5.0)
             for b, T in common.progress(work, "timing", len(work))]

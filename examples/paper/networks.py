@@ -17,6 +17,7 @@ Before a network is timed, its values and all gradients are held to a loop in fl
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +28,7 @@ from torch import Tensor, nn
 import lrdsl as lr
 from benchmarks.cells import before, dense
 from benchmarks.cells import gilr_lstm as gilr_lstm_written
-from benchmarks.compare import Ready, Tensors, leaves, solve, verdict
-from benchmarks.compare import said as said_of
+from benchmarks.compare import Ready, Tensors, Verdict, leaves, said, solve, verdict
 from benchmarks.peers import Scan, generic, loop, pointwise
 from lrdsl import sigmoid, t, tanh
 from lrdsl.backends import native
@@ -141,22 +141,26 @@ def candidates(network: Network, x: Tensor, hidden: int, compiled: bool) -> dict
 
 
 @functools.cache
-def faults(name: str, inputs: int, hidden: int, device: str, compiled: bool) -> Mapping[str, str]:
-    """What is wrong with a candidate, by a loop in float64 over a few steps; torch.nn.LSTM, another function, is trusted.
-    Raises SystemExit where something is wrong with lrdsl."""
+def verdicts(name: str, inputs: int, hidden: int, device: str, compiled: bool) -> Mapping[str, Verdict]:
+    """What a loop in float64 over a few steps says of each candidate; torch.nn.LSTM, another function, is trusted. Raises
+    SystemExit where something is wrong with lrdsl."""
     network = NETWORKS[name]
     made = candidates(network, torch.randn(2, CHECKED, inputs, device=device), hidden, compiled)
-    notes = {what: fault(network, ready, hidden) for what, ready in made.items() if what != LSTM}
-    if notes[OURS] or notes[SERIAL]:
-        raise SystemExit(f"{name}: {notes[OURS] or notes[SERIAL]}")
-    return {what: note for what, note in notes.items() if note}
+    found = {what: judged(network, ready, hidden) for what, ready in made.items() if what != LSTM}
+    for what in (OURS, SERIAL):
+        if found[what].note:
+            raise SystemExit(f"{name}, {what}: {found[what].note}")
+    return found
 
 
-def fault(network: Network, ready: Ready, hidden: int) -> str:
-    """What is wrong with the values or a gradient of a network."""
+def judged(network: Network, ready: Ready, hidden: int) -> Verdict:
+    """The values and gradients of a network against the loop's."""
     inputs = {n: p.detach() for n, p in ready.leaves.items()}
     gradient = torch.randn(*inputs["x"].shape[:2], hidden, device=inputs["x"].device)
-    return verdict(ready, solve(lambda p: stacked(network.written, loop, p), inputs, gradient), gradient).note
+    try:
+        return verdict(ready, solve(lambda p: stacked(network.written, loop, p), inputs, gradient), gradient)
+    except Exception as failure:  # one that cannot run is a line under the table
+        return Verdict(math.nan, math.nan, said(failure))
 
 
 def runs(ready: Ready, way: str) -> Callable[[], object]:
@@ -170,13 +174,13 @@ def runs(ready: Ready, way: str) -> Callable[[], object]:
 
 
 def measure(name: str, size: tuple[int, int, int, int], device: str, compiled: bool, seconds: float) -> dict[str, Any]:
-    """One network at one length: times of each candidate, by way. One that cannot run is a note, and not timed."""
+    """One network at one length: times of each candidate, by way. What is wrong or cannot run is a note, and not timed."""
     b, T, inputs, hidden = size
-    wrong = faults(name, inputs, hidden, device, compiled)
+    found = verdicts(name, inputs, hidden, device, compiled)
     made = candidates(NETWORKS[name], torch.randn(b, T, inputs, device=device), hidden, compiled)
-    row: dict[str, Any] = {"network": name, "b": b, "T": T, "notes": dict(wrong)}
-    for way in WAYS:
-        able = {what: runs(ready, way) for what, ready in made.items() if what not in row["notes"]}
+    row: dict[str, Any] = {"network": name, "b": b, "T": T, "notes": {what: v.note for what, v in found.items() if v.note}}
+    for k, way in enumerate(WAYS):
+        able = {what: runs(ready, way) for what, ready in made.items() if what == LSTM or found[what].times > k}
         for what in list(able):
             try:
                 able[what]()
@@ -184,8 +188,8 @@ def measure(name: str, size: tuple[int, int, int, int], device: str, compiled: b
                 if what == OURS:
                     raise
                 del able[what]
-                row["notes"][what] = f"{way}: {said_of(failure)}"
-        row[way] = {n: common.spread(found) for n, found in common.timed(able, device, seconds, rounds=20).items()}
+                row["notes"].setdefault(what, f"{way}: {said(failure)}")
+        row[way] = {n: common.spread(times) for n, times in common.timed(able, device, seconds, rounds=20).items()}
     serial_scans(False)
     torch.compiler.reset()
     return row
@@ -207,7 +211,8 @@ def render(record: common.Record) -> str:
                 [f"{r['network']}, {r['T']:,}", *(x for way in WAYS for x in (
                     f"{r[way][OURS]['median']:.3g}", *(common.ratio(times_as_fast(r, way, other))
                                                        for other in (SERIAL, LSTM, COMPILED))))] for r in rows])]
-    notes = [f"{r['network']}, T = {r['T']:,}: {what} is not timed ({note})" for r in rows for what, note in r["notes"].items()]
+    notes = [f"{r['network']}, T = {r['T']:,}: {what} is not timed both ways ({note})"
+             for r in rows for what, note in r["notes"].items()]
     return "\n\n".join(text + ["\n".join(notes)] * bool(notes))
 
 
@@ -222,9 +227,9 @@ def draw(record: common.Record, sheet: Any) -> None:
     for name, ax in zip(names, sheet.subplots(1, len(names), squeeze=False, sharey=True)[0], strict=True):
         rows = [r for r in record["rows"] if r["network"] == name]
         for k, other in enumerate((SERIAL, LSTM, COMPILED)):
-            said = [(r["T"], ratio) for r in rows if (ratio := times_as_fast(r, WAYS[1], other))]
-            if said:
-                ax.plot(*zip(*said, strict=True), "o-", color=f"C{k}", label=f"over {other}")
+            there = [(r["T"], ratio) for r in rows if (ratio := times_as_fast(r, WAYS[1], other))]
+            if there:
+                ax.plot(*zip(*there, strict=True), "o-", color=f"C{k}", label=f"over {other}")
         ax.plot(list(PAPER), [ups[list(NETWORKS).index(name)] for ups in PAPER.values()], "x:", color="gray",
                 label="paper, over its serial scan")
         ax.axhline(1, color="black", linewidth=0.7)
@@ -238,13 +243,13 @@ def main(arguments: list[str] | None = None) -> common.Record:
     parser = common.options(__doc__)
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out, which takes minutes to compile")
-    said = parser.parse_args(arguments)
-    common.prepare(said)
-    inputs, hidden, steps, Ts = (3, 16, 256, (16, 128)) if said.quick else (INPUTS, HIDDEN, STEPS, tuple(PAPER))
-    compiled, seconds = not (said.quick or said.no_compile), 0.05 if said.quick else 10.0
-    work = [(name, (steps // T, T, inputs, hidden)) for name in said.networks for T in Ts]
-    rows = [measure(name, size, said.device, compiled, seconds) for name, size in common.progress(work, "timing", len(work))]
-    return common.save(said, "networks", rows, render, draw, inputs=inputs, units=hidden, layers=LAYERS, steps=steps)
+    options = parser.parse_args(arguments)
+    common.prepare(options)
+    inputs, hidden, steps, Ts = (3, 16, 256, (16, 128)) if options.quick else (INPUTS, HIDDEN, STEPS, tuple(PAPER))
+    compiled, seconds = not (options.quick or options.no_compile), 0.05 if options.quick else 10.0
+    work = [(name, (steps // T, T, inputs, hidden)) for name in options.networks for T in Ts]
+    rows = [measure(name, size, options.device, compiled, seconds) for name, size in common.progress(work, "timing", len(work))]
+    return common.save(options, "networks", rows, render, draw, inputs=inputs, units=hidden, layers=LAYERS, steps=steps)
 
 
 if __name__ == "__main__":

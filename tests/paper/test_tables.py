@@ -76,19 +76,19 @@ def test_table_2(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", networks.NETWORKS)
 def test_networks_in_torch_are_those_of_lrdsl(name: str) -> None:
     """Both are held to the loop; torch's scan here before it is compiled."""
-    assert networks.faults(name, 3, 5, "cpu", compiled=False) == {}
+    assert [v.note for v in networks.verdicts(name, 3, 5, "cpu", compiled=False).values()] == ["", ""]
     network = networks.NETWORKS[name]
     made = networks.candidates(network, torch.randn(2, 20, 3), 5, compiled=False)
     inputs = {n: p.detach() for n, p in made[networks.OURS].leaves.items()}
-    assert networks.fault(network, networks.written(network, inputs, networks.generic, compiled=False), 5) == ""
+    assert networks.judged(network, networks.written(network, inputs, networks.generic, compiled=False), 5).note == ""
 
 
 def test_a_wrong_network_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     qrnn = networks.NETWORKS["QRNN(2)"]
     mixed = networks.Network(qrnn.cell, lambda scan, p: qrnn.written(scan, {**p, "x": 1.01 * p["x"]}))
     monkeypatch.setattr(networks, "NETWORKS", {"QRNN": mixed})
-    with pytest.raises(SystemExit, match="QRNN: wrong by"):
-        networks.faults("QRNN", 3, 5, "cpu", compiled=False)
+    with pytest.raises(SystemExit, match="QRNN, lrdsl: wrong by"):
+        networks.verdicts("QRNN", 3, 5, "cpu", compiled=False)
 
 
 def test_a_lost_step_is_found() -> None:
@@ -100,23 +100,33 @@ def test_a_lost_step_is_found() -> None:
     def lost(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         h = networks.loop(a, b)
         return torch.cat([h[:, :-1], h[:, -2:-1]], 1)
-    assert "wrong by" in networks.fault(sru, networks.written(sru, inputs, lost, compiled=False), 5)
+    assert "wrong by" in networks.judged(sru, networks.written(sru, inputs, lost, compiled=False), 5).note
 
 
-def test_what_cannot_run_is_a_note_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(scan: Any, p: Any) -> torch.Tensor:
-        raise MemoryError("of compiled scans")
+@pytest.mark.parametrize(("fails", "ways", "note"), [
+    ("forward", (), "MemoryError: of scans"), ("gradient", ("forward",), "no gradient: MemoryError: of scans"),
+    ("when large", (), "forward: MemoryError: of scans")])
+def test_what_cannot_run_is_a_note_and_not_timed(fails: str, ways: tuple[str, ...], note: str,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     makes = networks.candidates
 
-    def with_a_broken_one(*args: Any) -> Any:
-        made = makes(*args)
-        return {**made, networks.COMPILED: networks.Ready(lambda: broken(None, None), made[networks.OURS].leaves)}
-    monkeypatch.setattr(networks, "candidates", with_a_broken_one)
-    monkeypatch.setattr(networks, "faults", lambda *_, **__: {})
-    row = networks.measure("SRU", (2, 8, 3, 4), "cpu", False, 0.0)
-    assert row["notes"] == {networks.COMPILED: "forward: MemoryError: of compiled scans"}
-    assert all(set(row[way]) == {networks.OURS, networks.SERIAL, networks.LSTM} for way in networks.WAYS)
-    assert "torch.compile is not timed" in networks.render({"rows": [row]})
+    def with_one_that_fails(network: Any, x: torch.Tensor, hidden: int, compiled: bool) -> Any:
+        made = makes(network, x, hidden, False)
+        good = made[networks.OURS]
+
+        def call() -> torch.Tensor:
+            if {"forward": True, "gradient": torch.is_grad_enabled(), "when large": len(x) > 2}[fails]:
+                raise MemoryError("of scans")
+            return good.call()
+        return {**made, networks.COMPILED: networks.Ready(call, good.leaves)}
+    monkeypatch.setattr(networks, "candidates", with_one_that_fails)
+    networks.verdicts.cache_clear()
+    row = networks.measure("SRU", (3, 8, 3, 4), "cpu", True, 0.0)
+    networks.verdicts.cache_clear()
+    assert row["notes"] == {networks.COMPILED: note}
+    assert tuple(way for way in networks.WAYS if networks.COMPILED in row[way]) == ways
+    assert all({networks.OURS, networks.SERIAL, networks.LSTM} <= set(row[way]) for way in networks.WAYS)
+    assert "torch.compile is not timed both ways" in networks.render({"rows": [row]})
 
 
 def test_serial_scans_run_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
