@@ -54,5 +54,5 @@ def poles(tensor: Any) -> None:
 
 
 def steps(tensor: Any) -> None:
-    """Fill with logarithms of steps, log-uniform in 0.001 … 0.1 (Gu et al. 2022, section 5)."""
+    """Fill with logarithms of steps, log-uniform in 0.001 … 0.1 (as the code of S4D)."""
     tensor.uniform_(math.log(0.001), math.log(0.1))

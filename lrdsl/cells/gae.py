@@ -1,4 +1,4 @@
-"""Generalised advantage estimation: Schulman et al. (ICLR 2016, arXiv 1506.02438), equations 11, 12 and 16.
+"""Generalised advantage estimation: Schulman et al. (ICLR 2016, arXiv 1506.02438), section 3, equation 16.
 
     delta[t] = reward[t] + discount[t] value[t+1] - value[t]
     A[t] = delta[t] + discount[t] lam A[t+1]

@@ -20,7 +20,7 @@ from ..location import caller
 
 def hgrn(lower_bound: float = 0.0) -> Cell:
     """The HGRN whose forget gate is at least `lower_bound`. Raises BadDeclaration for one that is not in [0, 1)."""
-    if not 0 <= lower_bound < 1:
+    if not isinstance(lower_bound, int | float) or not 0 <= lower_bound < 1:
         raise BadDeclaration(f"lower_bound={lower_bound!r}: what is kept at least is from 0 to below 1", caller(),
                              "write lower_bound=0.5")
 

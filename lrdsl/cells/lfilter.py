@@ -15,12 +15,16 @@ from ..location import caller
 
 
 def lfilter(b: Sequence[float], a: Sequence[float]) -> Cell:
-    """The filter with numerator `b` and denominator `a`. Raises BadDeclaration unless a[0] is a number other than 0, with at
-    least one more after it that is not 0."""
-    if len(b) == 0 or len(a) < 2 or a[0] == 0 or not any(a[1:]):
+    """The filter with numerator `b` and denominator `a`. Raises BadDeclaration for what are no real numbers, for a[0] = 0, and
+    where there is no feedback, a[1] … all 0."""
+    try:
+        ahead, back = ([float(c) for c in numbers] for numbers in (b, a))
+    except (TypeError, ValueError):
+        ahead, back = [], []
+    if not ahead or not any(back[1:]) or back[0] == 0:
         raise BadDeclaration(f"lfilter(b={b!r}, a={a!r}) is no filter with a feedback", caller(),
                              "write lfilter([1.0], [1.0, -0.5]): y[t] = x[t] + 0.5*y[t-1]")
-    ahead, back = ([float(c) / float(a[0]) for c in numbers] for numbers in (b, a))
+    ahead, back = ([c / back[0] for c in numbers] for numbers in (ahead, back))
 
     @cell
     def lfilter(x: Input, y: State):

@@ -4,7 +4,7 @@
     n[t] = W x[t] + b, with new (the paper's h with a tilde)
     h[t] = f[t] / (f[t] + i[t]) h[t-1] + i[t] / (f[t] + i[t]) n[t]
 
-The two quotients are sigmoid(s) and sigmoid(-s) with s = log f[t] - log i[t]: so they are numbers where both gates are shut.
+The quotients are k and 1 - k with k = sigmoid(log f[t] - log i[t]), so that they are numbers where both gates are shut.
 """
 
 from ..frontend.cell import cell
@@ -15,6 +15,6 @@ from ..frontend.kinds import Affine, Input, State, t
 @cell
 def minlstm(x: Input, h: State, forget: Affine, enter: Affine, new: Affine):
     """minLSTM (Feng et al. 2024, section 3.2)."""
-    s = softplus(-enter(x[t])) - softplus(-forget(x[t]))
-    h[t] = sigmoid(s) * h[t - 1] + sigmoid(-s) * new(x[t])
+    k = sigmoid(softplus(-enter(x[t])) - softplus(-forget(x[t])))
+    h[t] = k * h[t - 1] + (1 - k) * new(x[t])
     return h[t]

@@ -9,10 +9,13 @@ Nothing is rescaled, as the paper asks. In eval mode all m are 1.
 from ..frontend.cell import Cell, cell
 from ..frontend.functions import sigmoid, tanh
 from ..frontend.kinds import Affine, Input, Mask, State, t
+from .qrnn import check_window
 
 
 def qrnn_zoneout(p: float = 0.1, window: int = 2) -> Cell:
-    """The fo-pooling QRNN whose channels keep their state with probability p. Raises what `lr.Mask` and `qrnn` raise."""
+    """The fo-pooling QRNN whose channels keep their state with probability p. Raises BadDeclaration for another p or window."""
+    check_window(window)
+
     @cell
     def qrnn_zoneout(x: Input, c: State, forget: Affine, update: Affine, leave: Affine, m: Mask = Mask(p)):
         """Quasi-recurrent network with fo-pooling and zoneout (Bradbury et al. 2016, equation 6)."""

@@ -1,4 +1,4 @@
-"""WKV, the recurrence of RWKV-4: Peng et al. (EMNLP 2023, arXiv 2305.13048), equation 16, stabilised as in its appendix D.
+"""WKV, the recurrence of RWKV-4: Peng et al. (EMNLP 2023, arXiv 2305.13048), section 3, stabilised as in its appendix.
 
     num[t] = e^-w num[t-1] + e^k[t] v[t],   den[t] = e^-w den[t-1] + e^k[t]
     y[t] = (num[t-1] + e^(u + k[t]) v[t]) / (den[t-1] + e^(u + k[t]))
@@ -17,7 +17,7 @@ from ..frontend.kinds import Input, State, Vector, t
 
 @cell
 def rwkv4_wkv(k: Input, v: Input, w: Vector, u: Vector, num: State, den: State, p: State = State(init=-math.inf)):
-    """WKV of RWKV-4 (Peng et al. 2023, equation 16), stabilised."""
+    """WKV of RWKV-4 (Peng et al. 2023, section 3), stabilised."""
     p[t] = maximum(p[t - 1] - w, k[t])
     before, now = exp(p[t - 1] - w - p[t]), exp(k[t] - p[t])
     num[t] = before * num[t - 1] + now * v[t]

@@ -1,5 +1,5 @@
 """S5: Smith, Warrington & Linderman, "Simplified State Space Layers for Sequence Modeling" (ICLR 2023, arXiv 2208.04933),
-section 3, equations 2 and 5 to 7, with a diagonal Lambda.
+section 3, with a diagonal Lambda.
 
     L, S = discretised Lambda, with a step exp(log_step) of each state's own
     h[t] = L h[t-1] + S B x[t],     L = exp(Lambda d), S = (L - 1) / Lambda ("zoh"), or the bilinear rule

@@ -9,6 +9,8 @@ ratio is the policy's probability of the action over the behaviour's; discount i
 t. The value after the last step is 0, or `init={"value": value}`. v is a target: in IMPALA no gradient goes through it.
 """
 
+import math
+
 from ..errors import BadDeclaration
 from ..frontend.cell import Cell, cell
 from ..frontend.functions import minimum
@@ -18,7 +20,7 @@ from ..location import caller
 
 def vtrace(rho_bar: float = 1.0, c_bar: float = 1.0) -> Cell:
     """V-trace with ratios cut at rho_bar and c_bar. Raises BadDeclaration unless rho_bar >= c_bar > 0, as the paper assumes."""
-    if not 0 < c_bar <= rho_bar:
+    if not all(isinstance(bar, int | float) for bar in (rho_bar, c_bar)) or not 0 < c_bar <= rho_bar < math.inf:
         raise BadDeclaration(f"rho_bar={rho_bar!r}, c_bar={c_bar!r}: the paper has rho_bar >= c_bar > 0", caller(),
                              "write rho_bar=1.0, c_bar=1.0")
 

@@ -143,17 +143,22 @@ def test_zoneout_keeps_channels_and_stops_in_eval() -> None:
 
 
 @pytest.mark.parametrize(("make", "says"), [
-    (lambda: cells.hgrn(1.0), "lower_bound=1.0"), (lambda: cells.s5("euler"), "the methods are zoh, bilinear"),
+    (lambda: cells.hgrn(1.0), "lower_bound=1.0"), (lambda: cells.hgrn("low"), "lower_bound='low'"),
+    (lambda: cells.s5("euler"), "the methods are zoh, bilinear"),
     (lambda: cells.linoss("ex"), "the rules are im, imex"), (lambda: cells.slstm("relu"), "the gates are sigmoid, exp"),
-    (lambda: cells.vtrace(0.5, 1.0), "rho_bar >= c_bar"), (lambda: cells.lfilter([1.0], [1.0]), "no filter with a feedback"),
-    (lambda: cells.lfilter([1.0], [0.0, 1.0]), "no filter"), (lambda: cells.mamba_s6(0), "size=0"),
+    (lambda: cells.vtrace(0.5, 1.0), "rho_bar >= c_bar"), (lambda: cells.vtrace(math.inf), "rho_bar=inf"),
+    (lambda: cells.lfilter([1.0], [1.0]), "no filter with a feedback"),
+    (lambda: cells.lfilter([1.0], [0.0, 1.0]), "no filter"),
+    (lambda: cells.lfilter([1j], [1.0, 0.5]), "no filter"), (lambda: cells.lfilter(1.0, 2.0), "no filter"),
+    (lambda: cells.qrnn_zoneout(0.1, 0), "window is a positive integer"), (lambda: cells.mamba_s6(0), "size=0"),
     (lambda: cells.qrnn_zoneout(1.5), "p=1.5")])
 def test_a_factory_refuses_what_makes_no_sense(make: Callable[[], object], says: str) -> None:
     with pytest.raises(lr.CellError, match=says):
         make()
 
 
-@pytest.mark.parametrize("make", [lambda: cells.hgrn(1.0), lambda: cells.s5("euler"), lambda: cells.lfilter([1.0], [1.0])])
+@pytest.mark.parametrize("make", [lambda: cells.hgrn(1.0), lambda: cells.s5("euler"), lambda: cells.lfilter([1.0], [1.0]),
+                                  lambda: cells.qrnn_zoneout(0.1, 0), lambda: cells.qrnn("f", 0)])
 def test_and_says_so_at_the_line_that_calls_it(make: Callable[[], object]) -> None:
     with pytest.raises(lr.BadDeclaration) as refused:
         make()

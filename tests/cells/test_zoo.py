@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.func import functional_call
 
 import lrdsl as lr
+from lrdsl.compiler import plan_of
+from lrdsl.ir.program import Scan
 from lrdsl.nn.pipeline import pipeline_of
 from tests.cells.zoo import BOUND, Bound, H, I
 from tests.nn.compare import as_tuple, gradients
@@ -135,6 +137,25 @@ def derivatives(outputs: tuple[Tensor, ...], leaves: list[Tensor]) -> list[Tenso
 @EVERY
 def test_it_is_its_paper(name: str, case: tuple[int, bool, bool], backend: str) -> None:
     check(name, case, torch.float64, 1e-12)
+
+
+# What is not one diagonal recurrence from the left.
+STRUCTURES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("lru", "s5", "s5_bilinear", "rotation"), ("scaled rotation, constant",)),
+    **dict.fromkeys(("linoss_im", "linoss_imex", "holt_winters"), ("dense 2x2, constant",)),
+    **dict.fromkeys(("slstm", "slstm_exp", "rwkv4_wkv"), ("(max, +)", "diagonal", "diagonal")),
+    **dict.fromkeys(("ema", "damped_ema", "mega_ema", "kalman", "cumsum"), ("diagonal, constant",)),
+    "mlstm_normaliser": ("(max, +)", "diagonal"), "cummax": ("(max, +)",), "logcumsumexp": ("(logaddexp, +)",),
+    "biquad": ("companion, order 2, constant",), "lfilter": ("companion, order 4, constant",),
+}
+BACKWARDS = {"discounted_return", "gae", "lambda_return", "vtrace"}
+
+
+@EVERY
+def test_what_the_compiler_finds(name: str) -> None:
+    found = [(p.structure(s).name, p.reverse) for p in plan_of(BOUND[name].cell.spec).programs for s in p.steps
+             if isinstance(s, Scan)]
+    assert found == [(structure, name in BACKWARDS) for structure in STRUCTURES.get(name, ("diagonal",))]
 
 
 @EVERY
