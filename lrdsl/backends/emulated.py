@@ -116,14 +116,19 @@ class Emulator:
             scratch = -(-ctypes.addressof(own) // 16) * 16
         self._check(schedule, extent.grid, extent.scratch, scratch)
         words = [*values, scratch] if self.source.chunk else list(values)
+        return self.launch(words, abi.tensors(self.source, values, scratch), extent.grid, schedule, sectors)
+
+    def launch(self, words: Sequence[int], tensors: Sequence[tuple[str, str, abi.Tensor]], grid: int,
+               schedule: Schedule = Schedule(), sectors: bool = False) -> Counts:
+        """Launch `grid` blocks on a struct of words. tensors: (name, kind, where it lies) of all memory that they may touch;
+        those of the role SCRATCH are neither written once nor whole. Raises EmulationError."""
         if 8 * len(words) != self._module.bytes:
             raise InternalError("emulated", f"{self.source.entry} takes {self._module.bytes} bytes, not {8 * len(words)}")
         args = ctypes.create_string_buffer(struct.pack(f"{len(words)}q", *words))
-        found = abi.tensors(self.source, values, scratch)
-        tensors = (abi.Tensor * len(found))(*(t for _, _, t in found))
+        memory = (abi.Tensor * len(tensors))(*(t for _, _, t in tensors))
         call = abi.Call(
-            ctypes.addressof(self._module), ctypes.addressof(args), ctypes.addressof(tensors), len(found), schedule.seed,
-            schedule.seconds, extent.grid, self.source.block, abi.ORDERS.index(schedule.threads),
+            ctypes.addressof(self._module), ctypes.addressof(args), ctypes.addressof(memory), len(tensors), schedule.seed,
+            schedule.seconds, grid, self.source.block, abi.ORDERS.index(schedule.threads),
             abi.ORDERS.index(schedule.blocks), schedule.resident, schedule.preempt, schedule.weak, sectors)
         with _lock:
             self._runtime.emu_launch(ctypes.byref(call))
@@ -132,7 +137,7 @@ class Emulator:
         if call.report.failed:
             raise self._error(call.report, schedule)
         traffic = (Traffic(name, kind, t.loaded, t.stored, t.message_loaded, t.message_stored)
-                   for (name, kind, _), t in zip(found, tensors, strict=True))
+                   for (name, kind, _), t in zip(tensors, memory, strict=True))
         c = call.counts
         return Counts(tuple(traffic), c.atomics, c.barriers, c.collectives, c.polls, c.switches, self._by_line(sites))
 

@@ -79,10 +79,10 @@ def tensors(source: Source, values: Sequence[int], scratch: int) -> list[tuple[s
         if address:
             shape = _shape(s, (B, T, C), extent)
             role = OUTPUT if s.kind in OUTPUTS else INPUT
-            found.append((s.name, s.kind, _tensor(s.name.lstrip("."), address, role, dtypes.size(s.dtype(source.dtype)),
+            found.append((s.name, s.kind, tensor(s.name.lstrip("."), address, role, dtypes.size(s.dtype(source.dtype)),
                                                   shape, strides)))
     if extent.scratch:
-        found.append((SCRATCH_NAME, "scratch", _tensor("scratch memory", scratch, SCRATCH, 1, (extent.scratch,), ())))
+        found.append((SCRATCH_NAME, "scratch", tensor("scratch memory", scratch, SCRATCH, 1, (extent.scratch,), ())))
     return found
 
 
@@ -92,7 +92,7 @@ def _shape(slot: Slot, sizes: tuple[int, int, int], extent: Extent) -> tuple[int
     return (found[0] // sizes[0], sizes[0], found[-1]) if slot.kind == "sum" else found
 
 
-def _tensor(name: str, address: int, role: int, item: int, shape: Sequence[int], strides: Sequence[int]) -> Tensor:
+def tensor(name: str, address: int, role: int, item: int, shape: Sequence[int], strides: Sequence[int]) -> Tensor:
     """strides: of the first two axes, in elements; contiguous where there are none."""
     rank = len(shape)
     width = shape[-1] if rank != 2 else 1

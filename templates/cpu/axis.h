@@ -80,6 +80,6 @@ template <class Args, void (*SWEEP)(const Args &, long, long, long), long WIDTH>
   };
   if (args->B == 0 || args->C == 0) return;
   Work work = {*args, (args->C + WIDTH - 1) / WIDTH, 0};
-  if (threads > 1 && GOMP_parallel) GOMP_parallel(Work::run, &work, threads, 0);
+  if (threads > 1 && work.blocks * args->B > 1 && GOMP_parallel) GOMP_parallel(Work::run, &work, threads, 0);
   else Work::run(&work);
 }

@@ -151,6 +151,7 @@ template <class Args, void (*SWEEP)(const Args &, long, long, long)> static void
   const long wanted = threads > args->B ? (threads + args->B - 1) / args->B : 1;
   const long width = ((args->C + wanted - 1) / wanted + line - 1) / line * line;
   Work work = {*args, (args->C + width - 1) / width, width, 0};
-  if (threads > 1 && GOMP_parallel) GOMP_parallel(Work::run, &work, threads, 0);
+  // One piece of work wakes nobody: a second thread would have nothing to do, and be waited for.
+  if (threads > 1 && work.blocks * args->B > 1 && GOMP_parallel) GOMP_parallel(Work::run, &work, threads, 0);
   else Work::run(&work);
 }

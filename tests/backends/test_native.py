@@ -223,7 +223,7 @@ def alone(code: str, tmp_path: Path, **environment: str) -> str:
     return done.stdout + done.stderr[-3000:]
 
 
-def test_only_large_work_is_shared_and_without_a_pool_none(tmp_path: Path, compiler: list[str]) -> None:
+def test_only_large_work_of_several_pieces_is_shared_and_without_a_pool_none(tmp_path: Path, compiler: list[str]) -> None:
     subprocess.run([*compiler, "-shared", "-fPIC", "-x", "c++", "-", "-o", str(tmp_path / "shim.so")], input=SHIM, text=True,
                    check=True)
     said = alone(f"""
@@ -235,11 +235,12 @@ before = load(program, "float64")
 pool = ctypes.CDLL({str(tmp_path / "shim.so")!r}, mode=ctypes.RTLD_GLOBAL)
 after = load(program, "float64", lambda text: text + "typedef int loaded_later;")
 large, small = Problem(program, 1 + native.SMALL // 400), Problem(program, 5)
+piece = Problem(program, native.SMALL // 24, B=1, C=8)  # three sequences or more
 print(large.error(large.solve(before, threads=4)) < 1e-13, pool.last(), end=" ")
-for problem, threads in ((large, 4), (large, 1), (small, 4)):
-    print(problem.error(problem.solve(after, threads=threads)) < 1e-13, pool.last(), end=" ")
+for problem, threads in ((large, 4), (large, 1), (small, 4), (piece, 4)):
+    print(problem.error(problem.solve(after, problem.B, problem.C, threads=threads)) < 1e-13, pool.last(), end=" ")
 """, tmp_path)
-    assert said == "True 0 True 4 True 0 True 0 "
+    assert said == "True 0 True 4 True 0 True 0 True 0 "
 
 
 # ---- bounds ---------------------------------------------------------------------------------------------------------
