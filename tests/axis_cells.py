@@ -207,3 +207,27 @@ def gaps(N: int = 3) -> lr.Cell:
         g[t] = sigmoid(x[t]) * g[t + 4] + x[t]
         return g[t + 1] * lr.sum(u[t])
     return gaps
+
+
+@cache
+def lagged(N: int = 3) -> lr.Cell:
+    """A state that is no recurrence, which another one reads at t and a step back."""
+    @lr.cell
+    def lagged(x: lr.Input, *, h: lr.State = lr.State(size=N), k: lr.State = lr.State(size=N, init=0.5),
+               p: lr.State = lr.State(size=N)):
+        h[t] = 0.5 * h[t - 1] + x[t]
+        k[t] = tanh(x[t]) * h[t - 1]
+        p[t] = sigmoid(k[t - 1]) * p[t - 1] + k[t]
+        return lr.sum(p[t])
+    return lagged
+
+
+def lagged_loop(x: Tensor, N: int) -> Tensor:
+    """x (B, T, C); y (B, T, C). All N numbers are the same."""
+    h, p = torch.zeros_like(x[:, 0]), torch.zeros_like(x[:, 0])
+    k, ys = torch.full_like(h, 0.5), []
+    for now in x.unbind(1):
+        h, k_before, k = 0.5 * h + now, k, torch.tanh(now) * h
+        p = torch.sigmoid(k_before) * p + k
+        ys.append(N * p)
+    return torch.stack(ys, 1)

@@ -45,7 +45,7 @@ def replay_of(source: Program, states: Iterable[str], taken: set[str]) -> tuple[
 
     def need(s: At) -> None:
         step = computed.get(s.base)
-        if step is None or s.base in lines:
+        if step is None or s.base in lines or s.base in loaded:
             return
         if not (s.base in borders or (isinstance(step, Let) and not s.lag)):
             loaded.setdefault(s.base)
@@ -55,8 +55,12 @@ def replay_of(source: Program, states: Iterable[str], taken: set[str]) -> tuple[
             for inner in samples(e):
                 need(inner)
 
-    for state in states:
-        need(At(state))
+    wanted, again = [At(state) for state in states], True
+    while again:
+        lines.clear()
+        for state in wanted:
+            need(state)
+        again = bool(lines & loaded.keys())  # a line that is loaded for a read at a lag is loaded for all
     steps = tuple(s for s in source.steps if set(s.targets) & lines)
     reads = {s for step in steps for e in step.exprs for s in samples(e)}
     learned = {str(p) for step in steps for e in step.exprs for p in params(e)}
@@ -64,6 +68,7 @@ def replay_of(source: Program, states: Iterable[str], taken: set[str]) -> tuple[
     edges = tuple(replace(e, start=None if e.base in own else e.start, final=None, crossing=None) for e in source.edges
                   if (e.base in own and e.side == source.back)
                   or (e.base not in lines and any(s.base == e.base and s.lag * e.side > 0 for s in reads)))
+    loaded = {n: None for n in loaded if n in {s.base for s in reads}}
     buffers = [b for b in source.buffers if {*b.columns} & {s.base for s in reads}]
     program = Program(f"{source.name}_replay", source.reverse, (*(_whole(source, n) for n in loaded), *buffers),
                       tuple(v for v in source.vectors if v.name in learned), edges, steps, (), (), source.axis,

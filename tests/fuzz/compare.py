@@ -3,7 +3,9 @@
 A tensor's error is its largest difference over its largest number; or over a tenth of the largest number of its kind (values,
 gradients …), where that is more, because sums cancel. How much of it rounding explains is measured, not guessed:
 the text itself is run in float32 and in float64, and its worst tensor says how the cell multiplies rounding errors. A call may
-do that, SLACK times over, in units of its own dtype. Cells whose numbers come near a kink are left out for that dtype.
+do that, SLACK times over, in units of its own dtype. For 16 bits the text is run with what memory keeps rounded to them:
+inputs, states, products of maps, outputs, and the gradients of these. Cells whose numbers come near a kink are left out for
+that dtype.
 """
 
 from __future__ import annotations

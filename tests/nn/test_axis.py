@@ -16,7 +16,20 @@ import lrdsl as lr
 from lrdsl.errors import DtypeMismatch, ShapeMismatch
 from lrdsl.nn.parameters import beside
 from lrdsl.passes.replay import SEGMENT
-from tests.axis_cells import mixed, mixed_loop, returns, returns_loop, s6, s6_loop, staged, staged_loop, turn, turn_loop
+from tests.axis_cells import (
+    lagged,
+    lagged_loop,
+    mixed,
+    mixed_loop,
+    returns,
+    returns_loop,
+    s6,
+    s6_loop,
+    staged,
+    staged_loop,
+    turn,
+    turn_loop,
+)
 from tests.nn.compare import as_tuple, assert_close, gradients, leaf, parameters
 
 D = 5
@@ -476,3 +489,13 @@ def test_layers_with_and_without_an_axis(backend: str) -> None:
     assert first.shape == (1, 2, D, 3) and second.shape == (1, 2, D)
     again, _ = layer(x, (torch.zeros_like(first), None))
     assert_close((y,), (again,))
+
+
+@pytest.mark.parametrize("everywhere", ["reference", "native"], indirect=True)
+def test_a_line_that_is_read_at_t_and_at_a_lag(everywhere: str) -> None:
+    """It is kept for the one read, and so not computed again for the other."""
+    x = leaf(2, SEGMENT + 3, D)
+    y, want = lr.function(lagged(3))(x), lagged_loop(x, 3)
+    torch.testing.assert_close(y, want)
+    weigh = torch.randn(y.shape, dtype=torch.float64)
+    assert_close(torch.autograd.grad((y * weigh).sum(), x), torch.autograd.grad((want * weigh).sum(), x))
