@@ -24,7 +24,9 @@ from tests.complex_axis_cells import s4d, wave
 pytestmark = pytest.mark.usefixtures("compiler")
 
 
-def test_the_cuda_text_is_right_under_every_schedule() -> None:
+def test_the_cuda_text_is_right_under_every_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of chunks are in test_axis_chunks."""
+    monkeypatch.setattr("lrdsl.check.MANY_CHUNKS", 2)
     checked = check(s6(3))
     assert checked.right, str(checked)
     assert {r.program for r in checked.rows} == {"s6", "s6_backward", "s6_backward_backward", "s6_tangent"}
