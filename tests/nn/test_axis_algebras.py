@@ -131,7 +131,7 @@ def test_a_stabilised_state_of_n_numbers(everywhere: str) -> None:
 
 
 @pytest.mark.parametrize("cell", [best, evidence], ids=lambda c: c.name)
-def test_chunks_steps_and_segments(cell: lr.Cell, backend: str) -> None:
+def test_chunks_steps_and_segments(cell: lr.Cell, quick: None) -> None:
     f, T = lr.function(cell), SEGMENT + 5
     x, u, v, h0 = arguments(T, 1, 3)
     whole, after = f(x, u, v, return_state=True)
@@ -162,7 +162,7 @@ def test_torch_checks_both_orders_and_forward_mode(cell: lr.Cell, monkeypatch: p
     assert gradgradcheck(run, given, fast_mode=True)
 
 
-def test_beside_16_bits(backend: str) -> None:
+def test_beside_16_bits(quick: None) -> None:
     """The state is float32, and begins at -inf."""
     f, (x, u, v, _) = lr.function(evidence), arguments(SEGMENT + 1)
     small = [a.detach().bfloat16().requires_grad_() for a in (x, u, v)]
