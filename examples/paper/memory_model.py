@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 import lrdsl as lr
 from lrdsl import sigmoid, t, tanh
@@ -22,9 +21,9 @@ from lrdsl import sigmoid, t, tanh
 from .memory_task import SYMBOLS, Batch
 
 CELLS = ("gilr_lstm", "lstm")
-CHUNK = 65536  # samples: steps times sequences
-SMALL = 0.02  # of weights at first: what is not to be remembered shall do little
-SHORT = 256  # steps that the second layer looks back over at first, at most
+CHUNK = 16384  # samples: steps times sequences
+SMALL = 0.02  # of weights of the tokens at first: what is not to be remembered shall do little
+ENTER = -4.0  # bias of the gates that let it enter
 LOOKUP = lr.Affine(bias=False)
 
 
@@ -71,19 +70,31 @@ class Network(nn.Module):
     def forward(self, batch: Batch, chunk: int = CHUNK) -> Tensor:
         """Logits (B,). chunk: how many samples are computed at once."""
         state: Any = None
-        signs: Tensor | None = batch.signs
-        *before, last = batch.tokens.split(max(1, chunk // len(batch.positive)))
-        for tokens in before:
-            if torch.is_grad_enabled():
-                state = checkpoint(self.after, tokens, signs, state, use_reentrant=False, preserve_rng_state=False)
-            else:
-                state = self.after(tokens, signs, state)
-            signs = None
-        return self.read(self.advance(last, signs, state)[0][-1]).squeeze(1)
+        for k, tokens in enumerate(pieces(batch, chunk)):
+            y, state = self.advance(tokens, None if k else batch.signs, state)
+        return self.read(y[-1]).squeeze(1)
 
-    def after(self, tokens: Tensor, signs: Tensor | None, state: Any) -> Any:
-        """The state after a chunk."""
-        return self.advance(tokens, signs, state)[1]
+    def learn(self, batch: Batch, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+        """Logits (B,) and the loss; its gradient through all steps is added to those of the parameters.
+
+        The states between chunks are all that is kept of the forward pass. They lie in one tensor, because many small ones
+        between what is freed would scatter the heap, and it would grow by a chunk's tensors every time.
+        """
+        *before, last = pieces(batch, chunk)
+        borders = self.read.weight.new_zeros(len(before) + 1, 2, 2, len(batch.positive), self.hidden)  # h_0 is zero
+        with torch.no_grad():
+            for k, tokens in enumerate(before):
+                borders[k + 1] = torch.stack(self.advance(tokens, None if k else batch.signs, tuple(borders[k]))[1])
+        border = borders[-1].clone().requires_grad_()
+        y, _ = self.advance(last, None if before else batch.signs, tuple(border))
+        logits = self.read(y[-1]).squeeze(1)
+        loss = F.binary_cross_entropy_with_logits(logits, batch.positive.to(logits))
+        loss.backward()
+        for k in reversed(range(len(before))):
+            gradient, border = border.grad, borders[k].clone().requires_grad_()
+            state = self.advance(before[k], None if k else batch.signs, tuple(border))[1]
+            torch.autograd.backward(state, tuple(gradient))
+        return logits.detach(), loss.detach()
 
     def advance(self, tokens: Tensor, signs: Tensor | None, state: Any) -> tuple[Tensor, Any]:
         """Outputs (T, B, hidden) and the state after them. signs: those of the first vectors, (B,); None is 1."""
@@ -97,10 +108,15 @@ class Network(nn.Module):
         return self.rnn(sign * F.one_hot(tokens.long(), SYMBOLS).to(sign), state)
 
 
+def pieces(batch: Batch, chunk: int) -> tuple[Tensor, ...]:
+    """The tokens, cut in time; the last piece may be shorter."""
+    return batch.tokens.split(max(1, chunk // len(batch.positive)))
+
+
 @torch.no_grad()
 def remember(rnn: nn.Module, longest: int) -> None:
-    """Set biases at first: the first layer's memory lasts `longest` steps or more, and little enters it; the second looks back
-    over numbers of steps of every order up to SHORT. Other biases are 0, weights of the tokens small.
+    """Set what the network begins with: memories that last `longest` steps or more and that little enters, surrogates that look
+    back over numbers of steps of every order up to it, and small weights of the tokens. Other biases are 0, other weights stay.
 
     A gate sigmoid(b) forgets in about exp(b) steps. That memories as long as what they are to hold should be there from the
     start is the observation of Tallec & Ollivier (2018, arXiv 1804.11188).
@@ -110,14 +126,10 @@ def remember(rnn: nn.Module, longest: int) -> None:
             nn.init.zeros_(parameter)
         elif name == "weight_ih_l0" or (name.startswith("layers.0.") and "_h." not in name):  # of the tokens
             nn.init.uniform_(parameter, -SMALL, SMALL)
-    (forget, enter, keep), second = gates(rnn)
-    forget.uniform_(math.log(longest), math.log(longest) + 2)
-    enter.fill_(-4)
-    keep.uniform_(0, math.log(longest))
-    forget, enter, keep = second
-    forget.uniform_(0, math.log(SHORT))
-    enter.copy_(-forget)
-    keep.uniform_(0, math.log(SHORT))
+    for forget, enter, keep in gates(rnn):
+        forget.uniform_(math.log(longest), math.log(longest) + 2)
+        enter.fill_(ENTER)
+        keep.uniform_(0, math.log(longest))
 
 
 def gates(rnn: Any) -> list[tuple[Tensor, Tensor, Tensor]]:

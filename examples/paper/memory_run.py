@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from .memory_model import Network
 from .memory_task import TESTING, TRAINING, Batch, draw
@@ -106,8 +105,8 @@ class Run:
         directory.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             self._load()
-        self._file = self.log.open("ab")
-        self._file.truncate(self.progress.log)  # what was logged after the checkpoint is done again
+        self.log.touch()
+        os.truncate(self.log, self.progress.log)  # what was logged after the checkpoint is done again
         self._kept = self.progress.steps, time.perf_counter()
 
     @property
@@ -132,10 +131,8 @@ class Run:
     def _train(self, phase: Phase) -> str:
         settings, progress = self.settings, self.progress
         batch = draw(settings.seed, TRAINING, progress.steps, phase.length, settings.batch, settings.first_only)
-        logits = self.network(batch)
-        loss = F.binary_cross_entropy_with_logits(logits, batch.positive)
         self.optimizer.zero_grad()
-        loss.backward()
+        logits, loss = self.network.learn(batch)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip, error_if_nonfinite=True)
         self.optimizer.step()
         right = correct(logits, batch)
@@ -170,16 +167,16 @@ class Run:
                 self.progress.phases.append(Phase(self.settings.lengths[len(self.progress.phases)]))
 
     def _write(self, **what: Any) -> None:
-        self._file.write(json.dumps(what).encode() + b"\n")
-        self._file.flush()
-        self.progress.log = self._file.tell()
+        with self.log.open("ab") as file:
+            file.write(json.dumps(what).encode() + b"\n")
+            self.progress.log = file.tell()
 
     def keep(self) -> None:
         """Replace the checkpoint: at every moment there is a whole one."""
         self.progress.peak = max(self.progress.peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-        os.fsync(self._file.fileno())
         fresh = self.path.with_suffix(".new")
-        with fresh.open("wb") as file:
+        with self.log.open("ab") as log, fresh.open("wb") as file:
+            os.fsync(log.fileno())
             torch.save({"settings": asdict(self.settings), "progress": asdict(self.progress),
                         "network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}, file)
             file.flush()
