@@ -151,10 +151,11 @@ class Run:
         with torch.no_grad():
             right = correct(self.network(batch), batch)
         progress.right += right
+        said = f"T {phase.length}, {progress.right} fresh sequences of {FRESH} right, {count - right} wrong"
         if right < count:
             progress.row = progress.right = 0
             phase.failed += 1
-        return f"T {phase.length}, {progress.right} of {FRESH} fresh sequences right"
+        return said
 
     def _mark(self, phase: Phase) -> None:
         """Note what has been reached; go on to the next length."""
@@ -189,7 +190,7 @@ class Run:
         differ = [f"{n} {getattr(there, n)}, not {v}" for n, v in asdict(self.settings).items() if getattr(there, n) != v]
         if differ:
             raise Different(f"{self.path.parent} holds a run with {'; '.join(differ)}\n"
-                            "  way out: the same settings again, another --out, or --fresh, which deletes it")
+                            "  way out: the same settings again, another --runs, or --fresh, which deletes it")
         self.network.load_state_dict(kept["network"])
         self.optimizer.load_state_dict(kept["optimizer"])
 

@@ -213,7 +213,7 @@ def test_a_mistake_on_fresh_sequences_counts(tmp_path: Path) -> None:
     r = run.Run(run.Settings(**SMALL), tmp_path)
     r.progress.row = run.ENOUGH
     r.network = lambda batch: 1 - 2 * batch.positive
-    assert "0 of 256 fresh" in next(r.go())
+    assert "0 fresh sequences of 256 right, 256 wrong" in next(r.go())
     phase = r.progress.phases[-1]
     assert (phase.five is None, phase.fresh, phase.failed, r.progress.row, r.progress.right) == (True, None, 1, 0, 0)
 
