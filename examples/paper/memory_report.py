@@ -1,4 +1,4 @@
-"""What runs found, beside the paper's Table 3: memory-cpu.json, which holds every loss, and of that a table and a picture."""
+"""What runs found, beside the paper's Table 3: a JSON file that holds every loss, and of that a table and a picture."""
 
 from __future__ import annotations
 
@@ -15,43 +15,46 @@ from benchmarks.table import heading
 from .memory_run import Phase, read_checkpoint
 
 Record = Mapping[str, Any]
-NAME = "memory-cpu"
 # (network, T): iterations and hours until five minibatches in a row were right, mean and standard deviation; None: never.
 PAPER: dict[tuple[str, int], tuple[tuple[float, float], tuple[float, float]] | None] = {
     ("gilr_lstm", 1024): ((550, 40), (0.031, 0.002)), ("lstm", 1024): ((1000, 400), (0.28, 0.08)),
     ("gilr_lstm", 8192): ((560, 160), (0.10, 0.03)), ("lstm", 8192): ((440, 50), (0.58, 0.06)),
     ("gilr_lstm", 1048576): ((14000, 3000), (9.7, 1.7)), ("lstm", 1048576): None}
-HEAD = ("T", "network", "units", "from T =", "learned", "it., 5 in a row", "it., 256 fresh", "minutes, 5 in a row",
+HEAD = ("T", "network", "units", "rate", "from T =", "learned", "it., 5 in a row", "it., 256 fresh", "minutes, 5 in a row",
         "minutes, 256 fresh", "s/it. at T", "peak GB", "paper: it.", "paper: minutes")
 NOTE = """Mean ± standard deviation over the seeds that have learned. Iterations and minutes count all lengths from the first
-one on; minutes count the tests, too, which have to be passed to go on. Minibatches of {batch}. The paper: five minibatches in a
-row, at the full length from the start, 512 units (64 for T = 1,048,576), a Tesla K80, 5 runs. "First only": e₁ comes nowhere
-else."""
+one on; minutes count the tests, too, which have to be passed to go on. Minibatches of {batch}. Adam, gradients clipped to a norm
+of 1; memories that last from the start (`memory_model.remember`), alike for both networks. The paper: five minibatches in a row,
+the full length from the start, 512 units (64 for T = 1,048,576), a forget bias of 5, a Tesla K80, 5 runs. "First only": e₁
+comes nowhere else."""
 
 
-def gather(runs: Path, quick: bool) -> Record:
-    """What all runs in a directory found, and this machine."""
+def gather(runs: Path, device: str, quick: bool) -> Record:
+    """What all runs in a directory found on a device, and this machine."""
     rows = []
     for path in runs.glob("*/checkpoint.pt"):
         settings, progress, _ = read_checkpoint(path)
+        if settings.device != device:
+            continue
         lines = lines_of(path.with_name("log.jsonl"), progress.log)
         rows.append({**asdict(settings), "learned": progress.done(settings), "phases": [asdict(p) for p in progress.phases],
                      "peak": progress.peak, "loss": [float(f"{line['loss']:.3g}") for line in lines],
                      "right": [line["right"] for line in lines]})
     rows.sort(key=lambda row: (row["length"], not row["first_only"], row["start"], row["cell"], row["seed"]))
-    return {"name": "memory", "device": "cpu", "quick": quick, "measured on": heading("cpu"), "rows": rows}
+    return {"name": "memory", "device": device, "quick": quick, "measured on": heading(device), "rows": rows}
 
 
 def write(record: Record, out: Path) -> str:
-    """All three files; the table is returned."""
+    """OUT/memory-device.json, .md and .png; the table is returned."""
     out.mkdir(parents=True, exist_ok=True)
+    stem = out / f"{record['name']}-{record['device']}"
     rows = ",\n".join(json.dumps(row) for row in record["rows"])
     head = json.dumps({name: value for name, value in record.items() if name != "rows"}, indent=1).removesuffix("\n}")
-    (out / f"{NAME}.json").write_text(f'{head},\n "rows": [\n{rows}\n]}}\n', encoding="utf-8")
+    stem.with_suffix(".json").write_text(f'{head},\n "rows": [\n{rows}\n]}}\n', encoding="utf-8")
     quick = "**A quick run, too small to say anything.** " if record["quick"] else ""
     text = f"{render(record)}\n\n{quick}Measured on: {'; '.join(record['measured on'])}.\n"
-    (out / f"{NAME}.md").write_text(text, encoding="utf-8")
-    picture(record, out / f"{NAME}.png")
+    stem.with_suffix(".md").write_text(text, encoding="utf-8")
+    picture(record, stem.with_suffix(".png"))
     return text
 
 
@@ -76,8 +79,8 @@ def cells(rows: Sequence[Record]) -> list[str]:
         theirs = [f"{steps:,.0f} ± {more:,.0f}", f"{60 * hours:.3g} ± {60 * longer:.2g}"]
     pace = spread(p[-1].training / p[-1].steps for p in phases)
     return [f"{first['length']:,}", first["cell"] + (", first only" if first["first_only"] else ""), str(first["hidden"]),
-            f"{first['start']:,}", f"{len(learned)} of {len(rows)}", spread(n for n, _ in five), spread(n for n, _ in fresh),
-            spread(s / 60 for _, s in five), spread(s / 60 for _, s in fresh), pace,
+            f"{first['rate']:g}", f"{first['start']:,}", f"{len(learned)} of {len(rows)}", spread(n for n, _ in five),
+            spread(n for n, _ in fresh), spread(s / 60 for _, s in five), spread(s / 60 for _, s in fresh), pace,
             f"{max(row['peak'] for row in rows) / 1e9:.1f}", *theirs]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -45,6 +46,7 @@ class Settings:
     rate: float = 1e-2
     clip: float = 1.0
     first_only: bool = False
+    device: str = "cpu"
 
     @property
     def lengths(self) -> list[int]:
@@ -57,7 +59,8 @@ class Settings:
     @property
     def name(self) -> str:
         """Of its directory."""
-        return f"{self.cell}-{self.length}-from{self.start}{'-first-only' * self.first_only}-seed{self.seed}"
+        kind = "-first-only" * self.first_only + f"-{self.device}" * (self.device != "cpu")
+        return f"{self.cell}-{self.length}-from{self.start}{kind}-seed{self.seed}"
 
 
 @dataclass
@@ -78,7 +81,7 @@ class Phase:
 @dataclass
 class Progress:
     """Where a run is. row: minibatches in a row that were all right; right: fresh sequences so far that were; tests: batches
-    of fresh sequences drawn; log: its bytes; peak: the process's largest resident memory so far, in bytes."""
+    of fresh sequences drawn; log: its bytes; peak: bytes of memory that the process, or torch on a GPU, has held at most."""
 
     phases: list[Phase] = field(default_factory=list)
     steps: int = 0
@@ -99,7 +102,7 @@ class Run:
     def __init__(self, settings: Settings, directory: Path) -> None:
         self.settings, self.path, self.log = settings, directory / "checkpoint.pt", directory / "log.jsonl"
         torch.manual_seed(settings.seed)
-        self.network = Network(settings.cell, settings.hidden, settings.length)
+        self.network = Network(settings.cell, settings.hidden, settings.length).to(settings.device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), settings.rate)
         self.progress = Progress([Phase(settings.lengths[0])])
         directory.mkdir(parents=True, exist_ok=True)
@@ -130,7 +133,7 @@ class Run:
 
     def _train(self, phase: Phase) -> str:
         settings, progress = self.settings, self.progress
-        batch = draw(settings.seed, TRAINING, progress.steps, phase.length, settings.batch, settings.first_only)
+        batch = self._draw(TRAINING, progress.steps, phase.length, settings.batch)
         self.optimizer.zero_grad()
         logits, loss = self.network.learn(batch)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip, error_if_nonfinite=True)
@@ -146,7 +149,7 @@ class Run:
         """One batch of fresh sequences; one mistake, and five minibatches in a row must be all right again."""
         settings, progress = self.settings, self.progress
         count = min(FRESH - progress.right, max(settings.batch, TESTED // phase.length))
-        batch = draw(settings.seed, TESTING, progress.tests, phase.length, count, settings.first_only)
+        batch = self._draw(TESTING, progress.tests, phase.length, count)
         progress.tests += 1
         with torch.no_grad():
             right = correct(self.network(batch), batch)
@@ -156,6 +159,10 @@ class Run:
             progress.row = progress.right = 0
             phase.failed += 1
         return said
+
+    def _draw(self, stream: int, number: int, T: int, B: int) -> Batch:
+        drawn = draw(self.settings.seed, stream, number, T, B, self.settings.first_only)
+        return Batch(*(tensor.to(self.settings.device) for tensor in drawn))
 
     def _mark(self, phase: Phase) -> None:
         """Note what has been reached; go on to the next length."""
@@ -174,7 +181,7 @@ class Run:
 
     def keep(self) -> None:
         """Replace the checkpoint: at every moment there is a whole one."""
-        self.progress.peak = max(self.progress.peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        self.progress.peak = max(self.progress.peak, peak(self.settings.device))
         fresh = self.path.with_suffix(".new")
         with self.log.open("ab") as log, fresh.open("wb") as file:
             os.fsync(log.fileno())
@@ -197,9 +204,16 @@ class Run:
 
 def read_checkpoint(path: Path) -> tuple[Settings, Progress, dict[str, Any]]:
     """Settings, progress, and the file's whole content."""
-    kept = torch.load(path, weights_only=True)
+    kept = torch.load(path, map_location="cpu", weights_only=True)
     phases = [Phase(**phase) for phase in kept["progress"]["phases"]]
     return Settings(**kept["settings"]), Progress(**{**kept["progress"], "phases": phases}), kept
+
+
+def peak(device: str) -> int:
+    """The most bytes of memory that this process has held so far; on a GPU, torch there."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def correct(logits: torch.Tensor, batch: Batch) -> int:
