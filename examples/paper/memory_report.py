@@ -23,10 +23,10 @@ PAPER: dict[tuple[str, int], tuple[tuple[float, float], tuple[float, float]] | N
 HEAD = ("T", "network", "units", "rate", "from T =", "learned", "it., 5 in a row", "it., 256 fresh", "minutes, 5 in a row",
         "minutes, 256 fresh", "s/it. at T", "peak GB", "paper: it.", "paper: minutes")
 NOTE = """Mean ± standard deviation over the seeds that have learned. Iterations and minutes count all lengths from the first
-one on; minutes count the tests, too, which have to be passed to go on. Minibatches of {batch}. Adam, gradients clipped to a norm
-of 1; memories that last from the start (`memory_model.remember`), alike for both networks. The paper: five minibatches in a row,
-the full length from the start, 512 units (64 for T = 1,048,576), a forget bias of 5, a Tesla K80, 5 runs. "First only": e₁
-comes nowhere else."""
+one on; minutes count the tests, too, which have to be passed to go on. Minibatches of {batch}. Adam, gradients clipped to a
+norm of 1; memories that last from the start (`memory_model.remember`), alike for both networks. The paper: five minibatches
+in a row, the full length from the start, 512 units (64 for T = 1,048,576), a forget bias of 5, a Tesla K80, 5 runs. "First
+only": e₁ comes nowhere else."""
 
 
 def gather(runs: Path, device: str, quick: bool) -> Record:
