@@ -95,12 +95,17 @@ def spread(values: Iterable[float]) -> str:
     found = list(values)
     if not found:
         return "–"
-    text = f"{statistics.mean(found):.3g}"
-    return f"{text} ± {statistics.stdev(found):.2g}" if len(found) > 1 else text
+    text = short(statistics.mean(found), 3)
+    return f"{text} ± {short(statistics.stdev(found), 2)}" if len(found) > 1 else text
+
+
+def short(value: float, digits: int) -> str:
+    """A number to some digits, whole where it is large."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.{digits}g}"
 
 
 def picture(record: Record, path: Path) -> None:
-    """The loss of every run, smoothed, a panel each length; ticks where one length was learned and the next began."""
+    """The loss of every run, smoothed, a panel each length; dots where one length was learned and the next began."""
     from matplotlib import figure
 
     lengths = sorted({row["length"] for row in record["rows"]})
@@ -110,9 +115,10 @@ def picture(record: Record, path: Path) -> None:
             color, loss = {"gilr_lstm": "tab:blue", "lstm": "tab:orange"}[row["cell"]], smooth(row["loss"])
             ax.plot(range(1, len(loss) + 1), loss, color=color, alpha=0.8, linewidth=1, label=row["cell"],
                     linestyle=":" if row["first_only"] else "-")
-            borders = [b for b in accumulate(phase["steps"] for phase in row["phases"]) if b]
-            ax.plot(borders, [loss[b - 1] for b in borders], "|", color=color, markersize=10)
-        ax.set(title=f"{T:,} steps", xlabel="iteration; | where a length was learned", ylabel="loss, smoothed", yscale="log")
+            borders = list(accumulate(phase["steps"] for phase in row["phases"] if phase["fresh"]))
+            ax.plot(borders, [loss[b - 1] for b in borders], "o", color=color, markersize=4)
+        ax.set(title=f"{T:,} steps", xscale="log", xlabel="iteration; a dot where a length was learned",
+               yscale="log", ylabel="loss, smoothed")
         ax.grid(alpha=0.3)
         named = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
         ax.legend(named.values(), named.keys())

@@ -252,6 +252,7 @@ def test_the_table_counts_all_lengths() -> None:
         "1.86 ± 0.12"]
     assert lines[3].startswith("| 1,024 | lstm | 64 | 0.01 | 64 | 1 of 1 | 15 | 30 |")
     assert "Minibatches of 8." in report.render(record)
+    assert report.spread([40, 4000]) == "2,020 ± 2,800" and report.spread([0.5]) == "0.5" and report.spread([]) == "–"
 
 
 def test_the_quick_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
