@@ -41,12 +41,11 @@ class Digits(NamedTuple):
 
 
 class Reader(nn.Module):
-    """Two layers of GILR-LSTM in both directions, averaged over time, and a linear classifier."""
+    """Two layers of a cell in both directions, averaged over time, and a linear classifier."""
 
-    def __init__(self, hidden: int = HIDDEN) -> None:
+    def __init__(self, cell: lr.Cell = lr.cells.gilr_lstm, hidden: int = HIDDEN) -> None:
         super().__init__()
-        self.rnn = lr.RNN(lr.cells.gilr_lstm, input_size=1, hidden_size=hidden, num_layers=2, batch_first=True,
-                          bidirectional=True)
+        self.rnn = lr.RNN(cell, input_size=1, hidden_size=hidden, num_layers=2, batch_first=True, bidirectional=True)
         self.norm = nn.LayerNorm(2 * hidden)
         self.classify = nn.Linear(2 * hidden, 10)
         for name, parameter in self.rnn.named_parameters():
@@ -108,11 +107,11 @@ def digits() -> Digits:
     return Digits(sequences(images), torch.tensor(labels), sequences(test_images), torch.tensor(test_labels))
 
 
-def train(data: Digits, epochs: int, seed: int) -> list[float]:
+def train(data: Digits, epochs: int, seed: int, cell: lr.Cell = lr.cells.gilr_lstm) -> list[float]:
     """The accuracy on the held-out images after each epoch; nothing is chosen by it."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # small matrices: a second thread gains little, and loses much where the other core is busy
-    reader, count = Reader(), len(data.images)
+    reader, count = Reader(cell), len(data.images)
     start = time.perf_counter()
     F.cross_entropy(reader(data.images[:BATCH]), data.labels[:BATCH]).backward()
     print(f"first step: {time.perf_counter() - start:.1f} s, with compiling the kernels unless the cache has them")

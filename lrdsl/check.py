@@ -27,12 +27,11 @@ from .backends.reference import partial_run
 from .compiler import adjoint_of, inner_keeps, plan_of, source_of, tangent_of
 from .frontend.cell import Cell
 from .ir import functions as f
-from .ir.dtypes import NARROW
+from .ir.dtypes import DTYPES, NARROW
 from .ir.functions import Elementwise
 from .ir.kernel import Strategy
 from .ir.program import Program
 from .ir.source import OUTPUTS, RESET, Extent, Slot, Source, slots
-from .passes.precision import stored_as
 from .passes.replay import unbordered
 from .passes.schedule import schedule, strategies
 
@@ -90,7 +89,7 @@ class Checked:
 
 def check(cell: Cell) -> Checked:
     """Check every kernel of a cell. Raises NotLinear and its kin, BackendUnavailable without a C++ compiler."""
-    kernels = [(p, strategy, dtype) for p in _programs(cell) for strategy in strategies(p, "cuda") for dtype in stored_as(p)]
+    kernels = [(p, strategy, dtype) for p in _programs(cell) for strategy in strategies(p, "cuda") for dtype in DTYPES]
     with ThreadPoolExecutor(2) as pool:  # compilers run side by side; launches do not
         built = list(pool.map(lambda k: Emulator(source_of(k[0], "cuda", k[2], strategy=k[1])), kernels))
     solved = functools.cache(Problem)

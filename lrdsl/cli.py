@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import inspect
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from . import __version__, options
 from .compiler import TARGETS, compile
@@ -93,9 +95,16 @@ def _later(_: argparse.Namespace) -> str:
 
 
 def zoo() -> dict[str, Cell]:
-    """Every cell of `lrdsl.cells` by name."""
+    """Every cell of `lrdsl.cells` by name; for a function that makes cells, the one that it makes unless told otherwise."""
     from . import cells
-    return {name: value for name, value in sorted(vars(cells).items()) if isinstance(value, Cell)}
+    values = {name: getattr(cells, name) for name in sorted(cells.__all__)}
+    made = {name: value if isinstance(value, Cell) else value() for name, value in values.items() if not _asks(value)}
+    return {name: value for name, value in made.items() if isinstance(value, Cell)}
+
+
+def _asks(value: Any) -> bool:
+    """Whether a function of the zoo has arguments that must be given."""
+    return not isinstance(value, Cell) and any(p.default is p.empty for p in inspect.signature(value).parameters.values())
 
 
 def find(name: str) -> Cell:

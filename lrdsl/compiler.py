@@ -136,9 +136,9 @@ def plan_of(spec: Spec) -> Plan:
     return plan
 
 
-def ragged_of(program: Program, given: frozenset[str]) -> Program:
-    """The Program of a plan for packed segments, whose edges in `given` come as sequences."""
-    return precision.adjoint(simplify(ragged(program, given))).forward
+def ragged_of(program: Program, given: frozenset[str], narrow: bool = False) -> Program:
+    """The Program of a plan for packed segments, whose edges in `given` come as sequences; see `ragged`."""
+    return precision.adjoint(simplify(ragged(program, given, narrow))).forward
 
 
 adjoint_of = functools.cache(precision.adjoint)
@@ -159,7 +159,6 @@ def launch_of(program: Program, dtype: str, backend: str) -> Launch:
 
     Raises BackendUnavailable where the runner cannot work here, ToolchainError where a compiler refuses.
     """
-    precision.check_stored(program, dtype)
     _launch.info("%s, %s: backend %s", program.name, dtype, backend)
     if backend == "reference":
         return reference.load(program, dtype)

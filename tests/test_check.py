@@ -56,7 +56,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Any:
             assert re.search(old, source.text)
             return replace(source, text=re.sub(old, new, source.text))
 
-        monkeypatch.setattr(checking, "stored_as", lambda program: ("float32",))
+        monkeypatch.setattr(checking, "DTYPES", ("float32",))
         monkeypatch.setattr(checking, "_programs", lambda cell: plan_of(cell.spec).programs)
         monkeypatch.setattr(checking, "strategies", lambda program, target: (strategy,))
         monkeypatch.setattr(checking, "source_of", changed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -54,6 +55,17 @@ def test_the_demo_shows_every_part(tmp_path: Path) -> None:
     assert "held-out accuracy after the last epoch" in said and "kernels and loop agree" in said
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"gilr_lstm.cu", "gilr_lstm.cpp", "demo.png"}
     assert (tmp_path / "out" / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.long
+def test_surrogates_are_trained(tmp_path: Path) -> None:
+    for needed in ("sklearn", "tqdm"):
+        if find_spec(needed) is None:
+            pytest.skip(f"the example needs {needed}")
+    said = run("surrogates", tmp_path, "--quick")
+    assert "(surrogate: the dense maps reset, update, candidate read h.h[t-1], of gilr, instead of h[t-1])" in said
+    rows = json.loads((tmp_path / "out" / "surrogates.json").read_text())
+    assert len(rows) == 6 and all(len(row["accuracy"]) == 2 and row["accuracy"][-1] > 0.15 for row in rows)
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.stem)

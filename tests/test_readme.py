@@ -1,6 +1,7 @@
-"""The README is true: its Python runs, what it shows is what comes out, its commands, links and lists hold.
+"""The README and docs/ are true: their Python runs, what they show is what comes out, their commands, links and lists hold.
 
-Its Python blocks are one file, `gilr.py`. A block of text or CUDA after one is what it prints; a line `…` stands for any lines.
+The Python blocks of a page are one file, `gilr.py`. A block of text or CUDA after one is what it prints; a line `…` stands for
+any lines.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,18 +21,19 @@ import lrdsl as lr
 from lrdsl import cli, options
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-PYTHON = [code for language, code in BLOCKS if language == "python"]
-SHELL = [line for language, code in BLOCKS if language == "sh" for line in code.splitlines() if line.startswith("lrdsl ")]
+PAGES = {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for p in
+         (ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md")))}
+BLOCKS = {name: re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) for name, text in PAGES.items()}
+PYTHON = [name for name, blocks in BLOCKS.items() if any(language == "python" for language, _ in blocks)]
+SHELL = list(dict.fromkeys(line for blocks in BLOCKS.values() for language, code in blocks if language == "sh"
+                           for line in code.splitlines() if line.startswith("lrdsl ")))
 MARK = "\x1e"
 
 
-@pytest.fixture(scope="module")
-def printed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What each Python block prints."""
-    place = tmp_path_factory.mktemp("readme")
-    (place / "gilr.py").write_text("".join(f"{code}print({MARK!r}, end='')\n" for code in PYTHON), encoding="utf-8")
+def printed(page: str, place: Path) -> list[str]:
+    """What each Python block of a page prints."""
+    blocks = [code for language, code in BLOCKS[page] if language == "python"]
+    (place / "gilr.py").write_text("".join(f"{code}print({MARK!r}, end='')\n" for code in blocks), encoding="utf-8")
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     done = subprocess.run([sys.executable, "gilr.py"], cwd=place, text=True, capture_output=True, check=False,
                           env={**os.environ, "PYTHONPATH": path}, stdin=subprocess.DEVNULL)
@@ -45,20 +47,23 @@ def matches(shown: str, said: str) -> bool:
     return re.fullmatch("".join(lines), said) is not None
 
 
-def test_python_prints_what_is_shown(printed: list[str]) -> None:
-    assert len(printed) == len(PYTHON) > 3
-    number = shown = 0
-    for (language, code), after in zip(BLOCKS, [*BLOCKS[1:], ("", "")], strict=True):
+@pytest.mark.parametrize("page", PYTHON)
+def test_python_prints_what_is_shown(page: str, tmp_path: Path) -> None:
+    said = iter(printed(page, tmp_path))
+    for (language, code), (kind, shown) in pairwise([*BLOCKS[page], ("", "")]):
         if language != "python":
             continue
-        if after[0] in ("text", "cuda"):
-            said = printed[number] if after[0] == "text" else re.sub(r"^ +", "", printed[number], flags=re.MULTILINE)
-            assert matches(after[1], said), f"shown:\n{after[1]}\nprinted:\n{said}"
-            shown += 1
+        out = next(said)
+        if kind in ("text", "cuda"):
+            out = out if kind == "text" else re.sub(r"^ +", "", out, flags=re.MULTILINE)
+            assert matches(shown, out), f"shown:\n{shown}\nprinted:\n{out}"
         else:
-            assert printed[number] == "", f"not shown: {printed[number]}\nof\n{code}"
-        number += 1
-    assert shown > 3
+            assert out == "", f"not shown: {out}\nof\n{code}"
+    assert next(said, None) is None
+
+
+def test_there_is_something_to_run() -> None:
+    assert {"README.md", "docs/language.md", "docs/gpu.md"} <= set(PYTHON) and len(SHELL) > 4
 
 
 def test_a_line_of_dots_stands_for_any_lines() -> None:
@@ -72,35 +77,35 @@ def test_commands_run(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out
 
 
-def test_links_lead_somewhere() -> None:
-    for name in ("README.md", "SECURITY.md"):
-        for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / name).read_text(encoding="utf-8")):
-            assert (ROOT / link).exists(), f"{name}: {link}"
-    for path in re.findall(r"`((?:tests|lrdsl|examples)/[\w/.]+)`", TEXT):
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    here = (ROOT / page).parent
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", PAGES[page]):
+        there = here / link if link else ROOT / page
+        assert there.exists(), link
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles], anchor
+    for path in re.findall(r"`((?:tests|lrdsl|examples|docs)/[\w/.]+)`", PAGES[page]):
         assert (ROOT / path).exists(), path
 
 
 def test_lists_are_complete() -> None:
-    assert re.findall(r"^\| `(LRDSL_\w+)`", TEXT, re.MULTILINE) == [v.name for v in options.ENVIRONMENT]
-    listed = re.search(r"- Functions: `([\w\s]+?)`\.", TEXT)
+    assert re.findall(r"^\| `(LRDSL_\w+)`", PAGES["README.md"], re.MULTILINE) == [v.name for v in options.ENVIRONMENT]
+    listed = re.search(r"- Functions: `([\w\s]+?)`\.", PAGES["README.md"])
     assert listed
     built = {n for n in lr.__all__ if getattr(getattr(lr, n), "__module__", "") == "lrdsl.frontend.functions"}
     assert set(listed[1].split()) == built
-
-
-def axial(add: Any = lambda a, b: a + b, **options: Any) -> lr.Cell:
-    """A cell with a state axis, and with another thing beside it."""
-    @lr.cell
-    def c(x: lr.Input, v: lr.Vector = lr.Vector(**options), h: lr.State = lr.State(size=2)):
-        h[lr.t] = add(h[lr.t - 1], x[lr.t] * lr.re(v))
-        return lr.sum(h[lr.t])
-    return c
+    text = PAGES["README.md"]
+    zoo = text[text.index("**The zoo.**"):text.index("## In torch")]
+    assert set(lr.cells.__all__) - {"qrnn"} <= set(re.findall(r"`(\w+)", zoo))
+    differences = (ROOT / "docs" / "differences.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`[^|]+) \|", differences, re.MULTILINE)))
+    assert named and set(named) <= set(lr.cells.__all__)
 
 
 def test_what_is_said_not_to_be_built_says_so() -> None:
-    layer, wide, x = lr.RNN(lr.cells.gilr, 3, 4), lr.RNN(axial(), 3, 3), torch.zeros(2, 1, 3)
-    for refused in (lambda: lr.RNN(lr.cells.lstm, 3, 4, solver=""), lambda: layer(x, cp=1), lambda: axial(complex=True),
-                    lambda: wide.bfloat16()(x.bfloat16()), lambda: wide.float()(x, cu_seqlens=torch.tensor([0, 2])),
-                    lambda: lr.function(axial(lr.maximum))):
+    layer = lr.RNN(lr.cells.gilr, 3, 4)
+    for refused in (lambda: lr.RNN(lr.cells.lstm, 3, 4, solver=""), lambda: layer(torch.zeros(2, 1, 3), cp=1)):
         with pytest.raises(lr.NotBuilt):
             refused()

@@ -33,10 +33,15 @@ def qrnn(pooling: str = "fo", window: int = 2) -> Cell:
     """
     if pooling not in POOLINGS:
         raise BadDeclaration(f"there is no pooling {pooling!r}", caller(), f"the poolings are {', '.join(POOLINGS)}")
-    if not isinstance(window, int) or isinstance(window, bool) or window < 1:
-        raise BadDeclaration(f"window is a positive integer, not {window!r}", caller(), "write window=1: gates of x[t] alone")
+    check_window(window)
     spec = POOLINGS[pooling](window).spec
     return Cell(replace(spec, name=f"{spec.name}_{window}"))
+
+
+def check_window(window: int) -> None:
+    """Raise BadDeclaration, at the line that calls the caller, for what is no window."""
+    if not isinstance(window, int) or isinstance(window, bool) or window < 1:
+        raise BadDeclaration(f"window is a positive integer, not {window!r}", caller(3), "write window=1: gates of x[t] alone")
 
 
 def f_pooling(window: int) -> Cell:

@@ -18,9 +18,11 @@ from .lines import Store, scan_lines
 from .printers import Printer
 
 
-def axis_view(kernel: Kernel, axis: Axis, printer: Printer, field: Mapping[str, str], windows: Windows) -> AxisView:
-    """field: names of Args; windows: (edge's tensor, init, shape) -> the name of a window."""
-    made = _Lines(kernel, axis, printer, field, windows)
+def axis_view(kernel: Kernel, axis: Axis, printer: Printer, field: Mapping[str, str], types: Mapping[str, str],
+              windows: Windows) -> AxisView:
+    """field: names of Args; types: tensor -> its elements; windows: (edge's tensor, edge, shape, whether it is read as a
+    sequence of 16 bits) -> the name of a window."""
+    made = _Lines(kernel, axis, printer, field, types, windows)
     program, replay = kernel.program, kernel.program.replay
     walk = made.walk(program, axis.levels)
     again = made.walk(replay.program, axis.replay) if replay else None
@@ -33,7 +35,7 @@ def axis_view(kernel: Kernel, axis: Axis, printer: Printer, field: Mapping[str, 
                       if v.name in used or v.shape != "channel and axis" or kernel.target == "cpu"),
         constants=made.first(axis.constants) if axis.constants else None,
         constant_takes=made.takes(program, axis.constants),
-        constant_names=tuple((made.names[let.target], let.target in program.wide) for let in axis.constants),
+        constant_names=tuple((made.names[let.target], let.target in program.wide) for let in made.lasting),
         walk=walk, again=again, across=made.across(),
         sums=tuple((field[s.name], made.names[s.sample], s.sample in program.wide) for s in program.sums
                    if not s.shared(program)),
@@ -56,11 +58,14 @@ def _copies(program: Program) -> dict[str, str]:
 class _Lines(Memory):
     """The lines of a kernel's walks."""
 
-    def __init__(self, kernel: Kernel, axis: Axis, printer: Printer, field: Mapping[str, str],
+    def __init__(self, kernel: Kernel, axis: Axis, printer: Printer, field: Mapping[str, str], types: Mapping[str, str],
                  windows: Windows) -> None:
-        super().__init__(kernel.target, kernel.program, dict(kernel.names), field, windows)
+        super().__init__(kernel.target, kernel.program, dict(kernel.names), field, types, windows)
         self.kernel, self.axis, self.printer = kernel, axis, printer
         self.constants = {c.target for c in axis.constants}
+        # Those that a step reads; others are known only to these.
+        read = {s.base for level in (*axis.levels, *axis.replay) for s in self._read((*level.steps, *level.loop))}
+        self.lasting = tuple(c for c in axis.constants if c.target in read)
         self.copies = _copies(kernel.program)
 
     def walk(self, program: Program, levels: tuple[Level, ...]) -> WalkView:
@@ -131,7 +136,7 @@ class _Lines(Memory):
         """What is computed before all steps."""
         wide = self.kernel.program.wide
         level = Level(tuple(c for c in constants if c.target not in wide), tuple(c for c in constants if c.target in wide))
-        names = [self.names[s.targets[0]] for s in level.loop]
+        names = [self.names[c.target] for c in self.lasting if c.target in wide]
         self.starting = True
         view = self.level(self.kernel.program, level, list(dict.fromkeys(self._read(level.loop))), set(), [])
         self.starting = False
@@ -153,8 +158,9 @@ class _Lines(Memory):
         """What is written at every step, one number a channel, or N."""
         program = self.kernel.program
         kept = [(keep, k, n) for keep in program.keeps if not keep.every and not keep.over for k, n in enumerate(keep.samples)]
-        return tuple(Store(f"to_{self.names[n]}", self.base(keep.name, k, program.shape(n)), f"a.{self.field[keep.name]}_time",
-                           self.names[n], "real") for keep, k, n in kept if (n in program.wide) == wide)
+        return tuple(Store(f"to_{self.field[keep.name]}" + (f"_{k}" if len(keep.samples) > 1 else ""),
+                           self.base(keep.name, k, program.shape(n)), f"a.{self.field[keep.name]}_time", self.names[n],
+                           self.types[keep.name]) for keep, k, n in kept if (n in program.wide) == wide)
 
     def writes(self) -> Iterator[tuple[str, list[str]]]:
         """(sample with an axis, the lines that write it, each time a loop has computed it)."""

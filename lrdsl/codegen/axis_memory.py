@@ -15,16 +15,18 @@ from ..ir.shapes import AXIAL, Shape
 from ..ir.symbols import At
 from .lines import Register, Store
 
-Windows = Callable[[str | None, float, Shape], str]
+Windows = Callable[[str | None, Edge, Shape, bool], str]
 
 
 @dataclass(frozen=True)
 class AxisLoad:
-    """`value` is read by `text`: in CUDA a number, on the CPU a row of them. shape: that of the sequence."""
+    """`value` is read by `text`: in CUDA a number, on the CPU a row of them. shape: that of the sequence; type: of its
+    elements."""
 
     value: str
     text: str
     shape: Shape
+    type: str
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class Memory:
     """Texts of loads, stores and places, for one kernel. starting: before all steps, where vectors are still in memory."""
 
     def __init__(self, target: Target, program: Program, names: Mapping[str, str], field: Mapping[str, str],
-                 windows: Windows) -> None:
+                 types: Mapping[str, str], windows: Windows) -> None:
         self.cuda, self.program, self.names, self.field, self.windows = target == "cuda", program, names, field, windows
+        self.types = types
         self.starting = False
         self.constants: set[str] = set()
 
@@ -68,14 +71,16 @@ class Memory:
             "" if shape == "axis" else " + lo"
         rows, time = self.base(r.buffer, r.column, shape) + at, f"a.{self.field[r.buffer]}_time"
         apart = {"axis": "1", "channel and axis": "a.C"}.get(shape, "0")
+        type = self.types[r.buffer]
         if e is None:
-            return AxisLoad(name, f"get({rows} + t * {time})" if self.cuda else f"Row{{{rows} + t * {time}, {apart}}}", shape)
-        start, cut = (self.windows(n, e.init, shape) for n in (e.start, e.edge))
+            text = f"get({rows} + t * {time})" if self.cuda else f"Row<{type}>{{{rows} + t * {time}, {apart}}}"
+            return AxisLoad(name, text, shape, type)
+        start, cut = (self.windows(n, e, shape, type != "real") for n in (e.start, e.edge))
         if self.cuda and apart != "0":
             by = "n" if apart == "1" else "n * a.C"
             start, cut = f"offset({start}, {by})", f"offset({cut}, {by})"
         way, more = "earlier" if lag < 0 else "later", "" if self.cuda else f", {apart}"
-        return AxisLoad(name, f"{way}({rows}, {time}, t, {abs(lag)}, {start}, {cut}, reset{more})", shape)
+        return AxisLoad(name, f"{way}({rows}, {time}, t, {abs(lag)}, {start}, {cut}, reset{more})", shape, type)
 
     def register(self, program: Program, e: Edge) -> AxisRegister:
         """A shift register."""
@@ -87,8 +92,8 @@ class Memory:
             many = e.depth * numbers
             return f"a.{self.field[tensor]} + b * {f'{many} * ' if many > 1 else ''}a.C" if tensor else ""
 
-        cut = self.windows(e.edge, e.init, shape)
-        start = self.windows(e.start, e.init, shape) if program is self.program else cut  # a replay starts from borders
+        cut = self.windows(e.edge, e, shape, False)
+        start = self.windows(e.start, e, shape, False) if program is self.program else cut  # a replay starts from borders
         return AxisRegister(f"{self.names[e.base]}_kept", self.names[e.base], e.depth,
                             tuple(self.names[lagged(e.base, e.side * k)] for k in range(1, e.depth + 1)),
                             start, cut, rows(e.final), rows(e.crossing), e.base, numbers, wide)

@@ -89,7 +89,7 @@ def view(kernel: Kernel) -> View:
     printer = Printer(names, kernel.compute)
     field, types = _fields(kernel), _types(kernel)
     if kernel.axis:
-        return _over_an_axis(kernel, kernel.axis, printer, field)
+        return _over_an_axis(kernel, kernel.axis, printer, field, types)
     columns = {b.name: len(b.columns) for b in program.buffers}
     windows: dict[tuple[str | None, float, bool], Window] = {}
 
@@ -143,7 +143,7 @@ def view(kernel: Kernel) -> View:
         tuple((names[v.name], field[v.name], types[v.name]) for v in program.vectors if v.shape == "one"),
         registers, tuple(windows.values()), tuple(lines), tuple(store for _, store in stores),
         tuple((field[s.name], names[s.sample]) for s in program.sums),
-        sum(r.depth for r in registers) + sum(w.depth if w.stored else 1 for w in windows.values()) + 2 * len(program.sums),
+        sum(r.depth for r in registers) + sum(w.rows for w in windows.values()) + 2 * len(program.sums),
         reverse,
         "a.T - 1" if reverse else "0", "--t" if reverse else "++t", "a.T - 1 - s" if reverse else "s",
         "t + 1" if reverse else "t", "t" if reverse else "t + 1", "-" if reverse else "+", _inside(kernel),
@@ -159,22 +159,23 @@ def _types(kernel: Kernel) -> dict[str, str]:
     return {s.name: known.get(s.dtype(kernel.dtype), STORED) for s in slots(kernel.program)}
 
 
-def _over_an_axis(kernel: Kernel, axis: Axis, printer: Printer, field: dict[str, str]) -> View:
+def _over_an_axis(kernel: Kernel, axis: Axis, printer: Printer, field: dict[str, str], types: dict[str, str]) -> View:
     """A kernel whose loads, stores and lines are those of its axis."""
-    windows: dict[tuple[str | None, float], Window] = {}
+    windows: dict[tuple[str | None, float, bool], Window] = {}
 
-    def window(given: str | None, init: float, shape: Shape) -> str:
-        key = (given, 0.0 if given and init == 0 else init)
+    def window(given: str | None, e: Edge, shape: Shape, stored: bool) -> str:
+        key = (given, 0.0 if given and e.init == 0 else e.init, stored)
         if key not in windows:
-            name = f"{field[given]}_beyond" if given else "zeros" if init == 0 else f"constant_{len(windows)}"
+            name = f"{field[given]}_beyond" if given else "zeros" if e.init == 0 else f"constant_{len(windows)}"
             apart = {"axis": "1", "channel and axis": "a.C"}.get(shape, "0") if given else "0"
-            windows[key] = Window(name, field[given] if given else "", number(init, kernel.compute), apart=apart,
-                                  channels=shape != "axis")
+            numbers = kernel.program.axis if apart != "0" else 1
+            windows[key] = Window(f"{name}_stored" if stored else name, field[given] if given else "",
+                                  number(e.init, kernel.compute), stored, e.depth, apart, not given or shape != "axis", numbers)
         return windows[key].name
 
-    seen = axis_view(kernel, axis, printer, field, window)
+    seen = axis_view(kernel, axis, printer, field, types, window)
     reverse, numbers = kernel.program.reverse, sum(r.depth * r.numbers for walk in seen.walks for r in walk.registers)
-    numbers += len(windows) + sum(2 * (seen.size if wide else 1) for _, _, wide in seen.sums)
+    numbers += sum(w.rows for w in windows.values()) + sum(2 * (seen.size if wide else 1) for _, _, wide in seen.sums)
     numbers += sum(seen.size if wide else 1 for _, wide in seen.constant_names) + seen.segment * seen.size * len(seen.replayed)
     return View(kernel.entry, "axis", _header(kernel), _args(kernel, field), (), (), (), (), tuple(windows.values()), (), (),
                 (), numbers, reverse, "", "", seen.walk.time, seen.walk.crossed, "", "", "", kernel.fold, 0, kernel.block, None,

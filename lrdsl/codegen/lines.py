@@ -14,7 +14,7 @@ from .printers import PRODUCT, SUM, Printer
 class Window:
     """`depth` values of a sequence beyond its segment. given: the field of Args that points to them, or "". stored: they are
     read as the sequence is stored, in 16 bits. Over an axis, apart: how far the N numbers of a value lie apart; channels: False
-    where the channels share them."""
+    where the channels share them; numbers: N, or 1 where a value has one."""
 
     name: str
     given: str
@@ -23,6 +23,12 @@ class Window:
     depth: int = 1
     apart: str = "0"
     channels: bool = True
+    numbers: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of scratch memory on a CPU: values of 16 bits are copied."""
+        return self.depth * self.numbers if self.stored and self.given else 1
 
 
 @dataclass(frozen=True)

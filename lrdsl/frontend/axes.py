@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import sympy as sp
-
 from ..errors import CellError, NotBuilt, ShapeMismatch
 from ..ir import functions as f
 from ..ir.shapes import is_wide
-from ..ir.spec import Declared, MapCall, Spec, Statement
+from ..ir.spec import MapCall, Spec, Statement
 from ..ir.symbols import At
 from ..ir.text import show
 
@@ -23,7 +21,6 @@ def axes(spec: Spec) -> list[CellError]:
             errors.append(NotBuilt(f"{d.name} has {d.option('axis')} numbers along the state axis, {sized[0].name} has "
                                    f"{sized[0].option('axis')}: a cell has one state axis in this version", d.where,
                                    "give both the same number, or make two cells of it"))
-    errors += _complex(spec, sized[:1])
     wide = spec.wide
     for s in spec.statements:
         for call in dict.fromkeys(c for e in _exprs(s) for c in sorted(e.atoms(f.axis_sum), key=str)):
@@ -43,15 +40,6 @@ def axes(spec: Spec) -> list[CellError]:
             errors.append(ShapeMismatch(f"the output {name} has {spec.axis} numbers a channel; a cell returns one a channel",
                                         where.get(e.base, spec.where), "return lr.sum(…) of it"))
     return errors
-
-
-def _complex(spec: Spec, sized: list[Declared]) -> list[CellError]:
-    """The first complex value of a cell with an axis."""
-    declared = [(f"{d.name} is complex", d.where) for d in spec.declared if d.complex]
-    written = [(f"{show(e)} has complex values", s.where) for s in spec.statements for e in _exprs(s) if e.has(sp.I)]
-    return [NotBuilt(f"{what}, and {d.name} has a state axis: both in one cell are not built yet", where,
-                     "keep two real states, of the real and of the imaginary part, or make two cells of it")
-            for d in sized for what, where in [*declared, *written][:1]]
 
 
 def _exprs(s: Statement) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import sympy as sp
 
-from .functions import Elementwise
+from .functions import Elementwise, axis_sum
 from .symbols import At, Param
 
 
@@ -21,17 +21,18 @@ class ComplexValued(Elementwise):
     is_real = None  # type: ignore[assignment]
 
 
-def _function(name: str, base: type, arity: int = 1, attribute: str = "") -> Any:
-    return type(name, (base,), {"nargs": arity, "__module__": __name__, "__qualname__": attribute or name})
+def _function(name: str, *bases: type, arity: int = 1, attribute: str = "") -> Any:
+    return type(name, bases, {"nargs": arity, "__module__": __name__, "__qualname__": attribute or name})
 
 
 conjugate, exp, sin, cos, detach = (_function(n, ComplexValued) for n in ("conjugate", "exp", "sin", "cos", "detach"))
-where = _function("where", ComplexValued, 3)
+where = _function("where", ComplexValued, arity=3)
+total = _function("sum", ComplexValued, axis_sum, attribute="total")  # over the axis, too
 re, im = (_function(n, Elementwise) for n in ("re", "im"))
 modulus = _function("abs", Elementwise, attribute="modulus")
 
 OF_COMPLEX: dict[str, Any] = {"exp": exp, "sin": sin, "cos": cos, "abs": modulus, "where": where, "detach": detach,
-                              "conjugate": conjugate, "re": re, "im": im}
+                              "conjugate": conjugate, "re": re, "im": im, "sum": total}
 
 
 def is_complex(expr: Any) -> bool:

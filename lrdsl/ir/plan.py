@@ -67,12 +67,14 @@ class Dense:
 class Sized:
     """The value `target` of a map whose size is not the hidden one: (B, T, size), with no channels for a Program to read.
 
-    terms: (source, lags, numbers of the operands at these lags); the samples of all sources are multiplied and added up.
+    terms: (source, lags, numbers of the operands at these lags); the samples of all sources are multiplied and added up. bias:
+    whether it is added, too.
     """
 
     target: str
     affine: str
     terms: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    bias: bool = True
 
     def __str__(self) -> str:
         reads = ", ".join(str(At(source, lag)) for source, lags, _ in self.terms for lag in lags)

@@ -43,9 +43,9 @@ def fits(value: Tensor, like: Tensor) -> bool:
 
 
 def dtype_of(slot: Slot, dtype: torch.dtype) -> torch.dtype:
-    """The dtype of a slot's tensor in a call whose sequences are `dtype`. A sum, which comes in parts in the dtype of the
-    arithmetic, is added up to one in that of the learned number that it is the gradient of."""
-    if slot.kind == "sum":
+    """The dtype of a slot's tensor in a call whose sequences are `dtype`. What comes in parts in the dtype of the arithmetic is
+    added up to one in that of what it is the gradient of: of a learned number, or of a sequence that channels share."""
+    if slot.kind in ("sum", "shared"):
         return compute(dtype) if slot.full else dtype
     return _TENSORS[slot.dtype(NAMES[dtype])]
 

@@ -126,7 +126,7 @@ class Launcher:
             if slot.kind == "keep" and in_time:
                 outs.append(first.new_empty((-(-T // slot.every), B, slot.columns * C), dtype=kind).transpose(0, 1))
             else:
-                kind = compute(dtype) if slot.kind == "sum" else kind
+                kind = compute(dtype) if slot.kind in ("sum", "shared") else kind
                 outs.append(first.new_empty(slot.shape(B, T, C, extent), dtype=kind))
         return outs
 
@@ -184,6 +184,8 @@ class Launcher:
             if slot.kind == "sum":
                 o = (o.sum() if slot.name in self.summed else o.sum(0)).to(kind)
             elif slot.kind in ("crossing", "shared") and o.shape[0] != B:
-                o = o.unflatten(0, (o.shape[0] // B, B)).sum(0)
+                o = o.unflatten(0, (o.shape[0] // B, B)).sum(0).to(kind)
+            elif slot.kind == "shared":
+                o = o.to(kind)
             found.append(o)
         return tuple(found)

@@ -23,10 +23,10 @@ from .. import __version__
 from ..compiler import adjoint_of, tangent_of
 from ..errors import NotBuilt
 from ..ir.program import Program
-from ..passes.precision import check_stored, with_full
+from ..passes.precision import with_full
 from ..passes.replay import unbordered
 from . import derive, functions
-from .dtypes import NARROW, autocasts, settled, short
+from .dtypes import NARROW, autocasts, settled
 from .launch import Launcher, Tensors
 
 SCHEMA = 1  # of names, of the order of arguments and of the slots
@@ -51,7 +51,7 @@ class Op:
         self.outputs = program.outputs
         self.size = len(self.outputs)
         self.launcher = Launcher(program)
-        self.ragged: dict[str, Op] = {}  # its relatives for packed segments, by the edges that are given
+        self.ragged: dict[tuple[bool, tuple[str, ...]], Op] = {}  # its relatives for packed segments: 16 bits, edges given
         self._backwards: dict[frozenset[str], derive.Backward] = {}
         self.overload: Callable[..., Any] = self._register()
 
@@ -65,7 +65,7 @@ class Op:
 
     def ready(self) -> Op:
         """This op, with `kept` and its gradient made: while torch.compile traces a call, nothing can be."""
-        for op in (self,) if self.program.axis else (self, self.precise):  # an axis has no 16 bits
+        for op in (self, self.precise):
             op.kept.backward()
         return self
 
@@ -113,7 +113,6 @@ class Op:
         first = args[0]
         if first is not None and (first.dtype in NARROW or autocasts(first)):
             args, precise = settled(self.launcher.ins, args)
-            check_stored(self.program, short(self.launcher.dtype(args)))
             if precise:
                 return self.precise(*args)
         differentiable = torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in args)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BadDeclaration, DtypeMismatch, ShapeMismatch
-from ..ir.plan import Sized
-from ..ir.spec import Equation, Spec
+from ..ir.spec import Equation, MapCall, Spec
 from .carry import NONE, Window
 from .dtypes import COMPLEX
 from .pipeline import Pipeline
@@ -74,7 +73,8 @@ class Layer:
         named = {"input": self.sizes[pipeline.plan.inputs[0]], "hidden": hidden}
         self.heights = {a.name: pipeline.spec[a.name].option("axis") or (named[a.size] if isinstance(a.size, str) else a.size)
                         for a in pipeline.plan.affines}
-        given = self.sizes | {s.target: self.heights[s.affine] for s in pipeline.plan.steps if isinstance(s, Sized)}
+        given = self.sizes | {s.target: self.heights[s.affine] for s in pipeline.spec.statements
+                              if isinstance(s, MapCall) and pipeline.spec[s.affine].option("size")}
         self.widths = {a.name: [given.get(o, hidden) for o in a.operands] for a in pipeline.plan.affines}
         self.features = tuple(given.get(base, hidden) for _, base in pipeline.plan.outputs)
         self.reads_more = bool(pipeline.spec.of("mask") + pipeline.spec.of("first"))

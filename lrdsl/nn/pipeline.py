@@ -16,7 +16,7 @@ from ..ir.plan import Sequence as Lagged
 from ..ir.program import Program
 from ..ir.source import slots
 from ..ir.spec import Spec
-from ..passes.ragged import given_name, key_of
+from ..passes.ragged import carried_name, given_name, key_of
 from .carry import NONE, Window, last_window
 from .dtypes import NARROW
 from .ops import Op, named, op_of
@@ -104,12 +104,17 @@ class Pipeline:
                 values.update(zip((f"{b.target}{ahead}.{end}" for b in blocks), last[1], strict=True))
 
     def _sized(self, step: Sized, weights: Weights, values: Values, reset: Tensor | None, segments: Segments | None) -> None:
-        total = values.get(f"{step.affine}.bias")
+        total = values.get(f"{step.affine}.bias") if step.bias else None
         for source, lags, operands in step.terms:
             samples = self._samples(source, lags, values, reset, segments)
             blocks = [(Block(step.target, step.affine, operands),)]
             term, = product(samples, weights, blocks, edges=lags != (0,))
             total = term if total is None else total + term
+        if not step.terms:  # the part of a product that is 0, whatever is mapped
+            some, like = next(w for (affine, _), w in weights.items() if affine == step.affine), values[self.plan.inputs[0]]
+            assert like is not None
+            zero = some.new_zeros((*like.shape[:2], some.shape[0]))
+            total = zero if total is None else zero + total
         values[step.target] = total
 
     def _samples(self, name: str, lags: tuple[int, ...], values: Values, reset: Tensor | None,
@@ -139,14 +144,15 @@ class Pipeline:
     def _ragged(self, op: Op, values: Values, segments: Segments, channels: int) -> Op:
         """The op for packed segments; the edges that it reads as sequences are put among the values."""
         given = [e for e in op.program.edges if values.get(f"{key_of(e)}.start") is not None]
-        keys = sorted(map(key_of, given))
-        _make_ragged(op.name, *keys)
-        ragged = op.ragged[" ".join(keys)]
+        keys, narrow = tuple(sorted(map(key_of, given))), any(v is not None and v.dtype in NARROW for v in values.values())
+        _make_ragged(op.name, narrow, *keys)
+        ragged = op.ragged[narrow, keys]
         for e in given:
             for k in range(1, e.depth + 1):
                 name, start = given_name(key_of(e), k), values[f"{key_of(e)}.start"]
                 if name in ragged.arguments and start is not None:
-                    values[name] = _spread(segments.beyond(start, e.side, k), channels)
+                    beyond = segments.beyond(start, e.side, k)
+                    values[name] = beyond if e.base in op.program.wide else _spread(beyond, channels)
         return ragged
 
     def not_first(self, windows: Mapping[str, Window], like: Tensor, channels: int) -> dict[str, Window]:
@@ -177,15 +183,16 @@ class Pipeline:
                 continue
             if s.name not in self.held and segments is None:
                 final = values[f"{s.name}.final"]
-                found[key] = final.unflatten(2, (s.size, final.shape[2] // s.size)).mT if s.size else final, edge
+                found[key] = _outward(final, s.size) if s.size else final, edge
                 continue
-            sequence, reverse = values[s.name], s.side > 0
-            default = _constant(sequence, s, segments)
-            start = default if start is None else start
+            sequence, reverse = values.get(carried_name(s.name), values[s.name]), s.side > 0
+            default, given = _constant(sequence, s, segments), _inward(start) if s.size else start
+            start = default if given is None else given
             if s.ahead:
                 found[key] = start, edge
             elif segments is not None:
-                found[key] = segments.last(sequence, start, reverse), edge
+                last = segments.last(sequence, start, reverse)
+                found[key] = _outward(last, s.size) if s.size else last, edge
             else:
                 found[key] = last_window(sequence, start, default if edge is None else edge, reset, reverse), edge
         return found
@@ -211,11 +218,11 @@ def pipeline_of(spec: Spec) -> Pipeline:
 
 
 @torch.compiler.assume_constant_result
-def _make_ragged(name: str, *given: str) -> bool:
+def _make_ragged(name: str, narrow: bool, *given: str) -> bool:
     """Make the op for packed segments of the op of that name, unless it is there; torch.compile does it while it traces."""
-    op, key = named(name), " ".join(given)
+    op, key = named(name), (narrow, given)
     if key not in op.ragged:
-        op.ragged[key] = op_of(ragged_of(op.program, frozenset(given))).ready()
+        op.ragged[key] = op_of(ragged_of(op.program, frozenset(given), narrow)).ready()
     return True
 
 
@@ -228,6 +235,11 @@ def _constant(sequence: Tensor, lagged: Lagged, segments: Segments | None) -> Te
 def _inward(window: Tensor | None) -> Tensor | None:
     """(B, k, H, N) as a Program has it: (B, k, N * H)."""
     return None if window is None else window.mT.flatten(2)
+
+
+def _outward(window: Tensor, size: int) -> Tensor:
+    """Back again."""
+    return window.unflatten(2, (size, window.shape[2] // size)).mT
 
 
 def _channels(program: Program, given: Set[str]) -> frozenset[str]:

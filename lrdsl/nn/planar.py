@@ -76,6 +76,8 @@ class Planar(Pipeline):
         self.plan, self.reverse = whole(self.inner.plan, spec), self.inner.reverse
         self._pairs, self._maps = halves(spec), map_halves(spec)
         self._pairs = {**self._pairs, **{f"{n}.bias": (f"{re}.bias", f"{im}.bias") for n, (re, im) in self._maps.items()}}
+        # How many operands a complex map with a size of its own has.
+        self._doubled = {a.name: len(a.operands) for a in self.plan.affines if a.size != "hidden" and a.name in self._maps}
         whose = {half: name for name, pair in self._pairs.items() for half in pair}
         # The name of an edge, to its caller and inside.
         self._keys: dict[str, list[str]] = {}
@@ -89,15 +91,26 @@ class Planar(Pipeline):
                  windows: Mapping[str, Window], reset: Tensor | None, channels: int,
                  segments: Segments | None = None) -> dict[str, Tensor | None]:
         """The values of the real run; `outputs` and `carried` know what to make of them."""
-        parts = {(half, k): part for (affine, k), weight in weights.items()
-                 for half, part in self._apart(affine, weight, self._maps)}
         given, numbers = ({half: part for name, value in some.items() for half, part in self._apart(name, value, self._pairs)}
                           for some in (inputs, learned))
-        return self.inner(given, numbers, parts, self._windows(windows), reset, channels, segments)
+        return self.inner(given, numbers, self._weights(weights), self._windows(windows), reset, channels, segments)
 
     @staticmethod
     def _apart(name: str, value: Tensor, pairs: Mapping[str, tuple[str, str]]) -> Any:
         return zip(pairs[name], apart(value), strict=True) if name in pairs else ((name, value),)
+
+    def _weights(self, weights: Weights) -> Weights:
+        """Those of the real maps (see `passes.realify`)."""
+        found: dict[tuple[str, int], Tensor] = {}
+        for (affine, k), weight in weights.items():
+            if affine not in self._maps:
+                found[affine, k] = weight
+                continue
+            (W_re, W_im), (re, im) = self._maps[affine], apart(weight)
+            found |= {(W_re, k): re, (W_im, k): im}
+            if affine in self._doubled:
+                found |= {(W_re, self._doubled[affine] + k): -im, (W_im, self._doubled[affine] + k): re}
+        return found
 
     def _windows(self, windows: Mapping[str, Window]) -> dict[str, Window]:
         found: dict[str, Window] = {}

@@ -12,7 +12,7 @@ from typing import Any
 
 import sympy as sp
 
-from ..errors import BadDeclaration, CellError, NotBuilt
+from ..errors import BadDeclaration, CellError
 from ..ir import functions as f
 from ..ir.algebras import ALGEBRAS, Algebra, algebra_of
 from ..ir.program import Scan, Step
@@ -90,10 +90,3 @@ def check_initial(spec: Spec, steps: Sequence[Step]) -> list[CellError]:
                            "0 times infinity is not a number", d.where,
                            "start it at a finite number; infinite ones are for recurrences over (max, +), (min, +) and "
                            "(logaddexp, +)") for name, d in infinite.items() if name in multiplied]
-
-
-def check_axis(spec: Spec, steps: Sequence[Step]) -> list[CellError]:
-    """A refusal of each recurrence over another algebra in a cell with a state axis."""
-    return [NotBuilt(f"{step.targets[0]} is a recurrence over {step.other}, and a cell with a state axis has none in this "
-                     "version", step.where, "leave the axis out, or make two cells of it")
-            for step in steps if isinstance(step, Scan) and step.other and spec.axis]

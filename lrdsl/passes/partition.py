@@ -22,7 +22,7 @@ from ..ir.program import Buffer, Edge, Keep, Let, Program, Scan, Step, Vector
 from ..ir.shapes import Shape
 from ..ir.spec import MapCall, Spec
 from ..ir.symbols import At, Param, params, samples
-from .algebras import check_axis, check_initial
+from .algebras import check_initial
 from .extract import extract
 from .stages import sides, stages
 from .stratify import Strata
@@ -68,7 +68,7 @@ def partition(strata: Strata) -> Plan:
                 continue
             work.steps.append(_map(work, statement) if isinstance(statement, MapCall)
                               else Let(statement.target, statement.expr, statement.where))
-    raise_all([*check_initial(spec, work.steps), *check_axis(spec, work.steps)])
+    raise_all(check_initial(spec, work.steps))
     return _assemble(work)
 
 
@@ -119,7 +119,7 @@ def _size(work: _Work, call: MapCall) -> None:
         if o:
             reads.setdefault(o.base, []).append((o.lag, k))
     terms = tuple((source, *zip(*found, strict=True)) for source, found in reads.items())
-    work.sized[call.target] = Sized(call.target, call.affine, terms)  # type: ignore[arg-type]
+    work.sized[call.target] = Sized(call.target, call.affine, terms, call.bias)  # type: ignore[arg-type]
     names = tuple(o.base if o else "" for o in operands)
     work.affines.setdefault(call.affine, Affine(call.affine, names, d.option("bias", True), d.option("size")))
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 
-from ..errors import NotBuilt
-from ..ir.dtypes import DTYPES, NARROW
 from ..ir.program import Program
 from . import adjoint as _adjoint
 from . import tangent as _tangent
@@ -45,19 +43,6 @@ def tangent(program: Program) -> Tangent:
 def with_full(program: Program, names: set[str]) -> Program:
     """The Program with these tensors, of those that it has, in full precision besides its own."""
     return _with(program, names | set(program.full))
-
-
-def stored_as(program: Program) -> tuple[str, ...]:
-    """The dtypes that there are kernels for: over an axis none of 16 bits as yet."""
-    return tuple(dtype for dtype in DTYPES if not (program.axis and dtype in NARROW))
-
-
-def check_stored(program: Program, dtype: str) -> None:
-    """Raise NotBuilt where no kernel stores a Program's sequences in a dtype."""
-    if dtype not in stored_as(program):
-        wide = (s for s in program.steps if s.where and {*s.targets} & program.wide)
-        raise NotBuilt(f"{program.name} has a state axis, and kernels over an axis for {dtype} are not built yet",
-                       next((s.where for s in wide), None), "run it in float32 or float64")
 
 
 def _with(program: Program, names: set[str]) -> Program:

@@ -3,8 +3,9 @@
 A kernel knows one edge a sequence and batch row; packed segments share the row. So a given edge comes as a sequence: at a
 boundary a read gets 0, and what the segment's edge is there is added to it, `h[t-1] + h.given1[t]`, where h.given1 is 0 inside
 of segments. A recurrence stays what it was, its b has a term more, and the gradient of the edges is that of these sequences.
-Holds afterwards: no edge is an input or an output; states that were carried are written, for their last values are in many
-places.
+Holds afterwards: no edge is an input or an output; states that were carried are written at every step, for their last values
+are in many places, and they and the given edges are in full precision.
+Non-goals: borders of states with an axis; a state that is written anyway is not computed again.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Any
 
 import sympy as sp
 
-from ..errors import NotBuilt
 from ..ir.program import Buffer, Edge, Keep, Let, Program, Step
 from ..ir.symbols import At, samples
+from .replay import unbordered
 
 
 def given_name(key: str, k: int) -> str:
@@ -30,21 +31,24 @@ def key_of(edge: Edge) -> str:
     return edge.start.removesuffix(".start")
 
 
-def ragged(program: Program, given: frozenset[str]) -> Program:
-    """The Program with the edges in `given` (by `key_of`) as sequences; the others keep their constant."""
-    if program.axis:
-        raise NotBuilt(f"{program.name} has a state axis, and packed segments of one are not built yet",
-                       next((s.where for s in program.steps if s.where and {*s.targets} & program.wide), None),
-                       "give each segment a row of the batch, or their borders as `reset`")
+def carried_name(state: str) -> str:
+    """The sequence that holds a state in full precision beside the one of fewer bits that the caller gets."""
+    return f"{state}.carried"
+
+
+def ragged(program: Program, given: frozenset[str], narrow: bool = False) -> Program:
+    """The Program with the edges in `given` (by `key_of`) as sequences; the others keep their constant. narrow: sequences have
+    16 bits, so that states which a caller gets are written a second time (`carried_name`)."""
+    program = unbordered(program)
     keys = {(e.base, e.side): key_of(e) for e in program.edges}
-    added: dict[str, None] = {}
+    added: dict[str, str] = {}
 
     def edge(s: At) -> Any:
         """What is added to a read at a lag."""
         key = keys.get((s.base, 1 if s.lag > 0 else -1)) if s.lag else None
         if key not in given:
             return sp.S.Zero
-        added.setdefault(given_name(key, abs(s.lag)))
+        added.setdefault(given_name(key, abs(s.lag)), s.base)
         return At(given_name(key, abs(s.lag)))
 
     def turned(expr: Any) -> Any:
@@ -66,9 +70,13 @@ def ragged(program: Program, given: frozenset[str]) -> Program:
         steps.append(replace(step, A=A, b=b))
     edges = tuple(replace(e, init=0.0 if keys[e.base, e.side] in given else e.init, start=None, edge=None, final=None)
                   for e in program.edges)
-    carried = [e.base for e in program.registers if e.final]
-    kept = [k.samples for k in program.keeps]
-    keeps = [replace(k, inner=k.inner and not set(k.samples) & set(carried)) for k in program.keeps]
-    keeps += [Keep(n, (n,)) for n in dict.fromkeys(carried) if (n,) not in kept]
-    return replace(program, name=f"{program.name}_ragged", buffers=program.buffers + tuple(Buffer(n, (n,)) for n in added),
-                   edges=edges, steps=tuple(steps), keeps=tuple(keeps)).check()
+    carried = dict.fromkeys(e.base for e in program.registers if e.final)
+    shown = [k for k in program.keeps if not k.inner]
+    seen = {k.samples for k in shown}
+    twice = tuple(Keep(carried_name(n), (n,)) for n in carried if narrow and (n,) in seen)
+    alone = tuple(Keep(n, (n,)) for n in carried if (n,) not in seen)
+    inner = tuple(k for k in program.keeps if k.inner and k.samples[0] not in carried)
+    buffers = tuple(Buffer(n, (n,), program.shape(base)) for n, base in added.items())
+    return replace(program, name=f"{program.name}_ragged", buffers=program.buffers + buffers, edges=edges, steps=tuple(steps),
+                   keeps=(*shown, *twice, *alone, *inner),
+                   full=(*program.full, *added, *(k.name for k in (*twice, *alone)))).check()

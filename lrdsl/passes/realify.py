@@ -2,8 +2,9 @@
 
 The adjoint of the pairs has torch's convention by itself: the gradient of z is that of z.re plus i times that of z.im. A state
 h[t] = a h[t-1] + b becomes h.re and h.im with the block [[a.re, -a.im], [a.im, a.re]]; where a is real, two recurrences that do
-not know of each other. A complex map becomes two real ones, `W.re` and `W.im`, each applied to both parts of an operand; a real
-map of a complex operand is applied to both, its bias added once.
+not know of each other. A complex map becomes two real ones, `W.re` and `W.im`, each applied to both parts of an operand; one
+with a size of its own two real ones of twice as many operands, with weights [W.re, -W.im] and [W.im, W.re]. A real map of a
+complex operand is applied to both, its bias added once.
 1/z and |z| are computed with z over its larger part, so that no square overflows; |z| has the gradient 0 at 0, as in torch.
 Holds afterwards: no expression is complex; both halves of a sequence are read equally far back, so that a Carry holds both.
 Non-goals: which block a recurrence is (`Scan.structure`).
@@ -16,10 +17,11 @@ from typing import Any
 
 import sympy as sp
 
-from ..errors import NotBuilt, UnsupportedFunction
+from ..errors import UnsupportedFunction
 from ..ir import complex as cx
 from ..ir import functions as f
 from ..ir.complex import is_complex
+from ..ir.shapes import is_wide
 from ..ir.spec import Equation, MapCall, Spec, Statement
 from ..ir.symbols import At, Param, samples
 from ..ir.text import show
@@ -116,6 +118,8 @@ class _Work:
             return self.parts(expr.args[0])[isinstance(expr, cx.im)]
         if isinstance(expr, cx.modulus):
             return self._modulus(*self.parts(expr.args[0]))
+        if isinstance(expr, f.axis_sum):
+            return self._total(self.real(expr.args[0]))
         args = [self.real(a) for a in expr.args]
         return expr if all(a is b for a, b in zip(args, expr.args, strict=True)) else expr.func(*args)
 
@@ -155,6 +159,8 @@ class _Work:
             return a, -b
         if isinstance(expr, cx.detach):
             return f.detach(a), f.detach(b)
+        if isinstance(expr, cx.total):
+            return self._total(a), self._total(b)
         if isinstance(expr, cx.exp):
             size = ONE if a == 0 else f.exp(a)
             return size * f.cos(b), size * f.sin(b)
@@ -163,6 +169,11 @@ class _Work:
         if isinstance(expr, cx.sin):
             return f.sin(a) * cosh, f.cos(a) * sinh
         return f.cos(a) * cosh, -f.sin(a) * sinh
+
+    def _total(self, part: Any) -> Any:
+        """The sum over the axis of a value's part, which may be one number where the value has N."""
+        wide = replace(self.spec, declared=declared_halves(self.spec), statements=tuple(self.statements)).wide
+        return f.axis_sum(part) if is_wide(part, wide) else self.spec.axis * part
 
     def _power(self, base: Parts, n: int) -> Parts:
         """A power by squaring; each square is a line, because it is used twice."""
@@ -197,9 +208,6 @@ class _Work:
         return scale * f.sqrt(f.where(some, p * p + q * q, ONE))
 
     def _map(self, call: MapCall) -> None:
-        if call.target in self.values and self.spec[call.affine].option("size"):
-            raise NotBuilt(f"the value of {call.affine} is complex, and maps with a size of their own are real as yet",
-                           call.where, "leave its size out, or map real and imaginary parts")
         operands = [self.parts(o) for o in call.operands]
         if call.target in self.values:  # operands that are lines are written once for both maps
             operands = [self.lines(f"in{k}", *pair) for k, pair in enumerate(operands)]
@@ -216,6 +224,10 @@ class _Work:
             self.statements += [replace(call, target=re, operands=first), replace(call, target=im, operands=second, bias=False)]
             return
         W_re, W_im = self.maps[call.affine]
+        if self.spec[call.affine].option("size"):  # no line can subtract its products: its halves have both parts as operands
+            self.statements += [replace(call, target=half, affine=W, operands=first + second)
+                                for half, W in ((re, W_re), (im, W_im))]
+            return
         if all(part == 0 for part in second):
             self.statements += [replace(call, target=re, affine=W_re, operands=first),
                                 replace(call, target=im, affine=W_im, operands=first)]

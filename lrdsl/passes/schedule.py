@@ -15,7 +15,6 @@ from ..ir.program import Program, Scan
 from .bounds import contracts
 from .join import joined
 from .levels import levels, prepared
-from .precision import check_stored
 from .walks import hindrance, named, walks, warps
 
 # A CUDA thread keeps up to 16 steps of loads in flight: a large GPU wants 128 bytes of them a thread, which has 255 registers
@@ -90,7 +89,6 @@ def _reads(program: Program) -> tuple[Read, ...]:
 
 def _over_an_axis(program: Program, target: Target, dtype: str, entry: str) -> Kernel:
     """One thread, or one lane of a vector, a channel, with all N numbers of its states."""
-    check_stored(program, dtype)
     program, constants = prepared(program)
     replay = program.replay.program if program.replay else None
     block, stage = _staged(program, dtype) if target == "cuda" else (0, 1)

@@ -2,6 +2,9 @@
 
 // The values of number n beyond a segment, which lie `by` behind those of number 0.
 LR_INLINE Window offset(const Window &w, Index by) { return {w.nearest ? w.nearest + by : 0, w.depth, w.constant}; }
+#ifdef LR_BFLOAT
+LR_INLINE StoredWindow offset(const StoredWindow &w, Index by) { return {offset(w.given, by)}; }
+#endif
 
 // The sums over a warp's lanes of `from[0 … N-1]`, in an order that depends on nothing: lane l gets that of number 32 * j + l in
 // to[j]. At each step a lane hands half of its sums to another, and adds what it gets to the other half: as many shuffles as

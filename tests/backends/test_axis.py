@@ -10,16 +10,16 @@ import pytest
 import torch
 
 import lrdsl as lr
-from lrdsl import t
 from lrdsl.backends.emulated import Emulator, Schedule
 from lrdsl.check import Problem, check
 from lrdsl.compiler import backward_of, plan_of, source_of
-from lrdsl.errors import NotBuilt
 from lrdsl.ir.program import Program
+from lrdsl.nn.dtypes import compute, dtype_of
 from lrdsl.nn.launch import Launcher
 from lrdsl.passes.replay import SEGMENT
 from tests.axis_cells import meets, meets_loop, mixed, returns, s6, turn
 from tests.codegen.test_axis import programs
+from tests.complex_axis_cells import s4d, wave
 
 pytestmark = pytest.mark.usefixtures("compiler")
 
@@ -31,7 +31,8 @@ def test_the_cuda_text_is_right_under_every_schedule() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("cell", [s6(1), s6(16), s6(40), mixed(3), returns(3), turn(2)], ids=lambda c: f"{c.name}{c.spec.axis}")
+@pytest.mark.parametrize("cell", [s6(1), s6(16), s6(40), mixed(3), returns(3), turn(2), s4d(3), wave(2)],
+                         ids=lambda c: f"{c.name}{c.spec.axis}")
 def test_every_cuda_text_is_right_under_every_schedule(cell: lr.Cell) -> None:
     checked = check(cell)
     assert checked.right, str(checked)
@@ -50,13 +51,15 @@ def test_a_wrong_sum_over_channels_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def tensors(program: Program, B: int, T: int, C: int, time_first: bool, dtype: torch.dtype) -> list[torch.Tensor | None]:
-    """Inputs of a size, edges and boundaries among them."""
+    """Inputs of a size, edges and boundaries among them. All are numbers of `dtype`, edges too, which are float32 where it has
+    16 bits."""
     generator = torch.Generator().manual_seed(T + C)
     found: list[torch.Tensor | None] = []
     launcher = Launcher(program)
     for s in launcher.ins[:-1]:
         shape = () if s.name in launcher.lone else s.shape(B, T, C)
-        value = torch.rand(shape, generator=generator, dtype=torch.float64).mul(1.0).sub(0.5).to(dtype)
+        value = torch.rand(shape, generator=generator, dtype=torch.float64).mul(1.0).sub(0.5)
+        value = value.to(compute(dtype) if s.full else dtype).to(dtype_of(s, dtype))
         if time_first and s.kind == "sequence":
             value = value.transpose(0, 1).contiguous().transpose(0, 1)
         found.append(None if s.kind == "edge" and C % 2 else value)
@@ -80,6 +83,32 @@ def test_cpu_kernels_agree_with_the_definition(cell: lr.Cell, dtype: Any, monkey
         for name, a, b in zip(program.outputs, got, want, strict=True):
             error = float((a - b).abs().max() / (1 + b.abs().max()))
             assert error <= allowed, f"{program.name}, {name} at {(B, T, C)}: {error:.1e}"
+
+
+UNITS = {torch.bfloat16: 2**-8, torch.float16: 2**-11}  # half of one in the last place
+
+
+@pytest.mark.parametrize(("cell", "dtype", "kinds"), [
+    (mixed(3), torch.bfloat16, slice(2)), (returns(5), torch.float16, slice(1, 2)),
+    *(pytest.param(c, dtype, slice(4), marks=pytest.mark.long) for c in (s6(5), mixed(3), returns(5), turn(2), s4d(3))
+      for dtype in UNITS)])
+def test_kernels_of_16_bits_agree_with_the_definition(cell: lr.Cell, dtype: Any, kinds: slice,
+                                                      monkeypatch: pytest.MonkeyPatch, always_threads: None) -> None:
+    """Each output is off by what float32 may, and by half a unit where it is stored in 16 bits: states and borders are not.
+    Odd numbers of channels have constant edges."""
+    for k, program in enumerate(programs(cell)[kinds]):
+        launcher = Launcher(program)
+        for j, (B, T, C) in enumerate([(2, 33, 64), (1, 70, 5), (3, 2, 70)]):
+            given = tensors(program, B, T, C, (j + k) % 2 == 1, dtype)
+            monkeypatch.setenv("LRDSL_BACKEND", "reference")
+            want = Launcher(program).run(*(v.double() if v is not None and v.is_floating_point() else v for v in given))
+            for backend in ("native", "emulated") if j == 1 else ("native",):
+                monkeypatch.setenv("LRDSL_BACKEND", backend)
+                for slot, a, b in zip(launcher.outs, launcher.run(*given), want, strict=True):
+                    assert a.dtype == dtype_of(slot, dtype)
+                    bound = 2e-5 * (1 + float(b.abs().max()))
+                    bound = bound + UNITS[dtype] * (b.abs() + bound) if a.dtype == dtype else bound
+                    assert ((a - b).abs() <= bound).all(), f"{program.name}, {slot.name} at {(B, T, C)}, {backend}"
 
 
 @pytest.mark.parametrize("N", [40, 64])
@@ -151,24 +180,3 @@ def test_states_that_run_both_ways(backend: str, monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
     for a, b in zip(*(torch.autograd.grad(y, inputs, weight) for y in (got, want)), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
-
-
-@lr.cell
-def largest(x: lr.Input, h: lr.State = lr.State(size=3), v: lr.Vector = lr.Vector(size=3)):
-    h[t] = lr.maximum(h[t - 1] + v, x[t])
-    return lr.sum(h[t])
-
-
-def test_what_an_axis_is_not_built_with() -> None:
-    """Each refusal is at the user's line: another algebra, numbers of 16 bits, packed segments."""
-    with pytest.raises(NotBuilt, match=r"over \(max, \+\), and a cell with a state axis") as refused:
-        lr.RNN(largest, 4, 4)
-    assert refused.value.where and "h[t] = lr.maximum" in str(refused.value)
-    layer = lr.RNN(s6(3), 4, 4, batch_first=True)
-    for call in (lambda: layer.bfloat16()(torch.zeros(1, 3, 4, dtype=torch.bfloat16)),
-                 lambda: layer.float()(torch.zeros(3, 4), cu_seqlens=torch.tensor([0, 2, 3]))):
-        with pytest.raises(NotBuilt, match=r"s6 has a state axis, and .* not built yet") as refused:
-            call()
-        assert "h[t] = exp(d * -exp(A))" in str(refused.value)
-    said = s6(3).explain("float16")  # type: ignore[attr-defined]
-    assert "It cannot run as it is" in said and "over an axis for float16 are not built yet" in said

@@ -113,7 +113,7 @@ def test_what_is_not_finite_goes_where_time_goes_in_every_kernel(name: str, kind
 
 @pytest.mark.parametrize(("runner", "last"), [("native", 1e10), ("serial", 1e10), ("chunked", 0.0)])
 def test_a_product_that_underflows_within_a_chunk_is_0(runner: str, last: float) -> None:
-    """What the README says differs: larger coefficients, in a later warp, do not bring the state back."""
+    """What docs/compiler.md says differs: larger coefficients, in a later warp, do not bring the state back."""
     [program] = programs(STRUCTURES["diagonal"].cell, ["forward"])
     a = np.ones((1, 128, 1, 1))
     a[0, [5, 6, 40, 60], 0, 0] = 1e-25, 1e-25, 1e25, 1e15
@@ -124,7 +124,7 @@ def test_a_product_that_underflows_within_a_chunk_is_0(runner: str, last: float)
 
 @pytest.mark.parametrize(("runner", "last"), [("native", np.inf), ("serial", np.inf), ("chunked", np.nan)])
 def test_an_infinite_state_may_become_nan_where_gates_are_bounded(runner: str, last: float) -> None:
-    """What the README says differs: in the next chunk it meets a product that underflowed."""
+    """What docs/compiler.md says differs: in the next chunk it meets a product that underflowed."""
     [program] = programs(STRUCTURES["shared, bounded"].cell, ["forward"])
     rows: dict[str, Array] = {n: np.zeros((1, 300, 1, 1)) for n in "apq"}
     rows["a"][:], rows["p"][0, 50] = -30, np.inf

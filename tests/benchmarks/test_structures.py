@@ -1,4 +1,4 @@
-"""The costs that README quotes: a rotation is no dense block, a companion step no product of matrices."""
+"""The costs that docs/compiler.md quotes: a rotation is no dense block, a companion step no product of matrices."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.nn.conftest import backend, quick, seed
+from tests.nn.conftest import backend, every_backend, quick, seed
 
-__all__ = ["backend", "one_thread", "quick", "seed"]
+__all__ = ["backend", "every_backend", "one_thread", "quick", "seed"]
 
 
 @pytest.fixture(autouse=True)

@@ -21,12 +21,14 @@ from lrdsl.codegen.emit import emit_together
 from lrdsl.codegen.environment import environment, text
 from lrdsl.compiler import adjoint_of, backward_of, inner_keeps, plan_of, source_of, tangent_of
 from lrdsl.files import templates
+from lrdsl.ir.dtypes import DTYPES
 from lrdsl.ir.names import c_name
 from lrdsl.ir.program import Program
 from lrdsl.passes.replay import unbordered
 from lrdsl.passes.schedule import schedules
 
 from ..axis_cells import mixed, returns, s6, turn
+from ..complex_axis_cells import s4d, wave
 from .test_cuda import needs_nvcc, spills
 
 WARN = ["-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-Wno-unused-function"]
@@ -92,7 +94,7 @@ def test_no_name_of_a_cell_meets_a_name_of_the_text(target: Any) -> None:
                     "args", "threads", "share_blocks"}, ours
 
 
-@pytest.mark.parametrize("cell", [s6(16), mixed(3), returns(1), turn(2)], ids=lambda c: c.name)
+@pytest.mark.parametrize("cell", [s6(16), mixed(3), returns(1), turn(2), s4d(4)], ids=lambda c: c.name)
 def test_generated_text_compiles_without_a_warning(cell: lr.Cell, tmp_path: Path) -> None:
     compiler = shutil.which("g++")
     if not compiler:
@@ -100,7 +102,7 @@ def test_generated_text_compiles_without_a_warning(cell: lr.Cell, tmp_path: Path
     flags = [f for f in native.FLAGS if f not in ("-w", "-shared", "-x", "c++")]
     for k, program in enumerate(programs(cell)):
         path = tmp_path / f"{k}.cpp"
-        path.write_text(source_of(program, "cpu", ("float32", "float64")[k % 2]).text)
+        path.write_text(source_of(program, "cpu", DTYPES[(k + cell.spec.axis) % 4]).text)
         command = [compiler, *flags, *WARN, "-fsyntax-only", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[:2000]
@@ -132,9 +134,10 @@ def test_nvcc_takes_it_and_spills_nothing(tmp_path: Path) -> None:
 @needs_nvcc
 @pytest.mark.long
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
-@pytest.mark.parametrize("cell", [s6(1), s6(16), s6(40), mixed(3), returns(3), turn(2)], ids=lambda c: f"{c.name}{c.spec.axis}")
+@pytest.mark.parametrize("cell", [s6(1), s6(16), s6(40), mixed(3), returns(3), turn(2), s4d(16), wave(3)],
+                         ids=lambda c: f"{c.name}{c.spec.axis}")
 def test_nvcc_takes_every_program(cell: lr.Cell, arch: str, tmp_path: Path) -> None:
-    """In both dtypes; more numbers than registers spill, and must only compile."""
-    for dtype in ("float32", "float64"):
+    """In every dtype; more numbers than registers spill, and must only compile."""
+    for dtype in DTYPES:
         kernels = [k for p in programs(cell) for k in schedules(p, "cuda", dtype)]
         assert set(spills(emit_together(kernels, arch), arch, tmp_path)) == {k.entry for k in kernels}

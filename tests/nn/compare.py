@@ -31,7 +31,7 @@ def leaf(*shape: int) -> Tensor:
 
 def gradients(outputs: Any, inputs: Any) -> Any:
     """Of a loss that weighs every number differently."""
-    loss = sum((o * torch.linspace(-1, 2, o.numel()).reshape(o.shape)).cos().sum() for o in outputs)
+    loss = sum((o * torch.linspace(-1, 2, o.numel()).reshape(o.shape).to(o.device)).cos().sum() for o in outputs)
     return torch.autograd.grad(loss, inputs, allow_unused=True)
 
 

@@ -113,5 +113,17 @@ def fed_back(x: lr.Input = lr.Input(complex=True), h: lr.State = lr.State(comple
 
 stood_for = lr.surrogate(fed_back, h=turning)
 
+
+@lr.cell
+def squeezed(x: lr.Input = lr.Input(complex=True), h: lr.State = lr.State(complex=True, init=0.5j),
+             down: lr.Affine = lr.Affine(size=2, complex=True), wide: lr.Affine = lr.Affine(complex=True),
+             pinch: lr.Affine = lr.Affine(size=2, complex=True, bias=False), up: lr.Affine = lr.Affine(complex=True),
+             flat: lr.Affine = lr.Affine(size=3, bias=0.5), back: lr.Affine = lr.Affine(size="input", complex=True, bias=1j)):
+    """Maps with a size of their own: complex ones of windows, of real and of imaginary operands; a real one of complex ones."""
+    w = wide(x[t])
+    h[t] = 0.5j * h[t - 1] + up(down(x[t], x[t - 1])) + up(pinch(conjugate(w), 1j * re(w)))
+    return back(h[t]), flat(h[t - 1]), flat(1j * im(h[t])), pinch(re(h[t]), 1j * im(h[t - 1]))
+
+
 FUNCTIONS = (gated, second, crossed, every, ahead)
-MODULES = (lru, mixed, tall, layered, modreal, stood_for)
+MODULES = (lru, mixed, tall, layered, modreal, stood_for, squeezed)

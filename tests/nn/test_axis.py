@@ -476,20 +476,3 @@ def test_layers_with_and_without_an_axis(backend: str) -> None:
     assert first.shape == (1, 2, D, 3) and second.shape == (1, 2, D)
     again, _ = layer(x, (torch.zeros_like(first), None))
     assert_close((y,), (again,))
-
-
-def test_what_is_not_built_for_an_axis_is_refused_at_the_users_line(quick: None) -> None:
-    layer, x, _ = problem(3, 4)
-    packed = torch.nn.utils.rnn.pack_sequence([x[0], x[1, :2]], enforce_sorted=False)
-    calls: list[tuple[Any, str]] = [
-        (lambda: layer(x[:1], cu_seqlens=torch.tensor([0, 1, 4])), "packed segments"),
-        (lambda: layer(packed), "packed segments"),
-        (lambda: lr.RNN(s6(3), D, D, dtype=torch.bfloat16)(x.bfloat16()), "bfloat16"),
-    ]
-    for call, said in calls:
-        with pytest.raises(lr.NotBuilt, match=said) as caught:
-            call()
-        assert caught.value.where and caught.value.where.file.endswith("axis_cells.py") and caught.value.hint
-    single = layer.float()
-    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(lr.NotBuilt, match="bfloat16"):
-        single(x.float())

@@ -17,7 +17,7 @@ from lrdsl import t
 from lrdsl.errors import BadDeclaration, DtypeMismatch
 from tests import truth
 from tests.nn.compare import as_tuple, assert_close
-from tests.nn.complex_cells import crossed, gated, layered, lru, mixed, second
+from tests.nn.complex_cells import crossed, gated, layered, lru, mixed, second, squeezed
 from tests.nn.test_complex import B, C, I, gradients, leaf
 
 T = 7
@@ -52,7 +52,7 @@ def test_chunks_of_a_function(cell: lr.Cell, mirrored: bool, backend: str) -> No
 
 
 @pytest.mark.parametrize("given", [False, True])
-@pytest.mark.parametrize("cell", [lru, layered, mixed, second], ids=lambda c: c.name)
+@pytest.mark.parametrize("cell", [lru, layered, mixed, second, squeezed], ids=lambda c: c.name)
 def test_steps_of_a_module(cell: lr.Cell, given: bool, backend: str) -> None:
     layer = lr.RNN(cell, C, C, num_layers=2, batch_first=True)
     x, *others = (leaf(B, T, C, complex=d.complex) for d in cell.spec.of("input"))

@@ -27,19 +27,7 @@ from lrdsl.ir.program import Scan
 from tests.nn.compare import as_tuple, assert_close, gradients, leaf
 
 T, CHANNELS = 6, 2
-
-
-@lr.cell
-def wkv(k: lr.Input, v: lr.Input, w: lr.Vector, u: lr.Vector, num: lr.State, den: lr.State,
-        p: lr.State = lr.State(init=-math.inf)):
-    """RWKV-4 as an RNN cell (Peng et al. 2023, arXiv 2305.13048): w is the rate of decay, u the bonus of the present step."""
-    p[t] = maximum(p[t - 1] - w, k[t])
-    before, now = exp(p[t - 1] - w - p[t]), exp(k[t] - p[t])
-    num[t] = before * num[t - 1] + now * v[t]
-    den[t] = before * den[t - 1] + now
-    q = maximum(p[t - 1], u + k[t])
-    old, new = exp(p[t - 1] - q), exp(u + k[t] - q)
-    return (old * num[t - 1] + new * v[t]) / (old * den[t - 1] + new)
+wkv = lr.cells.rwkv4_wkv
 
 
 @lr.cell
@@ -93,7 +81,7 @@ def plain_slstm(f: Any, i: Any, z: Any, o: Any) -> list[Any]:
     return out
 
 
-PLAIN: dict[str, Callable[..., list[Any]]] = {"wkv": plain_wkv, "mlstm": plain_mlstm, "slstm": plain_slstm}
+PLAIN: dict[str, Callable[..., list[Any]]] = {"rwkv4_wkv": plain_wkv, "mlstm": plain_mlstm, "slstm": plain_slstm}
 EVERY = pytest.mark.parametrize("cell", [wkv, mlstm, slstm], ids=lambda c: c.name)
 
 

@@ -13,6 +13,7 @@ from lrdsl.errors import InternalError
 from lrdsl.ir.plan import Plan, Sized
 from lrdsl.passes.ragged import ragged
 from lrdsl.passes.skips import without_skips
+from tests.axis_cells import mixed, s6
 from tests.nn.cells import ahead, order2, strata
 from tests.nn.test_layers import highway
 
@@ -24,13 +25,23 @@ def narrow(x: lr.Input, h: lr.State, gate: lr.Affine, down: lr.Affine = lr.Affin
     return out(h[t], h[t - 1]), down(x[t - 1], x[t])
 
 
-EVERY = [lr.cells.gilr, order2, strata, ahead, lr.cells.linear_scan_reverse]
+EVERY = [lr.cells.gilr, order2, strata, ahead, lr.cells.linear_scan_reverse, s6(2), mixed(2)]
 
 
 @pytest.mark.parametrize("cell", [lr.cells.gilr, order2], ids=lambda c: c.name)
 def test_a_given_edge_is_a_sequence(cell: lr.Cell, golden: Any) -> None:
     program, = plan_of(cell.spec).programs
     assert str(ragged(program, frozenset({"h", "y", "a"}))) == golden
+
+
+def test_what_is_carried_is_in_full() -> None:
+    """A state that is returned is written twice where sequences have 16 bits; one with an axis is written at every step."""
+    made, narrow = (ragged(plan_of(lr.cells.gilr.spec).programs[0], frozenset({"h"}), narrow) for narrow in (False, True))
+    assert [k.name for k in made.keeps] == ["h"] and made.full == ("h.given1",)
+    assert [k.name for k in narrow.keeps] == ["h", "h.carried"] and narrow.full == ("h.given1", "h.carried")
+    wide = ragged(plan_of(s6(2).spec).programs[0], frozenset({"h"}), True)
+    assert [(k.name, k.every) for k in wide.keeps] == [("y", 0), ("h", 0)] and wide.full == ("h.given1", "h")
+    assert wide.shape("h.given1") == "channel and axis"
 
 
 @pytest.mark.parametrize("cell", EVERY, ids=lambda c: c.name)

@@ -112,43 +112,43 @@ def a_map_that_may_stand_for_an_axis():
         return lr.sum(h[t])
 
 
-@mistake(NotBuilt)
-def a_complex_state_with_an_axis():
-    @lr.cell
-    def c(x: lr.Input, *, h: lr.State = lr.State(size=4, complex=True)):  # <-
-        h[t] = 0.5 * h[t - 1] + x[t]
-        return lr.sum(lr.re(h[t]))
-
-
-@mistake(NotBuilt)
-def a_complex_sum():
+@mistake(ShapeMismatch)
+def a_complex_sum_over_no_axis():
     @lr.cell
     def c(x: lr.Input, h: lr.State, *, v: lr.Vector = lr.Vector(complex=True)):
         h[t] = 0.5 * h[t - 1] + lr.re(lr.sum(v * x[t]))  # <-
         return h[t]
 
 
-@mistake(NotBuilt)
-def complex_numbers_beside_an_axis():
+@mistake(ShapeMismatch)
+def a_complex_output_with_an_axis():
     @lr.cell
-    def c(x: lr.Input, h: lr.State = lr.State(size=4)):
-        h[t] = 0.5 * h[t - 1] + lr.re(exp(1j * x[t]))  # <-
-        return lr.sum(h[t])
+    def c(x: lr.Input, h: lr.State = lr.State(size=4, complex=True)):
+        h[t] = 0.5j * h[t - 1] + x[t]  # <-
+        return h[t]
 
 
-@mistake(NotBuilt)
-def an_axis_over_another_algebra():
+@mistake(NotLinear)
+def complex_numbers_that_are_mixed():
+    @lr.cell
+    def c(x: lr.Input, *, h: lr.State = lr.State(size=4, complex=True)):
+        h[t] = 0.5 * lr.conjugate(lr.sum(h[t - 1])) + x[t]  # <-
+        return lr.re(lr.sum(h[t]))
+    run(c)
+
+
+@mistake(NotLinear)
+def a_maximum_that_is_mixed():
     @lr.cell
     def c(x: lr.Input, h: lr.State = lr.State(size=4)):
-        h[t] = lr.maximum(h[t - 1], x[t])  # <-
+        h[t] = lr.maximum(lr.sum(h[t - 1]), x[t])  # <-
         return lr.sum(h[t])
     run(c)
 
 
-@mistake(NotBuilt)
-def another_algebra_beside_an_axis():
+@mistake(ShapeMismatch)
+def a_maximum_that_is_too_narrow():
     @lr.cell
     def c(x: lr.Input, g: lr.State, A: lr.Vector = lr.Vector(size=4)):
-        g[t] = lr.maximum(g[t - 1], lr.sum(A * x[t]))  # <-
-        return g[t]
-    run(c)
+        g[t] = lr.maximum(g[t - 1], A * x[t])  # <-
+        return lr.sum(A * x[t])

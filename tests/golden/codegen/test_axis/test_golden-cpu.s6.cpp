@@ -87,16 +87,16 @@ struct Args {
 
 // One step: where its rows are.
 struct Step {
-  Row step_x;
-  Row B_x;
-  Row x;
-  Row C_x;
+  Row<real> step_x;
+  Row<real> B_x;
+  Row<real> x;
+  Row<real> C_x;
   real *h_kept;
-  const real *step_bias;
-  const real *B_bias;
-  const real *A;
-  const real *C_bias;
-  const real *D;
+  decltype(Args::step_bias) step_bias;
+  decltype(Args::B_bias) B_bias;
+  decltype(Args::A) A;
+  decltype(Args::C_bias) C_bias;
+  decltype(Args::D) D;
   real *exp_A;
   real *to_y;
 };
@@ -149,8 +149,8 @@ static void sweep(const Args &a, long b, long lo, long width) {
   const long row = lo / 64;
   (void)row;
   const Boundaries reset = {a.reset ? a.reset + b * a.reset_batch : 0, a.reset_time, a.T};
-  const Edges h_edge_beyond = edges(a.h_edge, b * a.h_edge_batch + lo, a.h_edge_depth, a.C, scratch, 0.0f);
-  const Edges h_start_beyond = edges(a.h_start, b * a.h_start_batch + lo, a.h_start_depth, a.C, scratch, 0.0f);
+  const Edges<real> h_edge_beyond = edges(a.h_edge, b * a.h_edge_batch + lo, a.h_edge_depth, a.C, scratch, 0.0f);
+  const Edges<real> h_start_beyond = edges(a.h_start, b * a.h_start_batch + lo, a.h_start_depth, a.C, scratch, 0.0f);
   Step at;
   at.step_bias = a.step_bias + lo;
   at.B_bias = a.B_bias;
@@ -173,10 +173,10 @@ static void sweep(const Args &a, long b, long lo, long width) {
     const long t = s;
     (void)t;
     if (reset.at(t)) cross();
-    at.step_x = Row{a.x_maps_1 + b * a.x_maps_1_batch + lo + t * a.x_maps_1_time, 0};
-    at.B_x = Row{a.x_maps_2 + b * a.x_maps_2_batch + t * a.x_maps_2_time, 1};
-    at.x = Row{a.x + b * a.x_batch + lo + t * a.x_time, 0};
-    at.C_x = Row{a.x_maps_2 + b * a.x_maps_2_batch + 4 + t * a.x_maps_2_time, 1};
+    at.step_x = Row<real>{a.x_maps_1 + b * a.x_maps_1_batch + lo + t * a.x_maps_1_time, 0};
+    at.B_x = Row<real>{a.x_maps_2 + b * a.x_maps_2_batch + t * a.x_maps_2_time, 1};
+    at.x = Row<real>{a.x + b * a.x_batch + lo + t * a.x_time, 0};
+    at.C_x = Row<real>{a.x_maps_2 + b * a.x_maps_2_batch + 4 + t * a.x_maps_2_time, 1};
     at.to_y = a.y + b * a.y_batch + t * a.y_time + lo;
     for (long c = 0; c < width; c += LANES)
       if (c + LANES <= width) lanes<true>(at, c, width - c, width, a.C);
@@ -239,17 +239,17 @@ struct Args {
 
 // One step: where its rows are.
 struct Step {
-  Row step_x;
-  Row B_x;
-  Row x;
-  Row C_x;
-  Row y_grad;
+  Row<real> step_x;
+  Row<real> B_x;
+  Row<real> x;
+  Row<real> C_x;
+  Row<real> y_grad;
   real *back_h_kept;
-  const real *step_bias;
-  const real *B_bias;
-  const real *A;
-  const real *C_bias;
-  const real *D;
+  decltype(Args::step_bias) step_bias;
+  decltype(Args::B_bias) B_bias;
+  decltype(Args::A) A;
+  decltype(Args::C_bias) C_bias;
+  decltype(Args::D) D;
   real *exp_of_3;
   const real *h_before_;
   real *to_d_x_maps_1;
@@ -262,15 +262,15 @@ struct Step {
 };
 
 struct Again {
-  Row step_x;
-  Row B_x;
-  Row x;
+  Row<real> step_x;
+  Row<real> B_x;
+  Row<real> x;
   real *h_kept;
-  const real *step_bias;
-  const real *B_bias;
-  const real *A;
-  const real *C_bias;
-  const real *D;
+  decltype(Args::step_bias) step_bias;
+  decltype(Args::B_bias) B_bias;
+  decltype(Args::A) A;
+  decltype(Args::C_bias) C_bias;
+  decltype(Args::D) D;
   real *exp_of_3;
 };
 
@@ -375,9 +375,9 @@ static void sweep(const Args &a, long b, long lo, long width) {
   const long row = lo / 64;
   (void)row;
   const Boundaries reset = {a.reset ? a.reset + b * a.reset_batch : 0, a.reset_time, a.T};
-  const Edges zeros = edges(0, 0, 0, 0, scratch, 0.0f);
-  const Edges h_final_grad_beyond = edges(a.h_final_grad, b * a.h_final_grad_batch + lo, a.h_final_grad_depth, a.C, scratch, 0.0f);
-  const Edges h_edge_beyond = edges(a.h_edge, b * a.h_edge_batch + lo, a.h_edge_depth, a.C, scratch, 0.0f);
+  const Edges<real> zeros = edges(0, 0, 0, 0, scratch, 0.0f);
+  const Edges<real> h_final_grad_beyond = edges(a.h_final_grad, b * a.h_final_grad_batch + lo, a.h_final_grad_depth, a.C, scratch, 0.0f);
+  const Edges<real> h_edge_beyond = edges(a.h_edge, b * a.h_edge_batch + lo, a.h_edge_depth, a.C, scratch, 0.0f);
   Step at;
   at.step_bias = a.step_bias + lo;
   at.B_bias = a.B_bias;
@@ -423,11 +423,11 @@ static void sweep(const Args &a, long b, long lo, long width) {
     const long t = a.T - 1 - s;
     (void)t;
     if (reset.at(t + 1)) cross();
-    at.step_x = Row{a.x_maps_1 + b * a.x_maps_1_batch + lo + t * a.x_maps_1_time, 0};
-    at.B_x = Row{a.x_maps_2 + b * a.x_maps_2_batch + t * a.x_maps_2_time, 1};
-    at.x = Row{a.x + b * a.x_batch + lo + t * a.x_time, 0};
-    at.C_x = Row{a.x_maps_2 + b * a.x_maps_2_batch + 4 + t * a.x_maps_2_time, 1};
-    at.y_grad = Row{a.y_grad + b * a.y_grad_batch + lo + t * a.y_grad_time, 0};
+    at.step_x = Row<real>{a.x_maps_1 + b * a.x_maps_1_batch + lo + t * a.x_maps_1_time, 0};
+    at.B_x = Row<real>{a.x_maps_2 + b * a.x_maps_2_batch + t * a.x_maps_2_time, 1};
+    at.x = Row<real>{a.x + b * a.x_batch + lo + t * a.x_time, 0};
+    at.C_x = Row<real>{a.x_maps_2 + b * a.x_maps_2_batch + 4 + t * a.x_maps_2_time, 1};
+    at.y_grad = Row<real>{a.y_grad + b * a.y_grad_batch + lo + t * a.y_grad_time, 0};
     at.to_d_x_maps_1 = a.d_x_maps_1 + b * a.d_x_maps_1_batch + t * a.d_x_maps_1_time + lo;
     at.to_d_x = a.d_x + b * a.d_x_batch + t * a.d_x_time + lo;
     for (long n = 0; n < 4; ++n) d_B_row[n] = splat(0);
@@ -462,12 +462,12 @@ static void sweep(const Args &a, long b, long lo, long width) {
       const bool crossed = reset.at(t);
       // The step computes in place: its state goes where the next step's past is.
       again.h_kept = h_before__kept + place * 4 * width;
-      if (place == 0) refill(again.h_kept, 1, 4, Edges{a.h_borders + b * a.h_borders_batch + cut * a.h_borders_time + lo, 0, a.C}, width);
+      if (place == 0) refill(again.h_kept, 1, 4, Edges<real>{a.h_borders + b * a.h_borders_batch + cut * a.h_borders_time + lo, 0, a.C}, width);
       if (crossed) refill(again.h_kept, 1, 4, h_edge_beyond, width);
       if (place + 1 == whole) break;
-      again.step_x = Row{a.x_maps_1 + b * a.x_maps_1_batch + lo + t * a.x_maps_1_time, 0};
-      again.B_x = Row{a.x_maps_2 + b * a.x_maps_2_batch + t * a.x_maps_2_time, 1};
-      again.x = Row{a.x + b * a.x_batch + lo + t * a.x_time, 0};
+      again.step_x = Row<real>{a.x_maps_1 + b * a.x_maps_1_batch + lo + t * a.x_maps_1_time, 0};
+      again.B_x = Row<real>{a.x_maps_2 + b * a.x_maps_2_batch + t * a.x_maps_2_time, 1};
+      again.x = Row<real>{a.x + b * a.x_batch + lo + t * a.x_time, 0};
       copy(again.h_kept + 4 * width, width, again.h_kept, 4, width);
       again.h_kept += 4 * width;
       for (long c = 0; c < width; c += LANES)

@@ -105,8 +105,10 @@ extern "C" __global__ void __launch_bounds__(128, 2) s6_digest(const Args a) {
   const bool there = row * 32 + lane < a.C;  // a thread without a channel follows the last one, and leaves nothing
   const Index c = there ? row * 32 + lane : a.C - 1;
   const Boundaries reset = {a.reset ? a.reset + b * a.reset_batch : 0, a.reset_time, a.T};
-  const Window h_edge_beyond = window(a.h_edge, b * a.h_edge_batch + c, a.h_edge_depth, 0.0f);
-  const Window h_start_beyond = window(a.h_start, b * a.h_start_batch + c, a.h_start_depth, 0.0f);
+  const Window h_edge_beyond =
+      window(a.h_edge, b * a.h_edge_batch + c, a.h_edge_depth, 0.0f);
+  const Window h_start_beyond =
+      window(a.h_start, b * a.h_start_batch + c, a.h_start_depth, 0.0f);
   // learned numbers, and what follows from them alone
   const V step_bias = get(a.step_bias + c);
   __shared__ real B_bias_row[4][4];
@@ -285,8 +287,10 @@ extern "C" __global__ void __launch_bounds__(128, 2) s6_backward_digest(const Ar
   const Index c = there ? row * 32 + lane : a.C - 1;
   const Boundaries reset = {a.reset ? a.reset + b * a.reset_batch : 0, a.reset_time, a.T};
   const Window zeros = {0, 0, 0.0f};
-  const Window h_final_grad_beyond = window(a.h_final_grad, b * a.h_final_grad_batch + c, a.h_final_grad_depth, 0.0f);
-  const Window h_edge_beyond = window(a.h_edge, b * a.h_edge_batch + c, a.h_edge_depth, 0.0f);
+  const Window h_final_grad_beyond =
+      window(a.h_final_grad, b * a.h_final_grad_batch + c, a.h_final_grad_depth, 0.0f);
+  const Window h_edge_beyond =
+      window(a.h_edge, b * a.h_edge_batch + c, a.h_edge_depth, 0.0f);
   // learned numbers, and what follows from them alone
   const V step_bias = get(a.step_bias + c);
   __shared__ real B_bias_row[4][4];
