@@ -76,7 +76,7 @@ def cells(rows: Sequence[Record]) -> list[str]:
     theirs = ["never", "in days"] if (first["cell"], first["length"]) in PAPER else ["–", "–"]
     if paper:
         (steps, more), (hours, longer) = paper
-        theirs = [f"{steps:,.0f} ± {more:,.0f}", f"{60 * hours:.3g} ± {60 * longer:.2g}"]
+        theirs = [f"{short(steps, 3)} ± {short(more, 2)}", f"{short(60 * hours, 3)} ± {short(60 * longer, 2)}"]
     pace = spread(p[-1].training / p[-1].steps for p in phases)
     return [f"{first['length']:,}", first["cell"] + (", first only" if first["first_only"] else ""), str(first["hidden"]),
             f"{first['rate']:g}", f"{first['start']:,}", f"{len(learned)} of {len(rows)}", spread(n for n, _ in five),
