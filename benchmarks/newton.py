@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a directory for newton.json")
     said = parser.parse_args()
     torch.set_num_threads(said.threads)
-    steps, seconds = (50, 0.0) if said.quick else (said.steps, 4.0)
+    steps, seconds = (50, 0.0) if said.quick else (said.steps, 1.5)
     print("\n".join(heading(said.device)), HEAD, sep="\n", flush=True)
     found = []
     for r in rows(said.cells, said.batch, said.hidden, said.lengths, steps, said.device, seconds, partial(print, flush=True)):

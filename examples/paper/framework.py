@@ -65,7 +65,7 @@ class Size:
     modules: int
 
 
-FULL, QUICK = Size(3, 1437, 25, 128, 64, 16, 256, 1000, 1 << 18, 10**6), Size(1, 96, 1, 16, 8, 4, 32, 8, 1 << 10, 20)
+FULL, QUICK = Size(3, 1437, 25, 128, 64, 16, 256, 500, 1 << 18, 10**6), Size(1, 96, 1, 16, 8, 4, 32, 8, 1 << 10, 20)
 
 
 def layers(name: str, inputs: int, units: int, both_ways: bool) -> nn.Module:

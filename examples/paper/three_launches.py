@@ -100,10 +100,10 @@ def _program() -> Program:
     return lr.compile(lr.cells.linear_scan).stages["forward"][0]
 
 
-def three_phases(a: Tensor, b: Tensor, each_thread: int, threads: int) -> tuple[Callable[[], None], Tensor]:
-    """The same on a CPU, `each_thread` (1, 4 or 8) slices of time a thread, or 0: the last phase alone, on one thread. Gives a
-    call, and where it puts its result, (T, C)."""
-    (T, C), h = a.shape, torch.full_like(a, float("nan"))
+def three_phases(a: Tensor, b: Tensor, h: Tensor, each_thread: int, threads: int) -> Callable[[], None]:
+    """The same on a CPU, into h, with `each_thread` (1, 4 or 8) slices of time a thread; with 0, the last phase alone, on one
+    thread. All are (T, C), contiguous."""
+    T, C = a.shape
     product, total = torch.empty(2, max(each_thread, 1) * threads, C)
     text = (HERE / "three_phases.cpp").read_text(encoding="utf-8")
     share_threads()
@@ -113,4 +113,4 @@ def three_phases(a: Tensor, b: Tensor, each_thread: int, threads: int) -> tuple[
 
     def run() -> None:
         kernel(*(x.data_ptr() for x in arrays), T, C, each_thread, threads)
-    return run, h
+    return run

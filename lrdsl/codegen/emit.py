@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..ir.kernel import Axis, Kernel, lagged
 from ..ir.names import c_name
-from ..ir.program import Edge, Let, Nonlinear, Scan
+from ..ir.program import Edge, Let, Nonlinear, Scan, Step
 from ..ir.shapes import Shape
 from ..ir.source import OUTPUTS, SIZES, Source, slots
+from ..ir.symbols import params, samples
 from ..ir.text import show
 from .axis import Lines, axis_view
 from .axis_chunked import in_chunks
 from .axis_views import AxisView
 from .chunked import ChunksView, chunks_view
 from .environment import environment, text
-from .lines import Load, Register, Store, Total, Window, step_lines
+from .lines import Constants, Load, Register, Store, Total, Window, step_lines
 from .printers import Printer, number
 
 
@@ -31,8 +32,10 @@ class View:
     loads: tuple[Load, ...]
     vectors: tuple[tuple[str, str, str], ...]
     scalars: tuple[tuple[str, str, str], ...]
+    reads: frozenset[str]
     registers: tuple[Register, ...]
     windows: tuple[Window, ...]
+    constants: Constants
     lines: tuple[str, ...]
     stores: tuple[Store, ...]
     sums: tuple[Total, ...]
@@ -131,6 +134,7 @@ def view(kernel: Kernel) -> View:
     loads = tuple(load(names[lagged(r.sample.base, r.sample.lag)], r.buffer, r.column, r.sample.lag, r.edge)
                   for r in kernel.reads)
     registers = tuple(map(register, program.registers))
+    constants = _constants(kernel, printer)
     lines: list[str] = []
     for step in program.steps:
         lines += step_lines(step, names, printer)
@@ -148,13 +152,26 @@ def view(kernel: Kernel) -> View:
         kernel.entry, kernel.strategy, _header(kernel), _args(kernel, field), loads,
         tuple((names[v.name], field[v.name], types[v.name]) for v in program.vectors if v.shape == "channel"),
         tuple((names[v.name], field[v.name], types[v.name]) for v in program.vectors if v.shape == "one"),
-        registers, tuple(windows.values()), tuple(lines), tuple(store for _, store in stores),
-        sums,
-        sum(r.depth for r in registers) + sum(w.rows for w in windows.values()) + 2 * len(program.sums),
+        _learned(program.steps, names), registers, tuple(windows.values()), constants, tuple(lines),
+        tuple(store for _, store in stores), sums,
+        sum(r.depth for r in registers) + sum(w.rows for w in windows.values()) + 2 * len(program.sums) + len(constants.names),
         reverse,
         "a.T - 1" if reverse else "0", "--t" if reverse else "++t", "a.T - 1 - s" if reverse else "s",
         "t + 1" if reverse else "t", "t" if reverse else "t + 1", "-" if reverse else "+", _inside(kernel),
         kernel.fold, kernel.ahead, kernel.block, chunks)
+
+
+def _constants(kernel: Kernel, printer: Printer) -> Constants:
+    """What is computed before all steps."""
+    names, read = dict(kernel.names), {s.base for step in kernel.program.steps for e in step.exprs for s in samples(e)}
+    lines = tuple(f"const V {names[let.target]} = {printer(let.expr)};" for let in kernel.constants)
+    return Constants(lines, _learned(kernel.constants, names),
+                     tuple(names[let.target] for let in kernel.constants if let.target in read))
+
+
+def _learned(steps: Sequence[Step], names: Mapping[str, str]) -> frozenset[str]:
+    """The learned numbers that steps read."""
+    return frozenset(names[str(p)] for step in steps for e in step.exprs for p in params(e))
 
 
 STORED = "Stored"  # what the text calls a number of 16 bits
@@ -187,9 +204,9 @@ def _over_an_axis(kernel: Kernel, axis: Axis, printer: Printer, field: dict[str,
     reverse, numbers = kernel.program.reverse, sum(r.depth * r.numbers for walk in seen.walks for r in walk.registers)
     numbers += sum(w.rows for w in windows.values()) + sum(2 * (seen.size if wide else 1) for _, _, wide in seen.sums)
     numbers += sum(seen.size if wide else 1 for _, wide in seen.constant_names) + seen.segment * seen.size * len(seen.replayed)
-    return View(kernel.entry, "axis_chunked" if kernel.chunk else "axis", _header(kernel), _args(kernel, field), (), (), (), (),
-                tuple(windows.values()), (), (), (), numbers, reverse, "", "", seen.walk.time, seen.walk.crossed, "", "", "",
-                kernel.fold, 0, kernel.block, None, seen)
+    return View(kernel.entry, "axis_chunked" if kernel.chunk else "axis", _header(kernel), _args(kernel, field), (), (), (),
+                frozenset(), (), tuple(windows.values()), Constants((), frozenset(), ()), (), (), (), numbers, reverse, "", "",
+                seen.walk.time, seen.walk.crossed, "", "", "", kernel.fold, 0, kernel.block, None, seen)
 
 
 def _inside(kernel: Kernel) -> str:
@@ -245,10 +262,10 @@ def _header(kernel: Kernel) -> tuple[str, ...]:
     program = kernel.program
     lines = [f"{program.name}, {kernel.dtype}: {kernel.strategy}, {'from the right' if program.reverse else 'from the left'}.",
              f"{kernel.reason[0].upper()}{kernel.reason[1:]}.", ""]
-    for step in program.steps:
+    for step in (*kernel.constants, *program.steps):
         place = f"   ({step.where.short})" if step.where else ""
         if isinstance(step, Let):
-            lines.append(f"  {step.target}[t] = {show(step.expr)}{place}")
+            lines.append(f"  {step.target}{'' if step in kernel.constants else '[t]'} = {show(step.expr)}{place}")
             continue
         if isinstance(step, Nonlinear):
             lines += [f"  {target}[t] = {show(e)}{place}" for target, e in zip(step.targets, step.exprs, strict=True)]

@@ -94,6 +94,15 @@ class Register:
         return tuple((to, start if start == self.value else f"{start}_tail") for to, start in self.moves)
 
 
+@dataclass(frozen=True)
+class Constants:
+    """What does not change with time: the lines that compute it, the learned numbers that they read, what steps read of it."""
+
+    lines: tuple[str, ...]
+    reads: frozenset[str]
+    names: tuple[str, ...]
+
+
 def step_lines(step: Step, names: Mapping[str, str], printer: Printer) -> list[str]:
     """The lines that compute a step."""
     if isinstance(step, Scan):

@@ -156,7 +156,7 @@ class Kernel:
 
     dtype: what sequences are stored as. names: (name in the Program, name in the text). ahead: steps that are loaded before
     they are needed (CUDA). block: threads a block. fold: steps after which a running sum is added to its total, so that its
-    error grows with T/fold + fold, not T.
+    error grows with T/fold + fold, not T. constants: lines that are computed before all steps (CPU; an axis has its own).
     """
 
     target: Target
@@ -172,6 +172,7 @@ class Kernel:
     block: int = 0
     chunks: Chunks | None = None
     axis: Axis | None = None
+    constants: tuple[Let, ...] = ()
 
     @property
     def compute(self) -> str:
@@ -213,9 +214,9 @@ class Kernel:
                  f"  a step and channel: reads {read:g} B, writes {written:g} B"]
         lines += [f"  read {r.sample} from {r.buffer}#{r.column}" + (f", beyond its segment {r.edge}" if r.edge else "")
                   for r in self.reads]
+        first = ", ".join(let.target for let in (self.axis.constants if self.axis else self.constants))
+        lines += [f"  before all steps: {first}"] if first else []
         if self.axis:
-            first = ", ".join(let.target for let in self.axis.constants)
-            lines += [f"  before all steps: {first}"] if first else []
             lines += [f"  level {number}: {level}" for number, level in enumerate(self.axis.levels, 1)]
             lines += [f"  replay, level {number}: {level}" for number, level in enumerate(self.axis.replay, 1)]
             lines += [f"  chunks of {self.axis.warps} warps * {self.axis.steps} steps"] if self.axis.warps else []

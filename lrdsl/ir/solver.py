@@ -13,7 +13,8 @@ from ..errors import BadDeclaration
 class Newton:
     """Newton's method on all steps at once: h[t] - F(h[t-1]) = 0 for every t, each iteration of which is one linear scan.
 
-    tol: the states are accepted where |F(h[t-1]) - h[t]| <= tol * (1 + |h[t]|) at every step; None: the rounding unit of the
+    tol: the states are accepted where at every step |F(h[t-1]) - h[t]| <= tol * (1 + |h[t]|), and no state is changed by more
+    than as much, or by less than before, which is rounding; None: the rounding unit of the
     arithmetic to the power 3/4, 6e-6 in float32 and 2e-12 in float64. max_iter: scans at most. damping: in a scan the
     derivative is multiplied by 1 - damping * min(1, residual), so that far from the solution what is wrong fades with time
     instead of growing, and near it the method is Newton's. The solution is the same. 0.1 costs an iteration or two where 0

@@ -20,19 +20,28 @@ from .launch import Launcher, Tensors
 GROWTH = 1e6  # times the smallest residual so far: an iteration that is so far off does not come back
 
 
+def _settled(residuals: Sequence[float], changes: Sequence[float], tolerance: float) -> bool:
+    """Whether the steps fit each other, and the last iteration changed nothing; or no less than the one before, so that what it
+    changed is rounding."""
+    fit = [r <= tolerance for r in residuals[-2:]]
+    return fit[-1] and (changes[-1] <= tolerance or (len(fit) == 2 and all(fit) and changes[-1] > changes[-2] / 2))
+
+
 @dataclass(frozen=True)
 class SolverReport:
     """What Newton's method did in one call, for the recurrences of one fused pass.
 
-    name: of the pass. iterations: scans that were run. residual: of
-    the states that were returned, the largest |F(h[t-1]) - h[t]| / (1 + |h[t]|); of the last guess where they were not solved
-    by Newton's method. residuals: that of each guess, from the first one on. fallback: why the recurrence was solved one step
-    after another instead, or "".
+    name: of the pass. iterations: scans that were run. residual: of the states that were returned, the largest
+    |F(h[t-1]) - h[t]| / (1 + |h[t]|); of the last guess where they were not solved by Newton's method. change: the largest
+    |h[t] - g[t]| / (1 + |h[t]|) by which the last iteration changed the guess g, about the error of g; that of h is less.
+    residuals: that of each guess, from the first one on. fallback: why the recurrence was solved one step after another
+    instead, or "".
     """
 
     name: str
     iterations: int
     residual: float
+    change: float
     tolerance: float
     residuals: tuple[float, ...]
     fallback: str = ""
@@ -40,13 +49,13 @@ class SolverReport:
     def __str__(self) -> str:
         how = f"one step after another, because {self.fallback}" if self.fallback else "by Newton's method"
         return (f"{self.name}: solved {how}; {self.iterations} iteration{'s' * (self.iterations != 1)}, residual "
-                f"{self.residual:.1e}, tolerance {self.tolerance:.1e}")
+                f"{self.residual:.1e}, change {self.change:.1e}, tolerance {self.tolerance:.1e}")
 
 
 class Solver(Launcher):
     """Runs a Program whose recurrence is not linear, by Newton's method: a Launcher in all but how its outputs are computed.
 
-    Two guesses are alive at a time, whatever the number of iterations. One number an iteration is waited for.
+    Two guesses are alive at a time, whatever the number of iterations. Two numbers an iteration are waited for.
     """
 
     def __init__(self, program: Program) -> None:
@@ -65,22 +74,21 @@ class Solver(Launcher):
         given = dict(zip((*self.program.inputs, ".reset"), args, strict=True))
         tolerance = self.options.tolerance(torch.finfo(compute(self.dtype(args))).eps)
         residuals: list[float] = []
+        changes: list[float] = []
         guess = self._start(args[0], B, T, C)
         while not (why := self._hopeless(residuals)):
             damped = 1 - self.options.damping * min([1.0, *residuals[-1:]])
             given[self.made.damped] = torch.tensor(damped, dtype=guess.dtype, device=guess.device)
-            states, residual = self._call(self.steps, given, guess)
-            residuals.append(float(residual))
-            guess = states
-            if residuals[-1] <= tolerance:
-                outputs = self._call(self.finish, given, guess)
-                found = dict(zip(self.made.finish.outputs, outputs, strict=True))
-                last = float(found[self.made.residual])
+            guess, *told = self._call(self.steps, given, guess)
+            for found, number in zip((residuals, changes), torch.stack(told).tolist(), strict=True):
+                found.append(number)
+            if _settled(residuals, changes, tolerance):
+                outputs = dict(zip(self.made.finish.outputs, self._call(self.finish, given, guess), strict=True))
+                last = float(outputs[self.made.residual])
                 if last <= tolerance:
-                    JOURNAL.tell(SolverReport(self.name, len(residuals), last, tolerance, tuple(residuals)))
-                    return tuple(found[n] for n in self.program.outputs)
-                residuals[-1] = last
-        JOURNAL.tell(SolverReport(self.name, len(residuals), residuals[-1], tolerance, tuple(residuals), why))
+                    JOURNAL.tell(SolverReport(self.name, len(residuals), last, changes[-1], tolerance, tuple(residuals)))
+                    return tuple(outputs[n] for n in self.program.outputs)
+        JOURNAL.tell(SolverReport(self.name, len(residuals), residuals[-1], changes[-1], tolerance, tuple(residuals), why))
         return super().run(*args)
 
     def _start(self, like: Tensor | None, B: int, T: int, C: int) -> Tensor:

@@ -24,10 +24,11 @@ def prepared(program: Program) -> tuple[Program, tuple[Let, ...]]:
     """The Program with a line for each sum, its replay too; and the lines that are computed before all steps."""
     taken = names_of(program) | (names_of(program.replay.program) if program.replay else set())
     constants: dict[Any, Let] = {}
-    steps = _prepared(program, taken, constants)
+    steps = _prepared(program, taken, constants, alone=not program.replay)
     replay = program.replay
     if replay:
-        replay = replace(replay, program=replace(replay.program, steps=_prepared(replay.program, taken, constants)))
+        again = _prepared(replay.program, taken, constants, alone=False)
+        replay = replace(replay, program=replace(replay.program, steps=again))
     found = tuple(constants.values())
     wide = {v.name for v in program.vectors if v.shape in AXIAL}
     for let in found:
@@ -38,7 +39,7 @@ def prepared(program: Program) -> tuple[Program, tuple[Let, ...]]:
     return replace(program, steps=steps, replay=replay, sized=(*program.sized, *still)), found
 
 
-def _prepared(program: Program, taken: set[str], constants: dict[Any, Let]) -> tuple[Step, ...]:
+def _prepared(program: Program, taken: set[str], constants: dict[Any, Let], alone: bool) -> tuple[Step, ...]:
     fixed = {n for k in program.keeps for n in k.samples} | {s.sample for s in program.sums} | {*program.sized}
     fixed |= {e.base for e in program.registers}
     swap: dict[Any, Any] = {}
@@ -74,6 +75,8 @@ def _prepared(program: Program, taken: set[str], constants: dict[Any, Let]) -> t
         if isinstance(step, Let):
             expr = step.expr.xreplace(swap)
             if step.target not in fixed and still(expr) and not expr.is_Atom and (params(expr) or samples(expr)):
+                if alone:  # the line is moved, its name with it
+                    taken.discard(step.target)
                 swap[At(step.target)] = constant(expr, step.target, step.where)
             elif isinstance(expr, axis_sum) and expr.args[0].is_Atom:
                 steps.append(replace(step, expr=expr))

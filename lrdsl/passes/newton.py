@@ -8,7 +8,8 @@ a linear recurrence over time (Lim, Zhu, Selfridge & Kasim, ICLR 2024, arXiv 230
 With any J the solution is what stays as it is; `damped`, a number up to 1, is given with each step. A step is one pass: F and J
 are computed where they are used.
 Holds afterwards: both Programs read the states as the columns of one buffer, in full precision. The residual is the largest
-|F(h[t-1]) - h[t]| / (1 + |h[t]|) of the states that are read, over everything.
+|F(h[t-1]) - h[t]| / (1 + |h[t]|) of the states that are read, over everything. It says how well each step fits the one before;
+how far the states are from the solution, where errors last for many steps, is told by what a step of the method changes.
 """
 
 from __future__ import annotations
@@ -29,14 +30,16 @@ from .simplify import fresh, names_of, simplify
 @dataclass(frozen=True)
 class Iteration:
     """step: from the buffer `guess` to the Keep `states`, the next guess. finish: all that the Program gives, for the states in
-    `guess`. residual: the Sum of both that tells how far `guess` is off. damped: what `step` multiplies derivatives by. starts:
-    the constants that the states start from."""
+    `guess`. residual: the Sum of both that tells how well `guess` fits. change: the Sum of `step` that tells the largest
+    difference of the next guess to this one, in the same scale. damped: what `step` multiplies derivatives by. starts: the
+    constants that the states start from."""
 
     step: Program
     finish: Program
     guess: str
     states: str
     residual: str
+    change: str
     damped: str
     starts: tuple[float, ...]
 
@@ -53,8 +56,8 @@ class _Work:
         self.program, self.taken = program, names_of(program)
         self.steps = closed(program.steps)
         self.states = [t for s in self.steps if isinstance(s, Nonlinear) for t in s.targets]
-        self.guess, self.kept, self.residual, self.worst, self.damped = (
-            fresh(n, self.taken) for n in ("guess", "states", "residual", "worst", "damped"))
+        self.guess, self.kept, self.residual, self.change, self.damped = (
+            fresh(n, self.taken) for n in ("guess", "states", "residual", "change", "damped"))
         self.columns = {s: self.guess if len(self.states) == 1 else fresh(f"{s}.guess", self.taken) for s in self.states}
 
     def iteration(self) -> Iteration:
@@ -63,12 +66,15 @@ class _Work:
         known = tuple(replace(edges[s], base=column, final=None, crossing=None) for s, column in self.columns.items()
                       if s in edges)
         step = self._made("newton", self._step)
-        step = replace(step, keeps=(Keep(self.kept, tuple(self.states)),), sums=step.sums[-1:],
+        changed, change = self._largest(self.change, [_apart(At(g), At(s)) for s, g in self.columns.items()])
+        step = replace(step, keeps=(Keep(self.kept, tuple(self.states)),), sums=(step.sums[-1], change),
+                       steps=(*step.steps, changed),
                        full=(self.guess, self.kept, self.damped), vectors=(*step.vectors, Vector(self.damped, "one")),
                        edges=(*(replace(e, final=None, crossing=None) for e in step.edges), *known))
         finish = self._made("solved", self._finish)
         starts = tuple(edges[s].init if s in edges else 0.0 for s in self.states)
-        return Iteration(simplify(step), simplify(finish), self.guess, self.kept, self.residual, self.damped, starts)
+        return Iteration(simplify(step), simplify(finish), self.guess, self.kept, self.residual, self.change, self.damped,
+                         starts)
 
     def _made(self, name: str, change: Callable[[Nonlinear, list[Any]], list[Step]]) -> Program:
         """The Program with other steps for its nonlinear ones, and the largest of what these miss by."""
@@ -76,13 +82,18 @@ class _Work:
         steps: list[Step] = []
         for s in self.steps:
             steps += change(s, misses) if isinstance(s, Nonlinear) else [s]
-        worst = misses[0]
-        for miss in misses[1:]:
-            worst = f.maximum(worst, miss)
-        total = Sum(self.residual, self.worst, "time and channels", largest=True)
-        return replace(self.program, name=f"{self.program.name}_{name}", solver=None, steps=(*steps, Let(self.worst, worst)),
+        missed, total = self._largest(self.residual, misses)
+        return replace(self.program, name=f"{self.program.name}_{name}", solver=None, steps=(*steps, missed),
                        buffers=(*self.program.buffers, Buffer(self.guess, tuple(self.columns.values()))),
                        sums=(*self.program.sums, total), full=(*self.program.full, self.guess))
+
+    def _largest(self, name: str, values: list[Any]) -> tuple[Let, Sum]:
+        """The largest of some values, over everything."""
+        largest = values[0]
+        for value in values[1:]:
+            largest = f.maximum(largest, value)
+        line = Let(fresh(f"{name}.t", self.taken), largest)
+        return line, Sum(name, line.target, "time and channels", largest=True)
 
     def _step(self, s: Nonlinear, misses: list[Any]) -> list[Step]:
         """Linear about the guess."""
@@ -115,6 +126,10 @@ class _Work:
         lines: list[Step] = []
         for t, e in zip(s.targets, s.exprs, strict=True):
             lines.append(Let(fresh(f"{t}.value", self.taken), e.xreplace(past), s.where))
-            state = At(states[t])
-            misses.append(f.absolute(At(lines[-1].targets[0]) - state) / (1 + f.absolute(state)))
+            misses.append(_apart(At(lines[-1].targets[0]), At(states[t])))
         return lines
+
+
+def _apart(value: Any, state: Any) -> Any:
+    """How far a value is from a state: relative to one that is large, absolute for one that is small."""
+    return f.absolute(value - state) / (1 + f.absolute(state))

@@ -64,8 +64,11 @@ def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | 
     if program.axis:
         return _over_an_axis(program, target, dtype, entry, strategy)
     if target == "cpu":
-        return Kernel("cpu", "rows", entry, program, dtype, reads, _names(program),
-                      "rows: channels stream through the cache in the order of memory, the carry stays in L1")
+        program, constants = prepared(program)
+        names = _names(program, [let.target for let in constants])
+        return Kernel("cpu", "rows", entry, program, dtype, reads, names,
+                      "rows: channels stream through the cache in the order of memory, the carry stays in L1",
+                      constants=constants)
     if strategy == "chunked":
         program = named(joined(program))
         chunks = _chunks(program, dtype, len(reads))

@@ -95,10 +95,37 @@ LR_INLINE void tell_stretches(const Place &at, Board &board, int slot, Stretches
   for (int i = 0; i < w; ++i) mine.cut = mine.cut || board.cut[i];
 }
 
+// Warp after warp goes through its steps, with those states that are slow; the last leaves what the chunk tells of them.
+// `replay(h)` takes all states over this warp's steps.
+template <int W, int WORDS, class S, int N, class Board, class Replay>
+LR_INLINE void in_order(const Place &at, Board &board, int slot, const Replay &replay, S (&before)[N]) {
+  const int w = at.warp, x = at.lane;
+  for (int i = 0; i < W; ++i) {
+    __syncthreads();
+    if (w != i) continue;
+    S h[N];
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+      if (board.slow[n][x]) board.get_state(n, x, before[n]);
+      h[n] = before[n];
+    }
+    replay(h);
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+      if (board.slow[n][x]) board.put_state(n, x, h[n]);
+  }
+  __syncthreads();
+  for (int n = w; n < N; n += W)
+    if (board.slow[n][x] && !at.last()) {
+      S h;
+      board.get_state(n, x, h);
+      tell_state(at.of(at.chunk, slot + n * WORDS), h);
+    }
+}
+
 // The states before this warp's steps. `start(n)`: state n before all. The order of operations depends on nothing but sizes.
 // LOOSE: as in state_before, a chunk in which a state or a product may overflow waits for the state before it, goes through its
-// warps in order, and tells the state that it ends with; each number by itself. `replay(h)` takes all states over this warp's
-// steps.
+// warps in order, and tells the state that it ends with; each number by itself.
 template <bool LOOSE, class M, int N, int W, class Board, class Start, class Replay>
 LR_INLINE void hear_states(const Place &at, Board &board, int slot, const Stretches<M, N, LOOSE> &before_warp,
                            const Stretch<M> (&whole)[(N + W - 1) / W], const Start &start, const Replay &replay,
@@ -136,28 +163,7 @@ LR_INLINE void hear_states(const Place &at, Board &board, int slot, const Stretc
     board.get_state(n, x, before[n]);
     if (w) before[n] = before_warp(n, before[n]);
   }
-  if (!LOOSE || !any) return;
-  for (int i = 0; i < W; ++i) {
-    __syncthreads();
-    if (w != i) continue;
-    S h[N];
-#pragma unroll
-    for (int n = 0; n < N; ++n) {
-      if (board.slow[LOOSE ? n : 0][x]) board.get_state(n, x, before[n]);
-      h[n] = before[n];
-    }
-    replay(h);
-#pragma unroll
-    for (int n = 0; n < N; ++n)
-      if (board.slow[LOOSE ? n : 0][x]) board.put_state(n, x, h[n]);
-  }
-  __syncthreads();
-  for (int n = w; n < N; n += W)
-    if (board.slow[LOOSE ? n : 0][x] && !at.last()) {
-      S h;
-      board.get_state(n, x, h);
-      tell_state(at.of(at.chunk, slot + n * Stretches<M, N, LOOSE>::WORDS), h);
-    }
+  if (LOOSE && any) in_order<W, Stretches<M, N, LOOSE>::WORDS>(at, board, slot, replay, before);
 }
 struct Unasked {  // as a replay
   template <class S> LR_INLINE void operator()(S &) const {}

@@ -142,3 +142,21 @@ def test_templates_lie_in_the_wheel_or_beside_the_package(tmp_path: Path, monkey
     assert files.templates() == tmp_path / "templates"
     (tmp_path / "lrdsl" / "templates" / "cpu").mkdir(parents=True)
     assert files.templates() == tmp_path / "lrdsl" / "templates"
+
+
+def test_what_does_not_change_with_time_is_computed_before_all_steps() -> None:
+    """What only learned numbers decide, in lines of their own or within others: in no loop over time, and once."""
+    @lr.cell
+    def aged(x: lr.Input, v: lr.Vector, s: lr.Scalar, h: lr.State):
+        keep = lr.exp(-lr.softplus(v))
+        h[lr.t] = keep * h[lr.t - 1] + lr.sigmoid(s) * lr.tanh(x[lr.t])
+        return h[lr.t] * lr.sigmoid(s)
+
+    (program,) = programs(aged, ["forward"])
+    kernel = schedule(program, "cpu", "float32")
+    text = emit([kernel])[0].text
+    before, step = (text.split(f"void {name}(const Step &at")[1].split("\n}")[0] for name in ("constant_lanes", "lanes"))
+    for call in ("lr_exp", "lr_softplus", "lr_sigmoid"):
+        assert before.count(f"{call}(") == 1 and call not in step
+    assert "lr_tanh(" in step and "get<WHOLE>(at.keep + c, n)" in step and "(at.v + c" not in step
+    assert "before all steps: " in str(kernel)

@@ -145,6 +145,21 @@ def test_options(quick: None) -> None:
     assert counts[0] < counts[1] < counts[2]
 
 
+@pytest.mark.parametrize("tol", [1e-3, 1e-6, 1e-9])
+def test_answers_are_within_the_tolerance(tol: float, quick: None) -> None:
+    """Of a state that forgets over hundreds of steps, whose error is hundreds of residuals."""
+    @lr.cell
+    def slow(x: lr.Input, h: lr.State):
+        h[lr.t] = h[lr.t - 1] + 0.003 * lr.tanh(x[lr.t] - h[lr.t - 1])
+        return h[lr.t]
+
+    f, g = functions(slow, lr.Newton(tol=tol))
+    x = 3 * torch.randn(B, 3000, H)
+    y, z = f(x), g(x)
+    check_reports(f)
+    assert ((y - z).abs() <= tol * (1 + z.abs())).all()
+
+
 @pytest.mark.parametrize(("options", "why"), [(lr.Newton(max_iter=1), "1 iterations were not enough"),
                                               (lr.Newton(tol=1e-300, max_iter=9), "9 iterations were not enough")])
 def test_where_it_does_not_converge(options: lr.Newton, why: str, quick: None) -> None:

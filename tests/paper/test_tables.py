@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,18 @@ def quick(main: Callable[[list[str]], Record], tmp_path: Path, *arguments: str) 
 
 def assert_timed(*found: Any) -> None:
     assert all(0 < x["low"] <= x["median"] <= x["high"] and x["runs"] >= 3 for x in found)
+
+
+def test_what_takes_long_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "PATIENCE", 0.01)
+    calls = {"slow": 0, "quick": 0}
+
+    def run(name: str) -> None:
+        calls[name] += 1
+        time.sleep(0.02 if name == "slow" else 0)
+    found = common.timed({name: partial(run, name) for name in calls}, "cpu", seconds=0.0)
+    assert calls == {"slow": 1, "quick": 5}  # one to see, one unmeasured, three rounds
+    assert found["slow"].runs == 1 and found["slow"].median > 0.01 and found["quick"].runs == 3
 
 
 def test_table_1(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_step_is_newtons(quick_rng: np.random.Generator) -> None:
         return new, torch.sigmoid(x["leave"][:, t] + p["leave.bias"] + p["a_o"] * h + p["p_o"] * new) * torch.tanh(new)
 
     first = tuple(torch.tensor(s[:, 0]) for s in start)
-    states, g, worst = first, first, torch.tensor(0.0)
+    states, g, worst, change = first, first, torch.tensor(0.0), 0.0
     for t in range(T):
         cut = torch.tensor(reset[:, t, None])
         states, g = (tuple(torch.where(cut, e, s) for e, s in zip(first, old, strict=True)) for old in (states, g))
@@ -116,8 +116,9 @@ def test_a_step_is_newtons(quick_rng: np.random.Generator) -> None:
         states = tuple(v + damped * m for v, m in zip(value, moved, strict=True))
         g = tuple(torch.tensor(guess[:, t, k]) for k in (0, 1))
         worst = max(worst, *(((v - s).abs() / (1 + s.abs())).max() for v, s in zip(value, g, strict=True)))
+        change = max(change, *(float(((s - k).abs() / (1 + s.abs())).max()) for s, k in zip(states, g, strict=True)))
         np.testing.assert_allclose(out["states"].reshape(B, T, 2, C)[:, t], torch.stack(states, 1), rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(out["residual"], worst, rtol=1e-12)
+    np.testing.assert_allclose([out["residual"], out["change"]], [worst, change], rtol=1e-12)
 
 
 @pytest.fixture
