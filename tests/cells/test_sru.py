@@ -14,6 +14,7 @@ from torch import Tensor
 import lrdsl as lr
 from lrdsl import sigmoid, t
 from lrdsl.cells import sru
+from lrdsl.cells.sru_v2 import with_highway_bias
 from tests import truth
 from tests.cells.both_ways import (
     B,
@@ -104,13 +105,15 @@ def authors(**options: Any) -> Any:
 
 
 def with_weights_of(layer: lr.RNN, x: Tensor, c0: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
-    """What the authors' layer makes of x (T, B, H) with our weights: h (T, B, H) and c_last (B, H)."""
+    """What the authors' layer makes of x (T, B, H) with our weights, of sru or of sru_v2: h (T, B, H) and c_last (B, H)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it has no CUDA, and is surprised to be differentiated on a CPU
         peer, params = authors(**options), parameters(layer)
         weights = [params[f"{name}.weight"].T for name in ("update", "forget", "highway")]
         given = {"weight": torch.stack(weights, 2).reshape(H, 3 * H),  # three numbers of a channel side by side
                  "bias": torch.cat([params["forget.bias"], params["highway.bias"]])}
+        if "v_f" in params:
+            given["weight_c"] = torch.cat([params["v_f"], params["v_r"]])
         return torch.func.functional_call(peer, given, (x, c0))
 
 
@@ -132,3 +135,18 @@ def test_each_option_of_the_package_matters(other: str, quick: None) -> None:
     layer, x, h_0 = lr.RNN(sru, H, H), torch.randn(T, B, H), torch.randn(1, B, H)
     h, _ = with_weights_of(layer, x, h_0[0], **options | {other: not options[other]})
     assert (h - layer(x, h_0)[0]).abs().max() > 1e-2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("bias", [0.0, -2.0])
+def test_the_later_sru_is_the_package_as_it_comes(bias: float, quick: None) -> None:
+    """Whose alpha is a float32 number in every dtype: c does not see it, h and gradients have its error."""
+    layer, x, h_0 = lr.RNN(with_highway_bias(bias), H, H, solver="sequential"), leaf(T, B, H), leaf(1, B, H)
+    for name in ("v_f", "v_r"):
+        parameters(layer)[name].data.normal_()
+    want = with_weights_of(layer, x, h_0[0], highway_bias=bias)
+    y, h_n = layer(x, h_0)
+    assert_close([h_n[0]], [want[1]])
+    assert_close([y], [want[0]], 1e6)
+    leaves = [x, h_0, *layer.parameters()]
+    assert_close(gradients((y, h_n[0]), leaves), gradients(want, leaves), 1e6)
