@@ -28,6 +28,7 @@ def compiler() -> None:
         pytest.skip(str(error).splitlines()[0])
 
 
+@pytest.mark.long
 def test_a_cell_of_the_zoo_is_right() -> None:
     """Every program, strategy and dtype has its line."""
     checked = check(lr.cells.gilr)

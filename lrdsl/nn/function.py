@@ -89,7 +89,8 @@ class CellFunction:
         compiling = torch.compiler.is_compiling()
         told = 0 if compiling else JOURNAL.total
         values = self.pipeline(inputs, learned, {}, windows, flags, channels, segments)
-        self._solved = None if compiling else JOURNAL.since(told)
+        if self.pipeline.solved:
+            self._solved = None if compiling else JOURNAL.since(told)
         result = self.pipeline.returned([layout.outward(o) for o in self.pipeline.outputs(values)])
         if not return_state:
             return result

@@ -213,7 +213,8 @@ class RNN(nn.Module):
             x = outputs[0]
             if self.dropout and k < self.num_layers - 1:
                 x = dropout(x, self.dropout, self.training)
-        self._solved = None if compiling else tuple(solved)
+        if any(part.pipeline.solved for part in self.parts):  # torch.export wants modules that do not change
+            self._solved = None if compiling else tuple(solved)
         return outputs, after
 
     def solver_report(self) -> dict[str, tuple[SolverReport, ...]]:

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from lrdsl.codegen import emit, lines, printers
-from lrdsl.codegen.axis import _Lines as AxisLines
+from lrdsl.codegen.axis import Lines as AxisLines
 from lrdsl.frontend import first, functions, recording
 from lrdsl.ir import functions as table
 from lrdsl.nn import carry, pieces, pipeline, segments, windows

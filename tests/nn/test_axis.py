@@ -173,6 +173,7 @@ def test_torch_checks_first_and_second_order(N: int, everywhere: str) -> None:
     assert gradgradcheck(run, (*given, *edges), fast_mode=True)
 
 
+@pytest.mark.long
 def test_a_module_is_differentiable_twice(quick: None) -> None:
     """Over a border of segments."""
     layer, x, h_0 = problem(2, SEGMENT + 2, 1, 2)

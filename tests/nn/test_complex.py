@@ -158,7 +158,8 @@ def test_torch_checks_both_orders_and_forward_mode(cell: lr.Cell, quick: None) -
     assert torch.autograd.gradgradcheck(run, tensors, check_fwd_over_rev=further, check_rev_over_rev=True, fast_mode=True)
 
 
-@pytest.mark.parametrize("cell", [lru, layered, stood_for], ids=lambda c: c.name)
+@pytest.mark.parametrize("cell", [stood_for, *(pytest.param(c, marks=pytest.mark.long) for c in (lru, layered))],
+                         ids=lambda c: c.name)
 def test_a_module_is_differentiable_twice(cell: lr.Cell, quick: None) -> None:
     layer = lr.RNN(cell, 2, 2, batch_first=True)
     params, x = dict(layer.named_parameters()), leaf(1, 3, 2, complex=cell.spec.of("input")[0].complex)

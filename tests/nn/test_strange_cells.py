@@ -107,7 +107,7 @@ def test_it_is_its_equations(name: str, T: int, given: bool, every_backend: str)
     assert_close(gradients(real(got), leaves), gradients(real(want), leaves), 10000)
 
 
-@NAMED
+@pytest.mark.parametrize("name", [n if n == "gyre" else pytest.param(n, marks=pytest.mark.long) for n in CELLS])
 def test_it_is_differentiated_again(name: str, quick: None) -> None:
     cell = CELLS[name]
     args, params, init = drawn(cell, 4)

@@ -232,7 +232,7 @@ def test_torch_checks_every_derivative(cell: lr.Cell, by: str, quick: None, monk
     assert gradgradcheck(run, leaves, check_fwd_over_rev=True, check_rev_over_rev=True, fast_mode=True)
 
 
-@pytest.mark.parametrize("cell", [smoother, heard], ids=["smoother", "surrogate"])
+@pytest.mark.parametrize("cell", [smoother, pytest.param(heard, marks=pytest.mark.long)], ids=["smoother", "surrogate"])
 def test_a_module_is_differentiable_twice(cell: lr.Cell, slow: None) -> None:
     layer = lr.RNN(cell, 1, 1, batch_first=True)
     params, x = dict(layer.named_parameters()), leaf(1, 4, 1)
