@@ -205,7 +205,8 @@ def test_a_boundary_begins_anew(backend: str) -> None:
     assert_close(gradients([whole], args), gradients([apart], args), 1e3)
 
 
-@EVERY
+@pytest.mark.parametrize("cell", [wkv, *(pytest.param(c, marks=pytest.mark.long) for c in (mlstm, slstm))],
+                         ids=lambda c: c.name)
 def test_torch_checks_first_and_second_order(cell: lr.Cell, quick: None) -> None:
     """Nothing but numbers comes out, although the maximum starts at -inf."""
     f, args = lr.function(cell), arguments(cell, 1.0)
