@@ -181,8 +181,9 @@ def _lines(walk: Walk, printer: Printer, names: Mapping[str, str]) -> tuple[str,
     return tuple(lines)
 
 
-def _reads(walk: Walk) -> list[At]:
-    found = [a for s in (*walk.steps, *walk.sums) for e in s.exprs for a in samples(e)]
+def _reads(program: Program, walk: Walk) -> list[At]:
+    exprs = [*(e for s in walk.steps for e in s.exprs), *(e for s in walk.sums for e in program.told(s))]
+    found = [a for e in exprs for a in samples(e)]
     return list(dict.fromkeys([*found, *(At(e.base) for e in (*walk.registers, *walk.tails))]))
 
 
@@ -196,7 +197,7 @@ def _takes(program: Program, walk: Walk, names: Mapping[str, str]) -> tuple[tupl
     """(name, where it is) of what a walk reads and does not make itself."""
     own = _own(walk)
     return tuple((_name(a, names), f"{'at' if a.base in program.loads else 'held'}[k].{_name(a, names)}")
-                 for a in _reads(walk) if a not in own)
+                 for a in _reads(program, walk) if a not in own)
 
 
 def _meet(name: str, scan: Scan, structure: Structure, rests: tuple[bool, ...], powers: str, map: str, slot: int, loose: bool,

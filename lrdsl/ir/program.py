@@ -380,6 +380,10 @@ class Program:
         """That of one of its recurrences, with all that the lines say of the coefficients."""
         return structure(scan.orders, scan.A, {At(s.target): s.expr for s in self.steps if isinstance(s, Let)}, scan.other)
 
+    def told(self, scan: Scan) -> tuple[sp.Expr, ...]:
+        """What must be known of each step to add up what many do to the state: b alone where A is the same at all times."""
+        return scan.b if self.structure(scan).powers else scan.exprs
+
     def edge(self, base: str, side: int) -> Edge | None:
         """The edge of a sequence on one side."""
         return next((e for e in self.edges if e.base == base and e.side == side), None)

@@ -113,8 +113,9 @@ def walks(program: Program, loose: tuple[Scan, ...] = ()) -> tuple[Walk, ...]:
             runs[walk_of[e.base] + 1].append(e)
     sums = [tuple(s for s in dict.fromkeys(solved.values()) if walk_of[s.targets[0]] == n + 1) for n in range(count)]
     ends = [tuple((e, names) for e, names in pushes.items() if walk_of[e.base] == n) for n in range(count)]
-    always = [dict.fromkeys([*(a for s in sums[n] for a in _reads(s)), *(At(e.base) for e in (*runs[n], *tails[n])),
-                             *(At(e.base) for e, _ in ends[n])]) for n in range(count)]
+    always = [dict.fromkeys([*(a for s in sums[n] for e in program.told(s) for a in samples(e)),
+                             *(At(e.base) for e in (*runs[n], *tails[n])), *(At(e.base) for e, _ in ends[n])])
+              for n in range(count)]
     lines = _lines(program, walk_of, always)
     needs = [dict.fromkeys([*(a for s in lines[n] for a in _reads(s)), *always[n]]) for n in range(count)]
     found = []

@@ -64,4 +64,4 @@ def test_nvcc_takes_it_and_spills_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("name", CELLS)
 def test_nvcc_takes_every_program(name: str, precision: str, tmp_path: Path) -> None:
-    assert compile_all(programs_of(CELLS[name]), precision, "sm_90", tmp_path) <= 64
+    assert compile_all(programs_of(CELLS[name]), precision, "sm_90", tmp_path) <= (64 if precision == "float32" else 96)

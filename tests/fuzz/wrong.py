@@ -196,7 +196,7 @@ MISTAKES: dict[str, tuple[Callable[[Page], int | None], tuple[str, ...]]] = {
     "no kind": (lambda p: p.declare("more=0.5"), ("BadDeclaration",)),
     "a kind that is none": (lambda p: p.declare('more: "lr.Stat" = lr.State()'), ("BadDeclaration",)),
     "two kinds": (lambda p: p.declare("more: lr.Input = lr.State()"), ("BadDeclaration",)),
-    "both directions": (_mistake_on_state("0.1 * {h}[{ahead}]"), ("BothDirections",)),
+    "both directions": (_mistake_on_state("0.1 * ({h}[{ahead}] + {h}[{back}])"), ("BothDirections",)),
     "init is a word": (lambda p: p.option(p.state[0], "State", 'init="zero"'), ("BadDeclaration",)),
     "init is nan": (lambda p: p.option(p.state[0], "State", 'init=float("nan")'), ("BadDeclaration",)),
     "a size of 0": (lambda p: p.declare("more: lr.Input = lr.Input(size=0)"), ("BadDeclaration",)),
