@@ -103,7 +103,7 @@ BUGS = (
     Bug("a window's samples are in the order of the call", partition._map,
         "reads.sort(key=lambda read: (abs(read[1]), read[1]))", "reads.sort(key=lambda read: read[0]); reads[:] = ["
         "(a, b[1]) for (a, _), b in zip(reads, sorted(reads, key=lambda r: abs(r[1])))]"),
-    Bug("a copy that is read at a lag is dropped", simplify._reuse, "fixed |= {e.base for e in program.registers}", "pass"),
+    Bug("a copy that is read at a lag is dropped", simplify._reuse, "{e.base for e in program.registers} |", ""),
     Bug("the tangent of a learned number is 0", tangent.tangent, "(*samples(update), *params(update))", "samples(update)"),
     Bug("a value is computed again from the wrong step", recompute._recomputed, "step.update(0)", "step.b[0]"),
     Bug("|x| has the sign of 1", table.TABLE["abs"].partials, "", "lambda y, x: (sp.S.One,)"),
@@ -138,7 +138,7 @@ BUGS = (
         "tuple(a for a in later if a in defined and a.lag == 0)", "chunked"),
     Bug("a warp has fewer steps than it hands on", schedule._chunks, "max([steps, *(e.depth for w in found for e in w.tails)])",
         "2", "chunked"),
-    Bug("edges are read on the wrong side", schedule.schedule, "program.edge(s.base, 1 if s.lag > 0 else -1)",
+    Bug("edges are read on the wrong side", schedule._reads, "program.edge(s.base, 1 if s.lag > 0 else -1)",
         "program.edge(s.base, -1) or program.edge(s.base, 1)", "serial"),
     Bug("i times i is 1", realify._product, "re * a - im * b", "re * a + im * b", feature="complex"),
     Bug("the conjugate of a factor is the factor", realify._Work._parts, "return a, -b", "return a, b", feature="complex"),
