@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -107,20 +108,20 @@ class Let:
         return f"{self.target} = {show(self.expr)}"
 
 
-class Recurrent:
+class Recurrent(ABC):
     """A step that computes states from their own past: a Scan or a Nonlinear."""
 
     targets: tuple[str, ...]
     reverse: bool
 
     @property
+    @abstractmethod
     def orders(self) -> tuple[int, ...]:
         """How far back the recurrence reads each state."""
-        raise NotImplementedError
 
+    @abstractmethod
     def update(self, row: int) -> sp.Expr:
         """The right-hand side of one state's equation."""
-        raise NotImplementedError
 
     @property
     def past(self) -> tuple[At, ...]:

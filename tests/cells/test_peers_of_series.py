@@ -26,7 +26,7 @@ def native(quick: None) -> None:
     """What is compared here does not depend on the backend."""
 
 
-def close(got: Tensor, want: Any, scale: float = 10) -> None:
+def assert_near(got: Tensor, want: Any, scale: float = 10) -> None:
     assert_close([got], [torch.tensor(np.asarray(want))], scale)
 
 
@@ -38,8 +38,8 @@ def test_an_average_is_statsmodels_simple_smoothing() -> None:
     models, x = peer("statsmodels.tsa.holtwinters"), torch.randn(T).cumsum(0)
     fit = quietly(lambda: models.SimpleExpSmoothing(x.numpy(), "known", 0.7).fit(0.3, optimized=False))
     h = lr.function(cells.ema, dim=0)(x[:, None], torch.tensor(0.3), init={"h": 0.7})[:, 0]
-    close(h, fit.level)
-    close(torch.cat([torch.tensor([0.7]), h]), np.append(fit.fittedvalues, fit.forecast(1)))
+    assert_near(h, fit.level)
+    assert_near(torch.cat([torch.tensor([0.7]), h]), np.append(fit.fittedvalues, fit.forecast(1)))
 
 
 def test_holt_winters_is_statsmodels_holt() -> None:
@@ -48,8 +48,8 @@ def test_holt_winters_is_statsmodels_holt() -> None:
     fit = quietly(lambda: model.fit(smoothing_level=0.6, smoothing_trend=0.3, optimized=False))
     run, parameters = lr.function(cells.holt_winters, dim=0), (torch.tensor(0.6), torch.tensor(0.3))
     y, left = run(x[:, None], *parameters, init={"level": 0.7, "trend": -0.2}, return_state=True)
-    close(torch.cat([torch.tensor([0.5]), y[:, 0]]), np.append(fit.fittedvalues, fit.forecast(1)))
-    close(torch.stack([left.now[n].flatten() for n in ("level", "trend")])[:, 0], [fit.level[-1], fit.trend[-1]])
+    assert_near(torch.cat([torch.tensor([0.5]), y[:, 0]]), np.append(fit.fittedvalues, fit.forecast(1)))
+    assert_near(torch.stack([left.now[n].flatten() for n in ("level", "trend")])[:, 0], [fit.level[-1], fit.trend[-1]])
 
 
 def test_a_kalman_filter_is_statsmodels_in_its_steady_state() -> None:
@@ -62,7 +62,7 @@ def test_a_kalman_filter_is_statsmodels_in_its_steady_state() -> None:
     gain = result.predicted_state_cov[0, 0, -1] * 2 / result.forecasts_error_cov[0, 0, -1]
     got = lr.function(cells.kalman, dim=0)(x[warm:], *(torch.tensor(v) for v in (gain, 0.9, 2.0)),
                                            init={"x": float(result.filtered_state[0, warm - 1])})
-    close(got[:, 0], result.filtered_state[0, warm:], 100)
+    assert_near(got[:, 0], result.filtered_state[0, warm:], 100)
 
 
 # torchaudio: without its extension it has a loop in torch, and no backward pass, because that writes over what it saved
@@ -118,10 +118,10 @@ def assert_theirs(got: Tensor, leaves: list[Tensor], theirs: Any) -> None:
     jax = peer("jax")
     weights = np.random.default_rng(0).normal(size=T)
     given = [jax.numpy.asarray(v.detach().numpy()) for v in leaves]
-    close(got, theirs(*given))
+    assert_near(got, theirs(*given))
     want = jax.grad(lambda *v: (theirs(*v) * weights).sum(), argnums=range(len(given)))(*given)
     for ours, other in zip(torch.autograd.grad((got * torch.tensor(weights)).sum(), leaves), want, strict=True):
-        close(ours, other, 100)
+        assert_near(ours, other, 100)
 
 
 def test_discounted_returns_are_rlaxs(rlax: Any) -> None:

@@ -17,7 +17,7 @@ from tests.nn.compare import assert_close, leaf
 T, B, C = 40, 2, 3
 
 
-def close(got: Tensor, want: Any) -> None:
+def assert_near(got: Tensor, want: Any) -> None:
     assert_close([got], [torch.as_tensor(want)], 10)
 
 
@@ -31,12 +31,12 @@ def test_a_filter_is_scipys(zeros: int, order: int, quick: None) -> None:
     b, a = rng.normal(size=zeros), np.concatenate([[1.5], rng.normal(size=order) / order])
     x, before, past = (rng.normal(size=n) for n in (T, order, zeros - 1))
     run = lr.function(cells.lfilter(b, a), dim=0)
-    close(run(torch.tensor(x)[:, None])[:, 0], signal.lfilter(b, a, x))
+    assert_near(run(torch.tensor(x)[:, None])[:, 0], signal.lfilter(b, a, x))
     init = {"y": torch.tensor(before).reshape(1, *[order] * (order > 1))}
     if zeros > 1:
         init["x"] = torch.tensor(past).reshape(1, *[zeros - 1] * (zeros > 2))
     want, _ = signal.lfilter(b, a, x, zi=signal.lfiltic(b, a, before, past))
-    close(run(torch.tensor(x)[:, None], init=init)[:, 0], want)
+    assert_near(run(torch.tensor(x)[:, None], init=init)[:, 0], want)
 
 
 def test_biquads_in_a_row_are_scipys_sections(quick: None) -> None:
@@ -45,7 +45,7 @@ def test_biquads_in_a_row_are_scipys_sections(quick: None) -> None:
     for b0, b1, b2, a0, a1, a2 in sections:
         assert a0 == 1
         y = run(y, b0, b1, b2, a1, a2)
-    close(y[:, 0], signal.sosfilt(sections, x))
+    assert_near(y[:, 0], signal.sosfilt(sections, x))
 
 
 # torch
@@ -57,7 +57,7 @@ def test_biquads_in_a_row_are_scipys_sections(quick: None) -> None:
 def test_cumulative_operations_are_torchs(cell: lr.Cell, torchs: Any, backend: str) -> None:
     x = leaf(T, B, C)
     got, want = lr.function(cell, dim=0)(x), torchs(x, 0)
-    close(got, want)
+    assert_near(got, want)
     weights = torch.randn(T, B, C)
     assert_close(torch.autograd.grad((got * weights).sum(), x), torch.autograd.grad((want * weights).sum(), x), 1e3)
 
@@ -81,16 +81,16 @@ def test_an_advantage_is_a_lambda_return_without_the_value(quick: None) -> None:
     after = torch.cat([e["value"][1:], end[None]])
     advantage = lr.function(cells.gae, dim=0)(**e, lam=0.8, init={"value": end})
     returned = lr.function(cells.lambda_return, dim=0)(e["reward"], after, e["discount"], 0.8, init={"G": end})
-    close(advantage + e["value"], returned)
+    assert_near(advantage + e["value"], returned)
     monte_carlo = lr.function(cells.lambda_return, dim=0)(e["reward"], after, e["discount"], 1.0)
-    close(lr.function(cells.discounted_return, dim=0)(e["reward"], e["discount"]), monte_carlo)
+    assert_near(lr.function(cells.discounted_return, dim=0)(e["reward"], e["discount"]), monte_carlo)
 
 
 def test_on_the_policy_v_trace_is_a_lambda_return(quick: None) -> None:
     e, end = episode(), torch.randn(B, C)
     target = lr.function(cells.vtrace(), dim=0)(**e, ratio=torch.ones(T, B, C), lam=0.8, init={"value": end})
     after = torch.cat([e["value"][1:], end[None]])
-    close(target, lr.function(cells.lambda_return, dim=0)(e["reward"], after, e["discount"], 0.8, init={"G": end}))
+    assert_near(target, lr.function(cells.lambda_return, dim=0)(e["reward"], after, e["discount"], 0.8, init={"G": end}))
 
 
 def test_a_rotation_is_a_complex_number(quick: None) -> None:
@@ -100,4 +100,4 @@ def test_a_rotation_is_a_complex_number(quick: None) -> None:
         h = torch.polar(rho, theta) * h + now
         want.append(h)
     u, v = lr.function(cells.rotation, dim=0)(x.real.contiguous(), x.imag.contiguous(), rho, theta)
-    close(torch.complex(u, v), torch.stack(want))
+    assert_near(torch.complex(u, v), torch.stack(want))

@@ -64,4 +64,5 @@ def test_nvcc_takes_it_and_spills_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("name", CELLS)
 def test_nvcc_takes_every_program(name: str, precision: str, tmp_path: Path) -> None:
-    assert compile_all(programs_of(CELLS[name]), precision, "sm_90", tmp_path) <= (64 if precision == "float32" else 96)
+    most = 96 if (name, precision) == ("picked", "float64") else 64  # bytes of the one cell that spills more
+    assert compile_all(programs_of(CELLS[name]), precision, "sm_90", tmp_path) <= most

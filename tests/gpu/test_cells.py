@@ -32,7 +32,7 @@ ALLOWED = {torch.float64: 1e-11, torch.float32: 2e-4}
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 
 
-def near(got: Any, want: Any, dtype: torch.dtype) -> None:
+def assert_near(got: Any, want: Any, dtype: torch.dtype) -> None:
     """Of the largest magnitude of each tensor."""
     for a, b in zip(got, want, strict=True):
         if a is None or b is None:
@@ -95,9 +95,9 @@ def test_a_cell_is_its_equations(name: str, strategy: str, dtype: torch.dtype, b
         y = lr.function(cell)(*there.values(), init=h_0, reset=reset_there)
     params_here = {n: leaf(p, torch.float64, "cpu") for n, p in params.items()}
     want = loop.outputs(cell.spec, loop.run(cell.spec, inputs, params_here, C, states, reset))
-    near(as_tuple(y), want, dtype)
+    assert_near(as_tuple(y), want, dtype)
     here, away = [*inputs.values(), *states.values(), *params_here.values()], [*there.values(), *h_0.values(), *params.values()]
-    near(gradients(as_tuple(y), away), gradients(want, here), dtype)
+    assert_near(gradients(as_tuple(y), away), gradients(want, here), dtype)
 
 
 def gradients(outputs: tuple[Tensor, ...], inputs: list[Tensor]) -> Any:
