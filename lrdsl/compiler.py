@@ -182,7 +182,8 @@ def launch_of(program: Program, dtype: str, backend: str) -> Launch:
     if backend == "reference":
         return reference.load(program, dtype)
     if backend == "native":
-        return native.load(source_of(program, "cpu", dtype))
+        return _by_size(program, dtype, "cpu", functools.cache(
+            lambda strategy: native.load(source_of(program, "cpu", dtype, strategy=strategy))))
     if backend not in BACKENDS:
         raise BackendUnavailable(f"the backend {backend!r} does not exist; the backends are {', '.join(BACKENDS)}")
     def text(strategy: Strategy) -> Source:
@@ -190,19 +191,19 @@ def launch_of(program: Program, dtype: str, backend: str) -> Launch:
 
     if backend == "cuda":  # which compiles when a kernel first runs on a device
         made = {s: cuda.load(text(s)) for s in strategies(program, "cuda")}
-        return _by_size(program, dtype, made.__getitem__)
-    return _by_size(program, dtype, functools.cache(lambda strategy: emulated.load(text(strategy))))
+        return _by_size(program, dtype, "cuda", made.__getitem__)
+    return _by_size(program, dtype, "cuda", functools.cache(lambda strategy: emulated.load(text(strategy))))
 
 
-def _by_size(program: Program, dtype: str, loaded: Callable[[Strategy], Launch]) -> Launch:
+def _by_size(program: Program, dtype: str, target: Target, loaded: Callable[[Strategy], Launch]) -> Launch:
     """The kernels of all strategies as one: each call goes to the one that its size is for."""
-    kernels = schedules(program, "cuda", dtype)
+    kernels = schedules(program, target, dtype)
 
     @functools.lru_cache(1024)
     def fit(B: int, T: int, C: int) -> tuple[Strategy, Extent]:
         strategy = chosen(kernels, B, T, C).strategy
         _launch.info("%s at (B, T, C) = (%d, %d, %d): %s", program.name, B, T, C, strategy)
-        return strategy, source_of(program, "cuda", dtype, strategy=strategy).extent(B, T, C)
+        return strategy, source_of(program, target, dtype, strategy=strategy).extent(B, T, C)
 
     def run(values: Sequence[int], *where: int) -> None:
         loaded(fit(*values[-3:])[0]).run(values, *where)
@@ -210,7 +211,13 @@ def _by_size(program: Program, dtype: str, loaded: Callable[[Strategy], Launch])
     def extent(B: int, T: int, C: int) -> Extent:
         return fit(B, T, C)[1]
 
-    return Launch(run, extent)
+    def turned(values: Sequence[int], *where: int) -> None:
+        _launch.info("%s at (B, T, C) = (%d, %d, %d), steps next to each other: lanes", program.name, *values[-3:])
+        walk = loaded("lanes").turned
+        assert walk is not None
+        walk(values, *where)
+
+    return Launch(run, extent, turned if any(k.strategy == "lanes" for k in kernels) else None)
 
 
 def backend_for(device: str) -> str:

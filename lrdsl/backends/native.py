@@ -96,7 +96,7 @@ def load(source: Source) -> Launch:
     does everything in a forked child, which has none of its parent's threads.
     """
     kernel = getattr(_library(source), source.entry)
-    kernel.argtypes, kernel.restype = (ctypes.c_char_p, ctypes.c_long), None
+    kernel.argtypes, kernel.restype = (ctypes.c_char_p, ctypes.c_long, *[ctypes.c_long] * source.lanes), None
     names = fields(source.program)
     pack = struct.Struct(f"{len(names)}q").pack
     columns = sum(len(b.columns) for b in source.program.buffers)
@@ -104,16 +104,18 @@ def load(source: Source) -> Launch:
              for s in slots(source.program) if s.kind == "keep" and s.every == 1]
     smallest = dtypes.size(source.dtype)
 
-    def run(values: Sequence[int], threads: int, *_: int) -> None:
+    def run(values: Sequence[int], threads: int, *_: int, turned: bool = False) -> None:
         B, T, C = values[-3:]
         if B * T * C * smallest >= LARGE:
             for at, width, size in keeps:
-                address, batch, time = values[at:at + 3]
-                _expect(address, ((B - 1) * batch + (T - 1) * time + width * C) * size)
+                address, batch, row = values[at:at + 3]
+                length = (width * C - 1) * row + T if turned else (T - 1) * row + width * C
+                _expect(address, ((B - 1) * batch + length) * size)
         alone = threads == 1 or B * T * C * columns < SMALL or os.getpid() != _PROCESS
-        kernel(pack(*values), 1 if alone else threads)
+        kernel(pack(*values), 1 if alone else threads, *[turned] * source.lanes)
 
-    return Launch(run, source.extent if source.together else lambda *_: Extent(0))
+    return Launch(run, source.extent if source.together else lambda *_: Extent(0),
+                  functools.partial(run, turned=True) if source.lanes else None)
 
 
 def _library(source: Source) -> ctypes.CDLL:

@@ -17,6 +17,7 @@ from .axis_chunked import in_chunks
 from .axis_views import AxisView
 from .chunked import ChunksView, chunks_view
 from .environment import environment, text
+from .in_lanes import LanesView, lanes_view
 from .lines import Constants, Load, Register, Store, Total, Window, step_lines
 from .printers import Printer, number
 
@@ -53,6 +54,7 @@ class View:
     block: int
     chunks: ChunksView | None
     axis: AxisView | None = None
+    lanes: LanesView | None = None
 
     @property
     def folded(self) -> tuple[Total, ...]:
@@ -68,7 +70,7 @@ def emit(kernels: Sequence[Kernel], arch: str = "") -> tuple[Source, ...]:
         chunks = seen.axis.chunks if seen.axis else seen.chunks
         found.append(Source(kernel.target, kernel.entry, _file([kernel], [seen], arch), kernel.program, kernel.dtype,
                             kernel.block, kernel.chunk, chunks.messages if chunks else 0,
-                            kernel.axis.together if kernel.axis else 0))
+                            kernel.axis.together if kernel.axis else 0, kernel.strategy == "lanes"))
     return tuple(found)
 
 
@@ -114,8 +116,16 @@ def view(kernel: Kernel) -> View:
         return windows[key].name
 
     def base(tensor: str, column: int) -> str:
-        offset = {0: "", 1: " + a.C"}.get(column, f" + {column} * a.C")
-        return f"a.{field[tensor]} + b * a.{field[tensor]}_batch{offset}"
+        offset = {0: "", 1: "a.C"}.get(column, f"{column} * a.C")
+        if kernel.target == "cpu":
+            offset = " + ".join(filter(None, [offset, "lo"]))
+            if kernel.strategy == "lanes":
+                offset = f"{f'({offset})' if column else offset} * across(a.{field[tensor]}_time)"
+        return f"a.{field[tensor]} + b * a.{field[tensor]}_batch" + (f" + {offset}" if offset else "")
+
+    def time(tensor: str) -> str:
+        step = f"a.{field[tensor]}_time"
+        return f"along({step})" if kernel.strategy == "lanes" else step
 
     def beyond(tensor: str | None, depth: int) -> str:
         return f"a.{field[tensor]} + b * {f'{depth} * ' if depth > 1 else ''}a.C" if tensor else ""
@@ -123,7 +133,7 @@ def view(kernel: Kernel) -> View:
     def load(value: str, buffer: str, column: int, lag: int, edge: Edge | None) -> Load:
         stored = types[buffer] == STORED
         start, cut = (window(edge.start, edge, stored), window(edge.edge, edge, stored)) if edge else ("", "")
-        return Load(value, base(buffer, column), f"a.{field[buffer]}_time", (lag > 0) - (lag < 0), abs(lag), start, cut,
+        return Load(value, base(buffer, column), time(buffer), (lag > 0) - (lag < 0), abs(lag), start, cut,
                     lag == 0 and columns[buffer] > 1, types[buffer])
 
     def register(e: Edge) -> Register:
@@ -139,7 +149,7 @@ def view(kernel: Kernel) -> View:
     for step in program.steps:
         lines += step_lines(step, names, printer)
     stores = [(s, Store(f"to_{field[k.name]}" + (f"_{column}" if len(k.samples) > 1 else ""), base(k.name, column),
-                        f"a.{field[k.name]}_time", names[s], types[k.name]))
+                        time(k.name), names[s], types[k.name]))
               for k in program.keeps for column, s in enumerate(k.samples)]
     sums = tuple(Total(field[s.name], names[s.sample], s.largest) for s in program.sums)
     chunks = None
@@ -156,9 +166,10 @@ def view(kernel: Kernel) -> View:
         tuple(store for _, store in stores), sums,
         sum(r.depth for r in registers) + sum(w.rows for w in windows.values()) + 2 * len(program.sums) + len(constants.names),
         reverse,
-        "a.T - 1" if reverse else "0", "--t" if reverse else "++t", "a.T - 1 - s" if reverse else "s",
+        "a.T - 1 - s0" if reverse else "s0", "--t" if reverse else "++t", "a.T - 1 - s" if reverse else "s",
         "t + 1" if reverse else "t", "t" if reverse else "t + 1", "-" if reverse else "+", _inside(kernel),
-        kernel.fold, kernel.ahead, kernel.block, chunks)
+        kernel.fold, kernel.ahead, kernel.block, chunks,
+        lanes=lanes_view(kernel, printer, register) if kernel.strategy == "lanes" else None)
 
 
 def _constants(kernel: Kernel, printer: Printer) -> Constants:

@@ -3,7 +3,9 @@
 It says by which strategy the steps are walked, what each step reads from memory, which sequences live in registers, what is
 written, and how all of it is called in the generated text.
 
-Strategies. rows (CPU): rows of channels, in the order of memory. serial (CUDA): one thread walks the time of one channel.
+Strategies. rows (CPU): rows of channels, in the order of memory. lanes (CPU): of few channels, or where time lies contiguous in
+memory, consecutive steps in the lanes of one vector, which solve a recurrence together; steps near an end or a boundary one
+after another. serial (CUDA): one thread walks the time of one channel.
 chunked (CUDA): time is cut in chunks of warps * steps, all of which are worked on at once; a block has 32 channels of one
 chunk, each of its warps has consecutive steps, and holds what it read of them in registers. A recurrence is then solved in
 two walks: one adds a stretch of steps up to one transition, and when the state before the stretch is known, from the
@@ -32,7 +34,7 @@ from .structure import Structure, structure
 from .symbols import At
 
 Target = Literal["cpu", "cuda"]
-Strategy = Literal["rows", "serial", "chunked"]
+Strategy = Literal["rows", "lanes", "serial", "chunked"]
 
 
 def lagged(name: str, lag: int) -> str:

@@ -13,6 +13,7 @@ from ..ir.functions import Elementwise
 from ..ir.kernel import Axis, Chunks, Kernel, Read, Strategy, Target, lagged
 from ..ir.names import c_name
 from ..ir.program import Program, Scan
+from . import in_lanes
 from .bounds import contracts
 from .join import joined
 from .levels import levels, prepared
@@ -36,17 +37,23 @@ HELD_OF_128, HELD_OF_255 = 44, 120
 # computed again).
 TOGETHER = 64
 
+# On a CPU, rows of half a vector and less waste it, unless it takes several steps; which begin on a whole vector.
+NARROW, FEW = 32, 64
+
 
 def strategies(program: Program, target: Target) -> tuple[Strategy, ...]:
     """The strategies that a Program has kernels for."""
     if target == "cpu":
-        return ("rows",)
+        return ("rows",) if in_lanes.hindrance(program) else ("rows", "lanes")
     return ("serial",) if hindrance(program) else ("serial", "chunked")
 
 
 def chosen(kernels: Sequence[Kernel], B: int, T: int, C: int) -> Kernel:
     """The kernel to run on T steps of B * C channels. Raises IndexError where there is none."""
-    wanted = "chunked" if B * C < MANY and T > SHORT else "serial"
+    if kernels[0].target == "cpu":
+        wanted = "lanes" if C * (8 if kernels[0].compute == "float64" else 4) <= NARROW and T >= FEW else "rows"
+    else:
+        wanted = "chunked" if B * C < MANY and T > SHORT else "serial"
     return next((k for k in kernels if k.strategy == wanted), kernels[0])
 
 
@@ -64,11 +71,18 @@ def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | 
     if program.axis:
         return _over_an_axis(program, target, dtype, entry, strategy)
     if target == "cpu":
+        why_not = in_lanes.hindrance(program)
         program, constants = prepared(program)
         names = _names(program, [let.target for let in constants])
+        if strategy == "lanes":
+            steps = in_lanes.in_order(program)
+            assert steps is not None and not why_not, why_not
+            return Kernel("cpu", "lanes", f"{entry}_lanes", replace(program, steps=steps), dtype, reads, names,
+                          f"lanes of consecutive steps: for rows of up to {NARROW} bytes and at least {FEW} steps, and for "
+                          "sequences whose steps follow each other in memory", constants=constants)
         return Kernel("cpu", "rows", entry, program, dtype, reads, names,
-                      "rows: channels stream through the cache in the order of memory, the carry stays in L1",
-                      constants=constants)
+                      "rows: channels stream through the cache in the order of memory, the carry stays in L1"
+                      + (f"; at every size, because {why_not}" if why_not else ""), constants=constants)
     if strategy == "chunked":
         program = named(joined(program))
         chunks = _chunks(program, dtype, len(reads))

@@ -1,0 +1,114 @@
+
+// Consecutive steps of a few channels in the lanes of one vector: lane g * channels + c is step g of channel c, as they lie in
+// memory. A recurrence is solved for all of them at once, doubling the distance that each lane looks back (Kogge & Stone, A
+// parallel algorithm for the efficient solution of a general class of recurrence equations, 1973).
+
+LR_INLINE V lr_fma(V a, V b, V c) { return a * b + c; }  // which the compiler fuses where the processor can
+
+// Lane i is lane from[i] of two vectors, whose lanes are counted one after the other.
+#if defined(__clang__)
+LR_INLINE V pick(V first, V second, I from) {
+  union { V vector; real lane[LANES]; } a = {first}, b = {second}, found;
+  for (int i = 0; i < LANES; ++i) found.lane[i] = from[i] < LANES ? a.lane[from[i]] : b.lane[from[i] - LANES];
+  return found.vector;
+}
+LR_INLINE V pick(V v, I from) { return pick(v, v, from); }
+#else
+LR_INLINE V pick(V first, V second, I from) { return __builtin_shuffle(first, second, from); }
+LR_INLINE V pick(V v, I from) { return __builtin_shuffle(v, from); }
+#endif
+
+// The state of a recurrence, of every lane.
+template <int N> struct State {
+  V of[N];
+};
+
+// Which lanes stand for what, in a run that goes forth or back. DEPTH: steps that are kept of a sequence.
+template <int DEPTH> struct Lanes {
+  enum { LEVELS = LANES > 8 ? 4 : LANES > 4 ? 3 : 2 };
+  long channels, steps, count, levels;
+  I channel;          // the lane of the first step
+  I earlier[LEVELS];  // level k: 2^k steps before, in the second vector; in the first where that is before all of them
+  I past[DEPTH];      // k + 1 steps before, in the second vector; at the end of the first where that is before all of them
+  I last[DEPTH];      // the lane of the step that is the last but k
+
+  Lanes(long channels, bool back) : channels(channels), steps(LANES / channels), count(steps * channels), levels(0) {
+    while (1 << levels < steps) ++levels;
+    for (long lane = 0; lane < LANES; ++lane) {
+      const long c = lane % channels, g = lane / channels;
+      const long step = back ? steps - 1 - g : g;  // in the order of the run
+      const auto at = [&](long step) { return (back ? steps - 1 - step : step) * channels + c; };
+      const bool used = lane < count;
+      channel[lane] = c;
+      for (long k = 0; k < LEVELS; ++k) earlier[k][lane] = used && step >= 1 << k ? LANES + at(step - (1 << k)) : lane;
+      for (long k = 0; k < DEPTH; ++k) {
+        const bool within = k < steps;  // else no such vector is ever used
+        last[k][lane] = within ? at(steps - 1 - k) : lane;
+        past[k][lane] = !used || !within ? lane : step > k ? LANES + at(step - k - 1) : at(steps + step - k - 1);
+      }
+    }
+  }
+};
+
+// States after every step: each step does a, and then adds b. before: the state before all of them, in every lane.
+template <class M, int N, int DEPTH>
+LR_INLINE State<N> solved(M a, State<N> b, const State<N> &before, const Lanes<DEPTH> &in) {
+  const M nothing = M::identity();
+  const State<N> zero = M::zero();
+  for (long k = 0; k < in.levels; ++k) {
+    M e;
+    State<N> h;
+    for (int i = 0; i < M::COUNT; ++i) e.p[i] = pick(nothing.p[i], a.p[i], in.earlier[k]);
+    for (int i = 0; i < N; ++i) h.of[i] = pick(zero.of[i], b.of[i], in.earlier[k]);
+    b = a(h, b);
+    a = a.after(e);
+  }
+  return a(before, b);
+}
+
+// The steps of a sequence whose rows, of its channels, lie `along` apart.
+template <bool WHOLE, class T, int DEPTH> LR_INLINE V take(const T *rows, long along, const Lanes<DEPTH> &in) {
+  if (along == in.channels) return get<WHOLE>(rows, in.count);
+  T dense[LANES] = {};
+  for (long g = 0, lane = 0; g < in.steps; ++g)
+    for (long c = 0; c < in.channels; ++c) dense[lane++] = rows[g * along + c];
+  return load(dense);
+}
+template <bool WHOLE, class T, int DEPTH>
+LR_INLINE void give(T *rows, long along, V v, const Lanes<DEPTH> &in, bool past) {
+  if (along == in.channels) return write<WHOLE>(rows, v, in.count, past);
+  T dense[LANES];
+  store(dense, v);
+  for (long g = 0, lane = 0; g < in.steps; ++g)
+    for (long c = 0; c < in.channels; ++c) rows[g * along + c] = dense[lane++];
+}
+
+// One number a channel, in the lanes of all its steps.
+template <class T, int DEPTH> LR_INLINE V spread(const T *row, const Lanes<DEPTH> &in) {
+  return pick(load_n(row, in.channels), in.channel);
+}
+// Rows of a register, nearest first, as the last lanes of a vector; and back.
+template <int DEPTH> static V placed(const real *rows, long depth, long stride, const Lanes<DEPTH> &in) {
+  V v = V();
+  for (long k = 0; k < depth; ++k)
+    for (long c = 0; c < in.channels; ++c) v[in.last[k][c]] = rows[k * stride + c];
+  return v;
+}
+template <int DEPTH> static void taken(V v, real *rows, long depth, long stride, const Lanes<DEPTH> &in) {
+  for (long k = 0; k < depth; ++k)
+    for (long c = 0; c < in.channels; ++c) rows[k * stride + c] = v[in.last[k][c]];
+}
+template <int DEPTH> static void added(real *row, V v, const Lanes<DEPTH> &in) {
+  for (long lane = 0; lane < in.count; ++lane) row[in.channel[lane]] += v[lane];
+}
+template <int DEPTH> static void raised(real *row, V v, const Lanes<DEPTH> &in) {
+  for (long lane = 0; lane < in.count; ++lane) {
+    real &x = row[in.channel[lane]];
+    if (v[lane] > x || v[lane] != v[lane]) x = v[lane];
+  }
+}
+template <int DEPTH> static bool finite(V differences, const Lanes<DEPTH> &in) {
+  for (long lane = 0; lane < in.count; ++lane)
+    if (differences[lane] != 0) return false;
+  return true;
+}
