@@ -156,7 +156,7 @@ def view(kernel: Kernel) -> View:
         tuple(store for _, store in stores), sums,
         sum(r.depth for r in registers) + sum(w.rows for w in windows.values()) + 2 * len(program.sums) + len(constants.names),
         reverse,
-        "a.T - 1" if reverse else "0", "--t" if reverse else "++t", "a.T - 1 - s" if reverse else "s",
+        "a.T - 1 - s0" if reverse else "s0", "--t" if reverse else "++t", "a.T - 1 - s" if reverse else "s",
         "t + 1" if reverse else "t", "t" if reverse else "t + 1", "-" if reverse else "+", _inside(kernel),
         kernel.fold, kernel.ahead, kernel.block, chunks)
 

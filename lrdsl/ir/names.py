@@ -20,7 +20,7 @@ tell_numbers tell_state tell_transition one_by_one state_before handed_on over_w
 Row Edges edges last Again again again_ahead again_board again_cross again_step again_read
 again_lanes constant_lanes over_lanes only read
 Exchange Stretches Staged exchange staged segment count parts rest k0 number tell_stretches hear_states add_warps unmoved_all
-tells_state EARLIER AT_ONCE Unasked in_order
+tells_state EARLIER AT_ONCE Unasked in_order Sweep steps begin end leave s1
 """.split())
 
 # Names that templates derive from others.
