@@ -169,7 +169,7 @@ def view(kernel: Kernel) -> View:
         "a.T - 1 - s0" if reverse else "s0", "--t" if reverse else "++t", "a.T - 1 - s" if reverse else "s",
         "t + 1" if reverse else "t", "t" if reverse else "t + 1", "-" if reverse else "+", _inside(kernel),
         kernel.fold, kernel.ahead, kernel.block, chunks,
-        lanes=lanes_view(kernel, printer, register) if kernel.strategy == "lanes" else None)
+        lanes=lanes_view(kernel, printer, register, base, time, field) if kernel.strategy == "lanes" else None)
 
 
 def _constants(kernel: Kernel, printer: Printer) -> Constants:

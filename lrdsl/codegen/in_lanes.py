@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,11 +32,32 @@ class LanesMap:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """A tensor of `count` columns in memory, `between` apart: `values` that are read of it or written to it, in a vector `name`
+    of vectors. woven: which of its vectors hold which column."""
+
+    name: str
+    count: int
+    base: str
+    time: str
+    step: str
+    between: str
+    values: tuple[Any, ...]
+
+    @property
+    def woven(self) -> str:
+        return f"woven_{self.count}"
+
+
+@dataclass(frozen=True)
 class LanesView:
     """depth: steps that are kept of a sequence, at most. behind, ahead: how many steps before and after its own a step reads.
-    lines: one step of every lane; states: what must be finite in the end."""
+    reads: tensors of several columns, at one lag each; columns: what is read so. writes: all tensors. lines: one step of every
+    lane; states: what must be finite in the end."""
 
     maps: tuple[LanesMap, ...]
+    reads: tuple[Columns, ...]
+    writes: tuple[Columns, ...]
     depth: int
     behind: int
     ahead: int
@@ -44,9 +65,20 @@ class LanesView:
     lines: tuple[str, ...]
     states: tuple[str, ...]
 
+    @property
+    def columns(self) -> frozenset[str]:
+        return frozenset(value for x in self.reads for value, _ in x.values)
 
-def lanes_view(kernel: Kernel, printer: Printer, register: Callable[[Edge], Register]) -> LanesView:
-    """The steps of a kernel, which stand in the order of `passes.in_lanes`."""
+    @property
+    def woven(self) -> tuple[int, ...]:
+        """How many columns the tensors have that have several."""
+        return tuple(sorted({x.count for x in (*self.reads, *self.writes)} - {1}))
+
+
+def lanes_view(kernel: Kernel, printer: Printer, register: Callable[[Edge], Register], base: Callable[[str, int], str],
+               time: Callable[[str], str], field: Mapping[str, str]) -> LanesView:
+    """The steps of a kernel, which stand in the order of `passes.in_lanes`. base, time: of column and tensor, where row 0 is and
+    how far apart rows are."""
     program, names = kernel.program, dict(kernel.names)
     edges = {e.base: e for e in program.registers}
     read = {a for step in program.steps for e in step.exprs for a in samples(e)}
@@ -69,7 +101,20 @@ def lanes_view(kernel: Kernel, printer: Printer, register: Callable[[Edge], Regi
             lines += [f"const V {names[lagged(a.base, a.lag)]} = pick({kept}, {names[e.base]}, in.past[{abs(a.lag) - 1}]);"
                       for a in sorted((a for a in read if a.base == e.base and a.lag), key=str)]
     lags = [r.sample.lag for r in kernel.reads]
-    return LanesView(tuple(maps.values()), max([1, *(e.depth for e in edges.values())]), max([0, *(-lag for lag in lags)]),
+    def at(lag: int) -> str:
+        return f"(t {'-' if lag < 0 else '+'} {abs(lag)})" if lag else "t"
+
+    def columns(tensor: str, count: int, lag: int, values: Sequence[Any]) -> Columns:
+        away = f"_{'before' if lag < 0 else 'after'}_{abs(lag)}" if lag else ""
+        return Columns(f"{field[tensor]}{away}_columns", count, base(tensor, 0), time(tensor), at(lag),
+                       f"a.C * across(a.{field[tensor]}_time)", tuple(values))
+
+    count = {b.name: len(b.columns) for b in program.buffers}
+    reads = dict.fromkeys((r.buffer, r.sample.lag) for r in kernel.reads if count[r.buffer] > 1)
+    found = [columns(buffer, count[buffer], lag, [(names[lagged(r.sample.base, lag)], r.column) for r in kernel.reads
+                                                  if (r.buffer, r.sample.lag) == (buffer, lag)]) for buffer, lag in reads]
+    writes = [columns(k.name, len(k.samples), 0, [names[n] for n in k.samples]) for k in program.keeps]
+    return LanesView(tuple(maps.values()), tuple(found), tuple(writes), max([1, *(e.depth for e in edges.values())]), max([0, *(-lag for lag in lags)]),
                      max([0, *lags]), tuple(map(register, program.registers)), tuple(lines), tuple(states))
 
 

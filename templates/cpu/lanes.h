@@ -23,28 +23,31 @@ template <int N> struct State {
   V of[N];
 };
 
-// Which lanes stand for what, in a run that goes forth or back. DEPTH: steps that are kept of a sequence.
+// Which lanes stand for what, in a run that goes forth or back. Where channels do not fill them, a few lanes compute on numbers
+// of the step before or after, which comes next in the run and is then written as it should be. DEPTH: steps that are kept of a
+// sequence.
 template <int DEPTH> struct Lanes {
   enum { LEVELS = LANES > 8 ? 4 : LANES > 4 ? 3 : 2 };
-  long channels, steps, count, levels;
-  I channel;          // the lane of the first step
+  long channels, steps, count, lowest, levels;
+  I channel;          // of each lane
   I earlier[LEVELS];  // level k: 2^k steps before, in the second vector; in the first where that is before all of them
   I past[DEPTH];      // k + 1 steps before, in the second vector; at the end of the first where that is before all of them
   I last[DEPTH];      // the lane of the step that is the last but k
 
   Lanes(long channels, bool back) : channels(channels), steps(LANES / channels), count(steps * channels), levels(0) {
+    lowest = back ? LANES - count : 0;
     while (1 << levels < steps) ++levels;
     for (long lane = 0; lane < LANES; ++lane) {
-      const long c = lane % channels, g = lane / channels;
+      const bool used = lane >= lowest && lane < lowest + count;
+      const long c = used ? (lane - lowest) % channels : 0, g = used ? (lane - lowest) / channels : 0;
       const long step = back ? steps - 1 - g : g;  // in the order of the run
-      const auto at = [&](long step) { return (back ? steps - 1 - step : step) * channels + c; };
-      const bool used = lane < count;
+      const auto at = [&](long step) { return lowest + (back ? steps - 1 - step : step) * channels + c; };
       channel[lane] = c;
       for (long k = 0; k < LEVELS; ++k) earlier[k][lane] = used && step >= 1 << k ? LANES + at(step - (1 << k)) : lane;
       for (long k = 0; k < DEPTH; ++k) {
-        const bool within = k < steps;  // else no such vector is ever used
+        const bool within = used && k < steps;  // else nobody asks
         last[k][lane] = within ? at(steps - 1 - k) : lane;
-        past[k][lane] = !used || !within ? lane : step > k ? LANES + at(step - k - 1) : at(steps + step - k - 1);
+        past[k][lane] = !within ? lane : step > k ? LANES + at(step - k - 1) : at(steps + step - k - 1);
       }
     }
   }
@@ -67,20 +70,64 @@ LR_INLINE State<N> solved(M a, State<N> b, const State<N> &before, const Lanes<D
 }
 
 // The steps of a sequence whose rows, of its channels, lie `along` apart.
-template <bool WHOLE, class T, int DEPTH> LR_INLINE V take(const T *rows, long along, const Lanes<DEPTH> &in) {
-  if (along == in.channels) return get<WHOLE>(rows, in.count);
+template <class T, int DEPTH> LR_INLINE V take(const T *rows, long along, const Lanes<DEPTH> &in) {
+  if (along == in.channels) return load(rows - in.lowest);
   T dense[LANES] = {};
-  for (long g = 0, lane = 0; g < in.steps; ++g)
+  for (long g = 0, lane = in.lowest; g < in.steps; ++g)
     for (long c = 0; c < in.channels; ++c) dense[lane++] = rows[g * along + c];
   return load(dense);
 }
+// ends: nothing is written later over what lies next to these steps.
 template <bool WHOLE, class T, int DEPTH>
-LR_INLINE void give(T *rows, long along, V v, const Lanes<DEPTH> &in, bool past) {
-  if (along == in.channels) return write<WHOLE>(rows, v, in.count, past);
+LR_INLINE void give(T *rows, long along, V v, const Lanes<DEPTH> &in, bool past, bool ends) {
+  if (along == in.channels && (WHOLE || !ends)) return write<true>(rows - in.lowest, v, LANES, past);
   T dense[LANES];
   store(dense, v);
-  for (long g = 0, lane = 0; g < in.steps; ++g)
+  for (long g = 0, lane = in.lowest; g < in.steps; ++g)
     for (long c = 0; c < in.channels; ++c) rows[g * along + c] = dense[lane++];
+}
+
+// K columns of one tensor, K vectors of it: where a lane of a column is found in them, and the other way. The first two are
+// looked up together, then one after the other for the lanes that are not there yet.
+template <int K> struct Woven {
+  I apart[K][K - 1], together[K][K - 1];
+  template <int DEPTH> explicit Woven(const Lanes<DEPTH> &in) {
+    for (long j = 0; j < K; ++j)
+      for (long lane = 0; lane < LANES; ++lane) {
+        const long step = lane / in.channels, c = lane % in.channels, at = (step * K + j) * in.channels + c;
+        const long place = j * LANES + lane, row = place / in.channels;
+        for (long m = 0; m < K - 1; ++m) {
+          const auto from = [&](long vector, long that) {
+            return vector == m + 1 ? LANES + that : vector == 0 && m == 0 ? that : lane;
+          };
+          apart[j][m][lane] = from(at / LANES, at % LANES);
+          together[j][m][lane] = from(row % K, row / K * in.channels + place % in.channels);
+        }
+      }
+  }
+};
+template <int K> LR_INLINE V looked_up(const V (&v)[K], const I (&from)[K - 1]) {
+  V found = v[0];
+  for (int m = 0; m < K - 1; ++m) found = pick(found, v[m + 1], from[m]);
+  return found;
+}
+// between: how far apart the columns are.
+template <bool WHOLE, int K, class T, int DEPTH>
+LR_INLINE void take(const T *rows, long along, long between, const Lanes<DEPTH> &in, const Woven<K> &woven, V (&v)[K]) {
+  if (WHOLE && along == K * in.channels && between == in.channels) {
+    V whole[K];
+    for (int k = 0; k < K; ++k) whole[k] = load(rows + k * LANES);
+    for (int k = 0; k < K; ++k) v[k] = looked_up(whole, woven.apart[k]);
+  } else
+    for (int k = 0; k < K; ++k) v[k] = take(rows + k * between, along, in);
+}
+template <bool WHOLE, int K, class T, int DEPTH>
+LR_INLINE void give(T *rows, long along, long between, const V (&v)[K], const Lanes<DEPTH> &in, const Woven<K> &woven,
+                    bool past, bool ends) {
+  if (WHOLE && along == K * in.channels && between == in.channels)
+    for (int k = 0; k < K; ++k) write<true>(rows + k * LANES, looked_up(v, woven.together[k]), LANES, past);
+  else
+    for (int k = 0; k < K; ++k) give<WHOLE>(rows + k * between, along, v[k], in, past, ends);
 }
 
 // One number a channel, in the lanes of all its steps.
@@ -91,24 +138,24 @@ template <class T, int DEPTH> LR_INLINE V spread(const T *row, const Lanes<DEPTH
 template <int DEPTH> static V placed(const real *rows, long depth, long stride, const Lanes<DEPTH> &in) {
   V v = V();
   for (long k = 0; k < depth; ++k)
-    for (long c = 0; c < in.channels; ++c) v[in.last[k][c]] = rows[k * stride + c];
+    for (long c = 0; c < in.channels; ++c) v[in.last[k][in.lowest + c]] = rows[k * stride + c];
   return v;
 }
 template <int DEPTH> static void taken(V v, real *rows, long depth, long stride, const Lanes<DEPTH> &in) {
   for (long k = 0; k < depth; ++k)
-    for (long c = 0; c < in.channels; ++c) rows[k * stride + c] = v[in.last[k][c]];
+    for (long c = 0; c < in.channels; ++c) rows[k * stride + c] = v[in.last[k][in.lowest + c]];
 }
 template <int DEPTH> static void added(real *row, V v, const Lanes<DEPTH> &in) {
-  for (long lane = 0; lane < in.count; ++lane) row[in.channel[lane]] += v[lane];
+  for (long lane = in.lowest; lane < in.lowest + in.count; ++lane) row[in.channel[lane]] += v[lane];
 }
 template <int DEPTH> static void raised(real *row, V v, const Lanes<DEPTH> &in) {
-  for (long lane = 0; lane < in.count; ++lane) {
+  for (long lane = in.lowest; lane < in.lowest + in.count; ++lane) {
     real &x = row[in.channel[lane]];
     if (v[lane] > x || v[lane] != v[lane]) x = v[lane];
   }
 }
 template <int DEPTH> static bool finite(V differences, const Lanes<DEPTH> &in) {
-  for (long lane = 0; lane < in.count; ++lane)
+  for (long lane = in.lowest; lane < in.lowest + in.count; ++lane)
     if (differences[lane] != 0) return false;
   return true;
 }
