@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import sympy as sp
@@ -77,8 +77,8 @@ class LanesView:
 
 def lanes_view(kernel: Kernel, printer: Printer, register: Callable[[Edge], Register], base: Callable[[str, int], str],
                time: Callable[[str], str], field: Mapping[str, str]) -> LanesView:
-    """The steps of a kernel, which stand in the order of `passes.in_lanes`. base, time: of column and tensor, where row 0 is and
-    how far apart rows are."""
+    """The steps of a kernel, which stand in the order of `passes.in_lanes`. base, time: of a column of a tensor, where row 0 is
+    and how far apart rows are."""
     program, names = kernel.program, dict(kernel.names)
     edges = {e.base: e for e in program.registers}
     read = {a for step in program.steps for e in step.exprs for a in samples(e)}
@@ -114,8 +114,8 @@ def lanes_view(kernel: Kernel, printer: Printer, register: Callable[[Edge], Regi
     found = [columns(buffer, count[buffer], lag, [(names[lagged(r.sample.base, lag)], r.column) for r in kernel.reads
                                                   if (r.buffer, r.sample.lag) == (buffer, lag)]) for buffer, lag in reads]
     writes = [columns(k.name, len(k.samples), 0, [names[n] for n in k.samples]) for k in program.keeps]
-    return LanesView(tuple(maps.values()), tuple(found), tuple(writes), max([1, *(e.depth for e in edges.values())]), max([0, *(-lag for lag in lags)]),
-                     max([0, *lags]), tuple(map(register, program.registers)), tuple(lines), tuple(states))
+    return LanesView(tuple(maps.values()), tuple(found), tuple(writes), max([1, *(e.depth for e in edges.values())]),
+                     max([0, *(-lag for lag in lags)]), max([0, *lags]), tuple(map(register, program.registers)), tuple(lines), tuple(states))
 
 
 def _map(name: str, structure: Structure, dtype: str) -> LanesMap:
@@ -137,7 +137,8 @@ def _solved(name: str, of: LanesMap, scan: Scan, structure: Structure, names: di
     entries = [[sp.Integer(0)] * n for _ in range(n)]
     for i, row in enumerate(structure.step):
         for term in row:
-            entries[i][term.column] = term.sign * (1 if term.number is None else structure.coefficients[term.number])
+            entry = sp.Integer(1) if term.number is None else structure.coefficients[term.number]
+            entries[i][term.column] = term.sign * entry
     matrix = [printer(entries[i][j]) for i, j in map(structure.place, range(of.count))]
     rest: list[Any] = [scan.b[j] if back == 1 else sp.Integer(0) for j, back in structure.state]
     if structure.algebra:

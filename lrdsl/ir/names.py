@@ -24,7 +24,8 @@ tells_state EARLIER AT_ONCE Unasked in_order Sweep steps begin end leave s1
 """.split())
 
 # Names that templates derive from others.
-_DERIVED = re.compile(r"to_.*[^_]|.*_(all|kept|part|total|crossing|beyond|row|upto|whole|tail|from|again|before|powers|solved|columns|c\d+)|"
+_DERIVED = re.compile(r"to_.*[^_]|.*_(all|kept|part|total|crossing|beyond|row|upto|whole|tail|from|again|before|powers|solved|"
+                      r"columns|c\d+)|"
                       r"constant_\d+|Map\d*|woven_\d+|(Sums|InOrder)\d+")
 
 

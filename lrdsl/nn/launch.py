@@ -26,9 +26,9 @@ class Launcher:
     """Runs a Program: tensors in the order of its inputs, then `reset`; gives its outputs in order.
 
     sequences (B, T, columns * C), vectors (C,) or (), edges (B, depth, C) or None, reset (B, T) bool or None. Outputs: keeps
-    (B, T, columns * C) in the memory order of the first sequence (B, T, C), (T, B, C) or on a CPU (B, C, T), sums (C,) or (), windows (B, depth, C). What has a state axis
-    is N * C wide, or N where the channels share it. dtypes: sequences and learned numbers share one; where it has 16 bits,
-    windows and what is `full` are float32.
+    (B, T, columns * C) in the memory order of the first sequence, which is (B, T, C), (T, B, C), or on a CPU (B, C, T); sums (C,)
+    or (), windows (B, depth, C). What has a state axis is N * C wide, or N where the channels share it. dtypes: sequences and
+    learned numbers share one; where it has 16 bits, windows and what is `full` are float32.
     Raises ShapeMismatch and DtypeMismatch in the Program's names.
     """
 
@@ -141,7 +141,8 @@ class Launcher:
                 tensors[k] = tensor.contiguous()
         return tuple(tensors)
 
-    def _allocate(self, first: Tensor, dtype: torch.dtype, B: int, T: int, C: int, extent: Extent, turned: bool) -> list[Tensor]:
+    def _allocate(self, first: Tensor, dtype: torch.dtype, B: int, T: int, C: int, extent: Extent,
+                  turned: bool) -> list[Tensor]:
         """new_empty, never empty_like: a permuted dense input would hand on strides that the fake cannot know."""
         in_time = time_first(first)
         outs = []
