@@ -114,8 +114,9 @@ def lanes_view(kernel: Kernel, printer: Printer, register: Callable[[Edge], Regi
     found = [columns(buffer, count[buffer], lag, [(names[lagged(r.sample.base, lag)], r.column) for r in kernel.reads
                                                   if (r.buffer, r.sample.lag) == (buffer, lag)]) for buffer, lag in reads]
     writes = [columns(k.name, len(k.samples), 0, [names[n] for n in k.samples]) for k in program.keeps]
-    return LanesView(tuple(maps.values()), tuple(found), tuple(writes), max([1, *(e.depth for e in edges.values())]),
-                     max([0, *(-lag for lag in lags)]), max([0, *lags]), tuple(map(register, program.registers)), tuple(lines), tuple(states))
+    behind, ahead = max([0, *(-lag for lag in lags)]), max([0, *lags])
+    return LanesView(tuple(maps.values()), tuple(found), tuple(writes), max([1, *(e.depth for e in edges.values())]), behind, ahead,
+                     tuple(map(register, program.registers)), tuple(lines), tuple(states))
 
 
 def _map(name: str, structure: Structure, dtype: str) -> LanesMap:
