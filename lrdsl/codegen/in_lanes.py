@@ -114,8 +114,9 @@ def lanes_view(kernel: Kernel, printer: Printer, register: Callable[[Edge], Regi
     found = [columns(buffer, count[buffer], lag, [(names[lagged(r.sample.base, lag)], r.column) for r in kernel.reads
                                                   if (r.buffer, r.sample.lag) == (buffer, lag)]) for buffer, lag in reads]
     writes = [columns(k.name, len(k.samples), 0, [names[n] for n in k.samples]) for k in program.keeps]
-    behind, ahead = max([0, *(-lag for lag in lags)]), max([0, *lags])
-    return LanesView(tuple(maps.values()), tuple(found), tuple(writes), max([1, *(e.depth for e in edges.values())]), behind, ahead,
+    depth, behind, ahead = (max([least, *found]) for least, found in (
+        (1, [e.depth for e in edges.values()]), (0, [-lag for lag in lags]), (0, lags)))
+    return LanesView(tuple(maps.values()), tuple(found), tuple(writes), depth, behind, ahead,
                      tuple(map(register, program.registers)), tuple(lines), tuple(states))
 
 

@@ -27,8 +27,8 @@ class Launcher:
 
     sequences (B, T, columns * C), vectors (C,) or (), edges (B, depth, C) or None, reset (B, T) bool or None. Outputs: keeps
     (B, T, columns * C) in the memory order of the first sequence, one of (B, T, C), (T, B, C), and on a CPU (B, C, T); sums
-    (C,) or (), windows (B, depth, C). What has a state axis is N * C wide, or N where the channels share it. dtypes: sequences and
-    learned numbers share one; where it has 16 bits, windows and what is `full` are float32.
+    (C,) or (), windows (B, depth, C). What has a state axis is N * C wide, or N where the channels share it. dtypes: sequences
+    and learned numbers share one; where it has 16 bits, windows and what is `full` are float32.
     Raises ShapeMismatch and DtypeMismatch in the Program's names.
     """
 
