@@ -36,7 +36,7 @@ from .passes.partition import partition
 from .passes.ragged import ragged
 from .passes.realify import realify
 from .passes.replay import bordered
-from .passes.schedule import chosen, schedule, schedules, strategies
+from .passes.schedule import blocks, chosen, schedule, schedules, spare, strategies
 from .passes.simplify import simplify
 from .passes.stratify import stratify
 
@@ -182,7 +182,7 @@ def launch_of(program: Program, dtype: str, backend: str) -> Launch:
     if backend == "reference":
         return reference.load(program, dtype)
     if backend == "native":
-        return native.load(source_of(program, "cpu", dtype))
+        return _in_blocks(program, dtype, native.load(source_of(program, "cpu", dtype)))
     if backend not in BACKENDS:
         raise BackendUnavailable(f"the backend {backend!r} does not exist; the backends are {', '.join(BACKENDS)}")
     def text(strategy: Strategy) -> Source:
@@ -192,6 +192,29 @@ def launch_of(program: Program, dtype: str, backend: str) -> Launch:
         made = {s: cuda.load(text(s)) for s in strategies(program, "cuda")}
         return _by_size(program, dtype, made.__getitem__)
     return _by_size(program, dtype, functools.cache(lambda strategy: emulated.load(text(strategy))))
+
+
+def _in_blocks(program: Program, dtype: str, rows: Launch) -> Launch:
+    """A kernel of rows, and for calls that leave threads without work one in blocks of time, made when it is first needed."""
+    @functools.cache
+    def chained() -> Launch | None:
+        return native.load(source_of(program, "cpu", dtype, strategy="chained")) \
+            if "chained" in strategies(program, "cpu") else None
+
+    @functools.lru_cache(1024)
+    def fit(B: int, T: int, C: int) -> tuple[int, int]:
+        cut = blocks(schedule(program, "cpu", dtype), B, T, C)
+        _launch.info("%s at (B, T, C) = (%d, %d, %d): blocks of %d steps, %d channels", program.name, B, T, C, *cut)
+        return cut
+
+    def run(values: Sequence[int], threads: int, *where: int) -> None:
+        B, T, C = values[-3:]
+        if threads > 1 and spare(B, C, threads) and (cut := fit(B, T, C))[0] and not native.forked() and (found := chained()):
+            found.run(values, threads, *cut, 0)
+        else:
+            rows.run(values, threads, *where)
+
+    return Launch(run, rows.extent)
 
 
 def _by_size(program: Program, dtype: str, loaded: Callable[[Strategy], Launch]) -> Launch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..ir.kernel import Axis, Kernel, lagged
 from ..ir.names import c_name
@@ -15,6 +15,7 @@ from ..ir.text import show
 from .axis import Lines, axis_view
 from .axis_chunked import in_chunks
 from .axis_views import AxisView
+from .chain import ChainView, chain_view
 from .chunked import ChunksView, chunks_view
 from .environment import environment, text
 from .lines import Constants, Load, Register, Store, Total, Window, step_lines
@@ -53,6 +54,7 @@ class View:
     block: int
     chunks: ChunksView | None
     axis: AxisView | None = None
+    chain: ChainView | None = None
 
     @property
     def folded(self) -> tuple[Total, ...]:
@@ -68,8 +70,13 @@ def emit(kernels: Sequence[Kernel], arch: str = "") -> tuple[Source, ...]:
         chunks = seen.axis.chunks if seen.axis else seen.chunks
         found.append(Source(kernel.target, kernel.entry, _file([kernel], [seen], arch), kernel.program, kernel.dtype,
                             kernel.block, kernel.chunk, chunks.messages if chunks else 0,
-                            kernel.axis.together if kernel.axis else 0))
+                            kernel.axis.together if kernel.axis else 0, _chained(kernel)))
     return tuple(found)
+
+
+def _chained(kernel: Kernel) -> int:
+    """Bytes that a step of a kernel in blocks of time reads, a channel; at least 1."""
+    return max(1, int(kernel.bytes[0])) if kernel.strategy == "chained" else 0
 
 
 def emit_together(kernels: Sequence[Kernel], arch: str = "") -> str:
@@ -147,6 +154,11 @@ def view(kernel: Kernel) -> View:
         written = {n: tuple(store for s, store in stores if s == n) for n, _ in stores}
         totals = {x.sample: tuple(s for s in sums if s.value == names[x.sample]) for x in program.sums}
         chunks = chunks_view(kernel, kernel.chunks, printer, register, written, totals)
+    chain = None
+    if kernel.strategy == "chained":
+        crossings = [(field[e.crossing], e.depth) for e in program.registers if e.crossing]
+        chain = chain_view(kernel, printer, register, loads, sums, crossings)
+        loads = tuple(replace(x, apart=x.base not in [y.base for y in loads[:k]]) for k, x in enumerate(loads))
     reverse = program.reverse
     return View(
         kernel.entry, kernel.strategy, _header(kernel), _args(kernel, field), loads,
@@ -158,7 +170,7 @@ def view(kernel: Kernel) -> View:
         reverse,
         "a.T - 1 - s0" if reverse else "s0", "--t" if reverse else "++t", "a.T - 1 - s" if reverse else "s",
         "t + 1" if reverse else "t", "t" if reverse else "t + 1", "-" if reverse else "+", _inside(kernel),
-        kernel.fold, kernel.ahead, kernel.block, chunks)
+        kernel.fold, kernel.ahead, kernel.block, chunks, chain=chain)
 
 
 def _constants(kernel: Kernel, printer: Printer) -> Constants:

@@ -133,6 +133,8 @@ class Source:
     thread walks the whole sequence of one channel. messages: 16-byte words that a chunk leaves for others, a channel.
 
     together: channels that add up what they share, which is another part for each such group; 0 where a Program has no axis.
+    chained: bytes that a step reads, a channel, of a kernel (CPU) that takes the steps of a block, and its channels, after the
+    threads; 0 of others.
     """
 
     target: Literal["cpu", "cuda"]
@@ -144,6 +146,7 @@ class Source:
     chunk: int = 0
     messages: int = 0
     together: int = 0
+    chained: int = 0
 
     def extent(self, B: int, T: int, C: int) -> Extent:
         """Blocks, parts and scratch memory of a call on T >= 1 steps of B * C channels. Raises ShapeMismatch."""

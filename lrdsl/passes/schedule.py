@@ -13,6 +13,7 @@ from ..ir.functions import Elementwise
 from ..ir.kernel import Axis, Chunks, Kernel, Read, Strategy, Target, lagged
 from ..ir.names import c_name
 from ..ir.program import Program, Scan
+from . import chain
 from .bounds import contracts
 from .join import joined
 from .levels import levels, prepared
@@ -32,6 +33,10 @@ MANY, SHORT = 24_000, 128
 # registers may hold what is known of a warp's steps, learned numbers and sums; the rest is for addresses and arithmetic.
 HELD_OF_128, HELD_OF_255 = 44, 120
 
+# chained (CPU): a thread's own channels are two cache lines at least; blocks of time whose inputs fit a near cache twice, for
+# memory that does not fit the farthest one, of so many steps at least, and of so many channels at most.
+CHANNELS, CACHE, BLOCK, SHORTEST, WIDEST = 32, 32 << 20, 256 << 10, 64, 128
+
 # With an axis: channels whose states lie in a near cache (CPU: for N = 16, 4 KiB of states, 128 KiB of a segment that is
 # computed again).
 TOGETHER = 64
@@ -40,7 +45,7 @@ TOGETHER = 64
 def strategies(program: Program, target: Target) -> tuple[Strategy, ...]:
     """The strategies that a Program has kernels for."""
     if target == "cpu":
-        return ("rows",)
+        return ("rows",) if chain.hindrance(program) else ("rows", "chained")
     return ("serial",) if hindrance(program) else ("serial", "chunked")
 
 
@@ -48,6 +53,24 @@ def chosen(kernels: Sequence[Kernel], B: int, T: int, C: int) -> Kernel:
     """The kernel to run on T steps of B * C channels. Raises IndexError where there is none."""
     wanted = "chunked" if B * C < MANY and T > SHORT else "serial"
     return next((k for k in kernels if k.strategy == wanted), kernels[0])
+
+
+def spare(B: int, C: int, threads: int) -> bool:
+    """Whether the batch and the channels leave some of so many threads without work (CPU)."""
+    return threads > B * -(-C // CHANNELS)
+
+
+def blocks(kernel: Kernel, B: int, T: int, C: int) -> tuple[int, int]:
+    """Steps of a block and channels of it, when threads share the time of B * C channels (CPU); (0, 0) where they should not:
+    what fits the cache is sooner done by one. What a block computes does not depend on the threads."""
+    read, written = kernel.bytes
+    if B * T * C * (read + written) < CACHE:
+        return 0, 0
+    parts = -(-C // WIDEST)
+    width = C if parts == 1 else -(-C // (parts * CHANNELS)) * CHANNELS
+    depth = max([1, *(e.depth for e in kernel.program.registers)])
+    steps = max(int(BLOCK / (max(read, 1) * width)) // SHORTEST * SHORTEST, SHORTEST, depth)
+    return (0, 0) if 2 * steps >= T else (steps, width)
 
 
 def schedules(program: Program, target: Target, dtype: str) -> tuple[Kernel, ...]:
@@ -64,10 +87,16 @@ def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | 
     if program.axis:
         return _over_an_axis(program, target, dtype, entry, strategy)
     if target == "cpu":
+        why_not = chain.hindrance(program)
         program, constants = prepared(program)
         names = _names(program, [let.target for let in constants])
+        if strategy == "chained":
+            return Kernel("cpu", "chained", f"{entry}_chained", program, dtype, reads, names,
+                          "chained blocks of time: for more threads than there are batch elements and blocks of channels, "
+                          "where all of it is larger than the cache", constants=constants, links=chain.links(program))
         return Kernel("cpu", "rows", entry, program, dtype, reads, names,
-                      "rows: channels stream through the cache in the order of memory, the carry stays in L1",
+                      "rows: channels stream through the cache in the order of memory, the carry stays in L1"
+                      + (f"; threads share the batch and channels, never time, because {why_not}" if why_not else ""),
                       constants=constants)
     if strategy == "chunked":
         program = named(joined(program))

@@ -57,11 +57,18 @@ struct Scratch {
   void *const memory;
   real *next;
   const long width;
-  Scratch(long width, long count) : memory(__builtin_malloc(sizeof(real) * width * count + LR_BYTES)), width(width) {
+  Scratch(long width, long count, long vectors = 0)
+      : memory(__builtin_malloc(sizeof(real) * (width * count + (width + LANES) * vectors) + LR_BYTES)), width(width) {
     if (!memory) __builtin_trap();
     next = (real *)(((unsigned long)memory + LR_BYTES - 1) / LR_BYTES * LR_BYTES);
   }
   ~Scratch() { __builtin_free(memory); }
+  // Rows of whole vectors, which are asked for before all others.
+  real *vectors(long count) {
+    real *const taken = next;
+    next += count * ((width + LANES - 1) / LANES * LANES);
+    return taken;
+  }
   real *rows(long count) {
     real *const taken = next;
     next += count * width;
