@@ -97,7 +97,7 @@ def load(source: Source) -> Launch:
     does everything in a forked child, which has none of its parent's threads.
     """
     kernel = getattr(_library(source), source.entry)
-    more = 2 if source.chained else 0
+    more = 2 if source.chained else 1 if source.lanes else 0
     kernel.argtypes, kernel.restype = (ctypes.c_char_p, ctypes.c_long, *[ctypes.c_long] * more), None
     names = fields(source.program)
     pack = struct.Struct(f"{len(names)}q").pack
@@ -106,16 +106,18 @@ def load(source: Source) -> Launch:
              for s in slots(source.program) if s.kind == "keep" and s.every == 1]
     smallest = dtypes.size(source.dtype)
 
-    def run(values: Sequence[int], threads: int, *given: int) -> None:
+    def run(values: Sequence[int], threads: int, *given: int, turned: bool = False) -> None:
         B, T, C = values[-3:]
         if B * T * C * smallest >= LARGE:
             for at, width, size in keeps:
-                address, batch, time = values[at:at + 3]
-                _expect(address, ((B - 1) * batch + (T - 1) * time + width * C) * size)
+                address, batch, row = values[at:at + 3]
+                length = (width * C - 1) * row + T if turned else (T - 1) * row + width * C
+                _expect(address, ((B - 1) * batch + length) * size)
         alone = threads == 1 or B * T * C * columns < SMALL or forked()
-        kernel(pack(*values), 1 if alone else threads, *given[:more])
+        kernel(pack(*values), 1 if alone else threads, *(given[:2] if source.chained else [turned] * source.lanes))
 
-    return Launch(run, source.extent if source.together else lambda *_: Extent(0))
+    return Launch(run, source.extent if source.together else lambda *_: Extent(0),
+                  functools.partial(run, turned=True) if source.lanes else None)
 
 
 def forked() -> bool:

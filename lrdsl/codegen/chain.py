@@ -135,7 +135,7 @@ class _Links:
         rests = tuple(back == 1 and (scan.b[j] != 0 or scan.other is not None) for j, back in structure.state)
         key = structure.step, structure.many, rests, scan.algebra
         if key not in self.maps:
-            name = f"Map{len(self.maps) + 1}" if self.maps else "Map"
+            name = f"Upto{len(self.maps) + 1}" if self.maps else "Upto"
             self.maps[key] = map_view(name, structure, rests, self.kernel.compute)
         found = self.maps[key]
         given = [self.printer(e) for e in (*structure.coefficients, *(

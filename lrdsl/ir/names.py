@@ -25,8 +25,8 @@ upto apart whole_vectors Told Chain Block
 """.split())
 
 # Names that templates derive from others.
-_DERIVED = re.compile(r"to_.*[^_]|.*_(all|kept|part|total|crossing|beyond|row|upto|whole|tail|from|again|before|powers|c\d+)|"
-                      r"constant_\d+|Map\d*|(adding|add|hear|tell|pass)_\d+|(Sums|InOrder)\d+")
+_DERIVED = re.compile(r"to_.*[^_]|.*_(all|kept|part|total|crossing|beyond|row|upto|whole|tail|from|again|before|powers|solved|"
+                      r"columns|c\d+)|constant_\d+|(Map|Upto)\d*|woven_\d+|(adding|add|hear|tell|pass)_\d+|(Sums|InOrder)\d+")
 
 
 def c_name(name: str, taken: set[str]) -> str:

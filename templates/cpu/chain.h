@@ -6,13 +6,6 @@
 // taken its block before, so that any number of threads comes to an end; and which blocks are added up depends on the sizes
 // alone, so that the result does not depend on the threads.
 
-LR_INLINE V lr_fma(V a, V b, V c) { return a * b + c; }  // which the compiler fuses where the processor can
-
-// The state of a recurrence: what the next step reads of the past.
-template <int N> struct State {
-  V of[N];
-};
-
 // What steps do to a state: rows of its numbers, `apart` from each other, in whole vectors.
 template <class M> LR_INLINE M upto(const real *rows, long apart) {
   M m;
@@ -69,16 +62,18 @@ struct Block {
 };
 
 // ROWS: of registers; PARTS: rows of sums that each block leaves, to be added up in order.
-template <class Args, void (*WALK)(const Args &, long, long, long, const Block &, real *), long ROWS, long PARTS> struct Chain {
+template <class Args, class In, void (*WALK)(const Args &, long, long, long, In &, const Block &, real *), long ROWS, long PARTS>
+struct Chain {
   const Args &a;
+  In &in;
   const long steps, width, units, blocks;
   void *memory;
   Told *told;
   real *rows, *parts;
   long next;
 
-  Chain(const Args &a, long steps, long wide)
-      : a(a), steps(steps), width(wide), units((a.C + wide - 1) / wide * a.B), blocks((a.T + steps - 1) / steps), next(0) {
+  Chain(const Args &a, In &in, long steps, long wide)
+      : a(a), in(in), steps(steps), width(wide), units((a.C + wide - 1) / wide * a.B), blocks((a.T + steps - 1) / steps), next(0) {
     const unsigned long state = a.B * a.C * ROWS, part = a.B * a.C * PARTS;
     const unsigned long size = blocks * (units * sizeof(Told) + (state + part) * sizeof(real));
     memory = __builtin_malloc(size + sizeof(Told));
@@ -100,7 +95,7 @@ template <class Args, void (*WALK)(const Args &, long, long, long, const Block &
       const long k = i / units, unit = i % units, b = unit % a.B, lo = unit / a.B * width;
       const bool last = k == blocks - 1;
       const long offset = b * a.C * ROWS + lo, after = last ? k : k + 1;
-      WALK(a, b, lo, a.C - lo < width ? a.C - lo : width,
+      WALK(a, b, lo, a.C - lo < width ? a.C - lo : width, in,
            {k * steps, last ? a.T : (k + 1) * steps, (then / units - k) * steps, told + i, told + after * units + unit,
             rows + k * state + offset, rows + after * state + offset, k == 0, last},
            parts + k * part);
