@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..ir.kernel import Kernel, Link, carried
-from ..ir.program import Edge, Scan, Step
+from ..ir.program import Edge, Program, Scan, Step
 from ..ir.symbols import params, samples
+from .in_lanes import Columns, InLanes
 from .lines import Load, Register, Total, step_lines
 from .maps import MapView, map_view
 from .printers import Printer, number
@@ -42,6 +43,20 @@ class Added:
 
 
 @dataclass(frozen=True)
+class LanesLink:
+    """The same for steps side by side: as in a `LanesView`."""
+
+    reads: tuple[Columns, ...]
+    lines: tuple[str, ...]
+    states: tuple[str, ...]
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """What is read as one of several columns."""
+        return frozenset(value for x in self.reads for value, _ in x.values)
+
+
+@dataclass(frozen=True)
 class LinkView:
     """One walk that adds up. registers: those that run in it. kept: of these, the rows that are told as they are."""
 
@@ -53,6 +68,7 @@ class LinkView:
     lines: tuple[str, ...]
     added: tuple[Added, ...]
     kept: tuple[Place, ...]
+    in_lanes: LanesLink | None
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -79,9 +95,9 @@ class ChainView:
 
 
 def chain_view(kernel: Kernel, printer: Printer, register: Callable[[Edge], Register], loads: Sequence[Load],
-               sums: Sequence[Total], crossings: Sequence[tuple[str, int]]) -> ChainView:
+               sums: Sequence[Total], crossings: Sequence[tuple[str, int]], in_lanes: InLanes | None) -> ChainView:
     """loads: of the whole Program; crossings: (field, depth)."""
-    made = _Links(kernel, printer, register, loads)
+    made = _Links(kernel, printer, register, loads, in_lanes)
     found = tuple(made.link(number, link) for number, link in enumerate(kernel.links, 1))
     parts = list[tuple[str, int, int, bool]]()
     for field, depth, largest in (*((s.name, 1, s.largest) for s in sums), *((f, d, False) for f, d in crossings)):
@@ -91,7 +107,9 @@ def chain_view(kernel: Kernel, printer: Printer, register: Callable[[Edge], Regi
 
 
 class _Links:
-    def __init__(self, kernel: Kernel, printer: Printer, register: Callable[[Edge], Register], loads: Sequence[Load]) -> None:
+    def __init__(self, kernel: Kernel, printer: Printer, register: Callable[[Edge], Register], loads: Sequence[Load],
+                 in_lanes: InLanes | None) -> None:
+        self.in_lanes = in_lanes
         self.kernel, self.printer, self.names = kernel, printer, dict(kernel.names)
         self.loads = {r.sample: load for r, load in zip(kernel.reads, loads, strict=True)}
         self.edges = {e.base: e for e in kernel.program.registers}
@@ -124,7 +142,16 @@ class _Links:
             number, tuple(load for s, load in self.loads.items() if s in program.reads()),
             frozenset(self.names[str(p)] for e in exprs for p in params(e)),
             tuple(self.names[let.target] for let in self.kernel.constants if let.target in names),
-            tuple(r for base, r in self.registers.items() if base in bases), tuple(lines), tuple(added), tuple(kept))
+            tuple(r for base, r in self.registers.items() if base in bases), tuple(lines), tuple(added), tuple(kept),
+            self._side_by_side(program, dict(zip((s for s in program.steps if s in adding), added, strict=True)), link.sums))
+
+    def _side_by_side(self, program: Program, added: Mapping[Step, Added], sums: Sequence[Scan]) -> LanesLink | None:
+        if not self.in_lanes:
+            return None
+        steps = [s for s in program.steps if s in added or s not in sums]
+        solved = [s for s in steps if isinstance(s, Scan) and s not in added]
+        lines = self.in_lanes.lines(steps, {s: f"{a.name}_upto" for s, a in added.items()})
+        return LanesLink(self.in_lanes.reads(program), lines, tuple(self.names[t] for s in solved for t in s.targets))
 
     def _place(self, base: str, row: int, count: int = 1) -> Place:
         r = self.registers[base]

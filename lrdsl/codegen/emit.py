@@ -18,7 +18,7 @@ from .axis_views import AxisView
 from .chain import ChainView, chain_view
 from .chunked import ChunksView, chunks_view
 from .environment import environment, text
-from .in_lanes import LanesView, lanes_view
+from .in_lanes import InLanes, LanesView
 from .lines import Constants, Load, Register, Store, Total, Window, step_lines
 from .printers import Printer, number
 
@@ -159,10 +159,10 @@ def view(kernel: Kernel) -> View:
         written = {n: tuple(store for s, store in stores if s == n) for n, _ in stores}
         totals = {x.sample: tuple(s for s in sums if s.value == names[x.sample]) for x in program.sums}
         chunks = chunks_view(kernel, kernel.chunks, printer, register, written, totals)
-    chain = None
+    chain, in_lanes = None, InLanes(kernel, printer, register, base, time, field) if kernel.strategy in LANES else None
     if kernel.strategy in CHAINED:
         crossings = [(field[e.crossing], e.depth) for e in program.registers if e.crossing]
-        chain = chain_view(kernel, printer, register, loads, sums, crossings)
+        chain = chain_view(kernel, printer, register, loads, sums, crossings, in_lanes)
         loads = tuple(replace(x, apart=x.base not in [y.base for y in loads[:k]]) for k, x in enumerate(loads))
     reverse = program.reverse
     return View(
@@ -176,7 +176,7 @@ def view(kernel: Kernel) -> View:
         "a.T - 1 - s0" if reverse else "s0", "--t" if reverse else "++t", "a.T - 1 - s" if reverse else "s",
         "t + 1" if reverse else "t", "t" if reverse else "t + 1", "-" if reverse else "+", _inside(kernel),
         kernel.fold, kernel.ahead, kernel.block, chunks,
-        lanes=lanes_view(kernel, printer, register, base, time, field) if kernel.strategy in LANES else None, chain=chain)
+        chain=chain, lanes=in_lanes.view() if in_lanes else None)
 
 
 def _constants(kernel: Kernel, printer: Printer) -> Constants:

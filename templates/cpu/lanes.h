@@ -23,6 +23,7 @@ template <int DEPTH> struct Lanes {
   enum { LEVELS = LANES > 8 ? 4 : LANES > 4 ? 3 : 2 };
   long channels, steps, count, lowest, levels;
   I channel;          // of each lane
+  I first;            // the other way: the first lane of each channel
   I earlier[LEVELS];  // level k: 2^k steps before, in the second vector; in the first where that is before all of them
   I past[DEPTH];      // k + 1 steps before, in the second vector; at the end of the first where that is before all of them
   I last[DEPTH];      // the lane of the step that is the last but k
@@ -35,7 +36,7 @@ template <int DEPTH> struct Lanes {
       const long c = used ? (lane - lowest) % channels : 0, g = used ? (lane - lowest) / channels : 0;
       const long step = back ? steps - 1 - g : g;  // in the order of the run
       const auto at = [&](long step) { return lowest + (back ? steps - 1 - step : step) * channels + c; };
-      channel[lane] = c;
+      channel[lane] = c, first[lane] = lowest + lane % channels;
       for (long k = 0; k < LEVELS; ++k) earlier[k][lane] = used && step >= 1 << k ? LANES + at(step - (1 << k)) : lane;
       for (long k = 0; k < DEPTH; ++k) {
         const bool within = used && k < steps;  // else nobody asks
