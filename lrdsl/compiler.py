@@ -244,6 +244,11 @@ def _by_size(program: Program, dtype: str, target: Target, loaded: Callable[[Str
     return Launch(run, extent, turned if any(k.strategy == "lanes" for k in kernels) else None)
 
 
+def turns(program: Program) -> bool:
+    """Whether the CPU's runner has a kernel for sequences that lie in memory as (B, C, T)."""
+    return backend_for("cpu") == "native" and "lanes" in strategies(program, "cpu")
+
+
 def backend_for(device: str) -> str:
     """The runner for tensors on a device: `LRDSL_BACKEND` if set, else native on the CPU and cuda on a GPU."""
     return options.backend() or ("cuda" if device == "cuda" else "native")

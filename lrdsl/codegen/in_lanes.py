@@ -140,7 +140,8 @@ class InLanes:
         entries = [[sp.Integer(0)] * n for _ in range(n)]
         for i, row in enumerate(structure.step):
             for term in row:
-                entries[i][term.column] = sp.Integer(term.sign) * (1 if term.number is None else structure.coefficients[term.number])
+                entry = sp.Integer(1) if term.number is None else structure.coefficients[term.number]
+                entries[i][term.column] = term.sign * entry
         matrix = [self.printer(entries[i][j]) for i, j in map(structure.place, range(of.count))]
         rest: list[Any] = [scan.b[j] if back == 1 else sp.Integer(0) for j, back in structure.state]
         if structure.algebra:
