@@ -92,11 +92,13 @@ def compiled(command: Sequence[str], text: str, name: str) -> bytes:
 def load(source: Source) -> Launch:
     """The Source as something to launch on the slots of `ir.source.fields` with a number of threads.
 
-    Sequences are addressed with channels contiguous. Work on fewer than SMALL numbers runs on the caller's thread, and so
+    Sequences are addressed with channels contiguous. A kernel in blocks of time takes steps and channels of a block after the
+    threads. Work on fewer than SMALL numbers runs on the caller's thread, and so
     does everything in a forked child, which has none of its parent's threads.
     """
     kernel = getattr(_library(source), source.entry)
-    kernel.argtypes, kernel.restype = (ctypes.c_char_p, ctypes.c_long, *[ctypes.c_long] * source.lanes), None
+    more = 2 if source.chained else 1 if source.lanes else 0
+    kernel.argtypes, kernel.restype = (ctypes.c_char_p, ctypes.c_long, *[ctypes.c_long] * more), None
     names = fields(source.program)
     pack = struct.Struct(f"{len(names)}q").pack
     columns = sum(len(b.columns) for b in source.program.buffers)
@@ -104,18 +106,23 @@ def load(source: Source) -> Launch:
              for s in slots(source.program) if s.kind == "keep" and s.every == 1]
     smallest = dtypes.size(source.dtype)
 
-    def run(values: Sequence[int], threads: int, *_: int, turned: bool = False) -> None:
+    def run(values: Sequence[int], threads: int, *given: int, turned: bool = False) -> None:
         B, T, C = values[-3:]
         if B * T * C * smallest >= LARGE:
             for at, width, size in keeps:
                 address, batch, row = values[at:at + 3]
                 length = (width * C - 1) * row + T if turned else (T - 1) * row + width * C
                 _expect(address, ((B - 1) * batch + length) * size)
-        alone = threads == 1 or B * T * C * columns < SMALL or os.getpid() != _PROCESS
-        kernel(pack(*values), 1 if alone else threads, *[turned] * source.lanes)
+        alone = threads == 1 or B * T * C * columns < SMALL or forked()
+        kernel(pack(*values), 1 if alone else threads, *(given[:2] if source.chained else [turned] * source.lanes))
 
     return Launch(run, source.extent if source.together else lambda *_: Extent(0),
                   functools.partial(run, turned=True) if source.lanes else None)
+
+
+def forked() -> bool:
+    """Whether this is a child of the process that loaded kernels: it has none of its parent's threads."""
+    return os.getpid() != _PROCESS
 
 
 def _library(source: Source) -> ctypes.CDLL:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import sympy as sp
 
 from ..ir.kernel import Kernel, carried, lagged
-from ..ir.program import Edge, Scan
+from ..ir.program import Edge, Program, Scan, Step
 from ..ir.structure import Rows, Structure
 from ..ir.symbols import samples
 from .lines import Register, step_lines
@@ -75,49 +76,87 @@ class LanesView:
         return tuple(sorted({x.count for x in (*self.reads, *self.writes)} - {1}))
 
 
-def lanes_view(kernel: Kernel, printer: Printer, register: Callable[[Edge], Register], base: Callable[[str, int], str],
-               time: Callable[[str], str], field: Mapping[str, str]) -> LanesView:
-    """The steps of a kernel, which stand in the order of `passes.in_lanes`. base, time: of a column of a tensor, where row 0 is
-    and how far apart rows are."""
-    program, names = kernel.program, dict(kernel.names)
-    edges = {e.base: e for e in program.registers}
-    read = {a for step in program.steps for e in step.exprs for a in samples(e)}
-    maps: dict[tuple[Rows, Rows, str], LanesMap] = {}
-    lines: list[str] = []
-    states: list[str] = []
-    for step in program.steps:
-        if isinstance(step, Scan):
-            structure = carried(program, step)
-            key = structure.step, structure.many, step.algebra
-            if key not in maps:
-                maps[key] = _map(f"Map{len(maps) + 1}" if maps else "Map", structure, kernel.compute)
-            solved = f"{'_'.join(names[t] for t in step.targets)}_solved"
-            lines += _solved(solved, maps[key], step, structure, names, printer)
-            states += [names[t] for t in step.targets]
-        else:
-            lines += step_lines(step, names, printer)
-        for e in (edges[t] for t in step.targets if t in edges):
-            kept = register(e).name
-            lines += [f"const V {names[lagged(a.base, a.lag)]} = pick({kept}, {names[e.base]}, in.past[{abs(a.lag) - 1}]);"
-                      for a in sorted((a for a in read if a.base == e.base and a.lag), key=str)]
-    lags = [r.sample.lag for r in kernel.reads]
-    def at(lag: int) -> str:
-        return f"(t {'-' if lag < 0 else '+'} {abs(lag)})" if lag else "t"
+class InLanes:
+    """The lines of steps of a kernel, which stand in the order of `passes.in_lanes`. base, time: of column and tensor, where
+    row 0 is and how far apart rows are."""
 
-    def columns(tensor: str, count: int, lag: int, values: Sequence[Any]) -> Columns:
+    def __init__(self, kernel: Kernel, printer: Printer, register: Callable[[Edge], Register],
+                 base: Callable[[str, int], str], time: Callable[[str], str], field: Mapping[str, str]) -> None:
+        self.kernel, self.printer, self.register = kernel, printer, register
+        self.base, self.time, self.field = base, time, field
+        self.names = dict(kernel.names)
+        self.edges = {e.base: e for e in kernel.program.registers}
+        self.maps: dict[tuple[Rows, Rows, str], LanesMap] = {}
+
+    def view(self) -> LanesView:
+        """All steps."""
+        program = self.kernel.program
+        scans = [step for step in program.steps if isinstance(step, Scan)]
+        lags = [r.sample.lag for r in self.kernel.reads]
+        lines = self.lines(program.steps)
+        return LanesView(tuple(self.maps.values()), self.reads(program), tuple(
+            self._columns(k.name, len(k.samples), 0, [self.names[n] for n in k.samples]) for k in program.keeps),
+            max([1, *(e.depth for e in self.edges.values())]), max([0, *(-lag for lag in lags)]), max([0, *lags]),
+            tuple(map(self.register, program.registers)), lines, tuple(self.names[t] for s in scans for t in s.targets))
+
+    def lines(self, steps: Sequence[Step], adding: Mapping[Step, str] = MappingProxyType({})) -> tuple[str, ...]:
+        """One step of every lane. adding: recurrences that are not solved, but added up under a name."""
+        read = {a for step in steps for e in step.exprs for a in samples(e)}
+        lines: list[str] = []
+        for step in steps:
+            if step in adding:
+                assert isinstance(step, Scan)
+                lines.append(f"then({adding[step]}, {', '.join(self._told(step))}, in);")
+                continue
+            lines += self._solved(step) if isinstance(step, Scan) else step_lines(step, self.names, self.printer)
+            for e in (self.edges[t] for t in step.targets if t in self.edges):
+                kept = self.register(e).name
+                lines += [f"const V {self.names[lagged(a.base, a.lag)]} = "
+                          f"pick({kept}, {self.names[e.base]}, in.past[{abs(a.lag) - 1}]);"
+                          for a in sorted((a for a in read if a.base == e.base and a.lag), key=str)]
+        return tuple(lines)
+
+    def reads(self, program: Program) -> tuple[Columns, ...]:
+        """The tensors of several columns that a Program reads."""
+        count, read = {b.name: len(b.columns) for b in program.buffers}, set(program.reads())
+        wanted = [r for r in self.kernel.reads if r.sample in read and count[r.buffer] > 1]
+        return tuple(self._columns(buffer, count[buffer], lag, [
+            (self.names[lagged(r.sample.base, lag)], r.column) for r in wanted if (r.buffer, r.sample.lag) == (buffer, lag)])
+            for buffer, lag in dict.fromkeys((r.buffer, r.sample.lag) for r in wanted))
+
+    def _columns(self, tensor: str, count: int, lag: int, values: Sequence[Any]) -> Columns:
         away = f"_{'before' if lag < 0 else 'after'}_{abs(lag)}" if lag else ""
-        return Columns(f"{field[tensor]}{away}_columns", count, base(tensor, 0), time(tensor), at(lag),
-                       f"a.C * across(a.{field[tensor]}_time)", tuple(values))
+        at = f"(t {'-' if lag < 0 else '+'} {abs(lag)})" if lag else "t"
+        return Columns(f"{self.field[tensor]}{away}_columns", count, self.base(tensor, 0), self.time(tensor), at,
+                       f"a.C * across(a.{self.field[tensor]}_time)", tuple(values))
 
-    count = {b.name: len(b.columns) for b in program.buffers}
-    reads = dict.fromkeys((r.buffer, r.sample.lag) for r in kernel.reads if count[r.buffer] > 1)
-    found = [columns(buffer, count[buffer], lag, [(names[lagged(r.sample.base, lag)], r.column) for r in kernel.reads
-                                                  if (r.buffer, r.sample.lag) == (buffer, lag)]) for buffer, lag in reads]
-    writes = [columns(k.name, len(k.samples), 0, [names[n] for n in k.samples]) for k in program.keeps]
-    depth, behind, ahead = (max([least, *found]) for least, found in (
-        (1, [e.depth for e in edges.values()]), (0, [-lag for lag in lags]), (0, lags)))
-    return LanesView(tuple(maps.values()), tuple(found), tuple(writes), depth, behind, ahead,
-                     tuple(map(register, program.registers)), tuple(lines), tuple(states))
+    def _told(self, scan: Scan) -> tuple[str, str]:
+        """What each step does to the state of a recurrence: its matrix and its rest."""
+        structure = carried(self.kernel.program, scan)
+        n, key = structure.size, (structure.step, structure.many, scan.algebra)
+        if key not in self.maps:
+            self.maps[key] = _map(f"Map{len(self.maps) + 1}" if self.maps else "Map", structure, self.kernel.compute)
+        of = self.maps[key]
+        entries = [[sp.Integer(0)] * n for _ in range(n)]
+        for i, row in enumerate(structure.step):
+            for term in row:
+                entry = sp.Integer(1) if term.number is None else structure.coefficients[term.number]
+                entries[i][term.column] = term.sign * entry
+        matrix = [self.printer(entries[i][j]) for i, j in map(structure.place, range(of.count))]
+        rest: list[Any] = [scan.b[j] if back == 1 else sp.Integer(0) for j, back in structure.state]
+        if structure.algebra:
+            matrix = [self.printer(scan.A[0][0, 0])]
+        return (f"{of.name}{{{{{', '.join(matrix)}}}}}", f"State<{n}>{{{{{', '.join(map(self.printer, rest))}}}}}")
+
+    def _solved(self, scan: Scan) -> list[str]:
+        """The lines that solve a recurrence for all lanes."""
+        state, names = carried(self.kernel.program, scan).state, self.names
+        before = [f"pick({names[scan.targets[j]]}_kept, in.last[{back - 1}])" for j, back in state]
+        name = f"{'_'.join(names[t] for t in scan.targets)}_solved"
+        lines = [f"const State<{len(state)}> {name} = solved({', '.join(self._told(scan))}, "
+                 f"State<{len(state)}>{{{{{', '.join(before)}}}}}, in);"]
+        return lines + [f"const V {names[target]} = {name}.of[{state.index((j, 1))}];"
+                        for j, target in enumerate(scan.targets)]
 
 
 def _map(name: str, structure: Structure, dtype: str) -> LanesMap:
@@ -130,23 +169,3 @@ def _map(name: str, structure: Structure, dtype: str) -> LanesMap:
     identity = (0.0,) if structure.algebra else structure.identity
     return LanesMap(name, seen.note, seen.size, seen.count, seen.apply, seen.after, tuple(map(splat, identity)),
                     (splat(zero),) * seen.size)
-
-
-def _solved(name: str, of: LanesMap, scan: Scan, structure: Structure, names: dict[str, str],
-            printer: Printer) -> Sequence[str]:
-    """The lines that solve a recurrence for all lanes."""
-    n = structure.size
-    entries = [[sp.Integer(0)] * n for _ in range(n)]
-    for i, row in enumerate(structure.step):
-        for term in row:
-            entry = sp.Integer(1) if term.number is None else structure.coefficients[term.number]
-            entries[i][term.column] = term.sign * entry
-    matrix = [printer(entries[i][j]) for i, j in map(structure.place, range(of.count))]
-    rest: list[Any] = [scan.b[j] if back == 1 else sp.Integer(0) for j, back in structure.state]
-    if structure.algebra:
-        matrix = [printer(scan.A[0][0, 0])]
-    before = [f"pick({names[scan.targets[j]]}_kept, in.last[{back - 1}])" for j, back in structure.state]
-    lines = [f"const State<{n}> {name} = solved({of.name}{{{{{', '.join(matrix)}}}}}, "
-             f"State<{n}>{{{{{', '.join(map(printer, rest))}}}}}, State<{n}>{{{{{', '.join(before)}}}}}, in);"]
-    return lines + [f"const V {names[target]} = {name}.of[{structure.state.index((j, 1))}];"
-                    for j, target in enumerate(scan.targets)]

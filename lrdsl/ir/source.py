@@ -134,6 +134,7 @@ class Source:
 
     together: channels that add up what they share, which is another part for each such group; 0 where a Program has no axis.
     lanes: it takes the lanes of vectors for steps (CPU), and a flag whether it is called on turned sequences (see `Launch`).
+    chained: it takes the steps of a block of time (CPU), and its channels.
     """
 
     target: Literal["cpu", "cuda"]
@@ -146,6 +147,7 @@ class Source:
     messages: int = 0
     together: int = 0
     lanes: bool = False
+    chained: bool = False
 
     def extent(self, B: int, T: int, C: int) -> Extent:
         """Blocks, parts and scratch memory of a call on T >= 1 steps of B * C channels. Raises ShapeMismatch."""

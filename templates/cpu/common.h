@@ -56,18 +56,24 @@ LR_INLINE V lr_whole_power(V x, int n) {
 // Rows of `width` numbers for one sweep; the first begins a line of the cache, and so do others where vectors fill them.
 struct Scratch {
   enum { NEAR = 4096 };  // bytes for which no memory is asked for
-  void *const memory;
+  void *memory;
   real *next;
   const long width;
   alignas(LR_BYTES) char near[NEAR];
-  Scratch(long width, long count)
-      : memory(sizeof(real) * width * count > NEAR ? __builtin_malloc(sizeof(real) * width * count + LR_BYTES) : near),
-        width(width) {
+  Scratch(long width, long count, long vectors = 0) : width(width) {
+    const long size = sizeof(real) * (width * count + (width + LANES) * vectors);
+    memory = size > NEAR ? __builtin_malloc(size + LR_BYTES) : near;
     if (!memory) __builtin_trap();
     next = (real *)(((unsigned long)memory + LR_BYTES - 1) / LR_BYTES * LR_BYTES);
   }
   ~Scratch() {
     if (memory != near) __builtin_free(memory);
+  }
+  // Rows of whole vectors, which are asked for before all others.
+  real *vectors(long count) {
+    real *const taken = next;
+    next += count * ((width + LANES - 1) / LANES * LANES);
+    return taken;
   }
   real *rows(long count) {
     real *const taken = next;

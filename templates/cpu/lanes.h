@@ -3,8 +3,6 @@
 // memory. A recurrence is solved for all of them at once, doubling the distance that each lane looks back (Kogge & Stone, A
 // parallel algorithm for the efficient solution of a general class of recurrence equations, 1973).
 
-LR_INLINE V lr_fma(V a, V b, V c) { return a * b + c; }  // which the compiler fuses where the processor can
-
 // Lane i is lane from[i] of two vectors, whose lanes are counted one after the other.
 #if defined(__clang__)
 LR_INLINE V pick(V first, V second, I from) {
@@ -18,11 +16,6 @@ LR_INLINE V pick(V first, V second, I from) { return __builtin_shuffle(first, se
 LR_INLINE V pick(V v, I from) { return __builtin_shuffle(v, from); }
 #endif
 
-// The state of a recurrence, of every lane.
-template <int N> struct State {
-  V of[N];
-};
-
 // Which lanes stand for what, in a run that goes forth or back. Where channels do not fill them, a few lanes compute on numbers
 // of the step before or after, which comes next in the run and is then written as it should be. DEPTH: steps that are kept of a
 // sequence.
@@ -30,6 +23,7 @@ template <int DEPTH> struct Lanes {
   enum { LEVELS = LANES > 8 ? 4 : LANES > 4 ? 3 : 2 };
   long channels, steps, count, lowest, levels;
   I channel;          // of each lane
+  I first;            // the other way: the first lane of each channel
   I earlier[LEVELS];  // level k: 2^k steps before, in the second vector; in the first where that is before all of them
   I past[DEPTH];      // k + 1 steps before, in the second vector; at the end of the first where that is before all of them
   I last[DEPTH];      // the lane of the step that is the last but k
@@ -42,7 +36,7 @@ template <int DEPTH> struct Lanes {
       const long c = used ? (lane - lowest) % channels : 0, g = used ? (lane - lowest) / channels : 0;
       const long step = back ? steps - 1 - g : g;  // in the order of the run
       const auto at = [&](long step) { return lowest + (back ? steps - 1 - step : step) * channels + c; };
-      channel[lane] = c;
+      channel[lane] = c, first[lane] = lowest + lane % channels;
       for (long k = 0; k < LEVELS; ++k) earlier[k][lane] = used && step >= 1 << k ? LANES + at(step - (1 << k)) : lane;
       for (long k = 0; k < DEPTH; ++k) {
         const bool within = used && k < steps;  // else nobody asks
@@ -53,9 +47,8 @@ template <int DEPTH> struct Lanes {
   }
 };
 
-// States after every step: each step does a, and then adds b. before: the state before all of them, in every lane.
-template <class M, int N, int DEPTH>
-LR_INLINE State<N> solved(M a, State<N> b, const State<N> &before, const Lanes<DEPTH> &in) {
+// What all steps up to that of each lane do, of which each does a, and then adds b.
+template <class M, int N, int DEPTH> LR_INLINE void joined(M &a, State<N> &b, const Lanes<DEPTH> &in) {
   const M nothing = M::identity();
   const State<N> zero = M::zero();
   for (long k = 0; k < in.levels; ++k) {
@@ -66,6 +59,11 @@ LR_INLINE State<N> solved(M a, State<N> b, const State<N> &before, const Lanes<D
     b = a(h, b);
     a = a.after(e);
   }
+}
+// States after every step. before: the state before all of them, in every lane.
+template <class M, int N, int DEPTH>
+LR_INLINE State<N> solved(M a, State<N> b, const State<N> &before, const Lanes<DEPTH> &in) {
+  joined(a, b, in);
   return a(before, b);
 }
 
