@@ -187,3 +187,12 @@ def ulps(result: Array, expected: Array, scale: Array | None = None) -> Array:
 def error(function: str, result: Array, x: Array, expected: Array) -> Array:
     """As `ulps`; of gelu, whose factor cancels, in ulp of x."""
     return ulps(result, expected, x if function == "gelu" else None)
+
+
+def assert_same(result: Array, expected: Array, arguments: Iterable[Array]) -> None:
+    """Equal, nan to nan, and zeros with their sign."""
+    same = (result == expected) & (np.signbit(result) == np.signbit(expected))
+    same |= np.isnan(result) & np.isnan(expected)
+    wrong = np.flatnonzero(~same)[:5]
+    rows = np.transpose([*arguments, result, expected])[wrong]
+    assert not wrong.size, f"arguments, result, expected: {rows.tolist()}"

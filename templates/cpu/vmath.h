@@ -20,6 +20,8 @@
 #define LR_BYTES 64
 #elif defined(__AVX__)
 #define LR_BYTES 32
+#elif defined(__ARM_FEATURE_SVE_BITS) && __ARM_FEATURE_SVE_BITS  // -msve-vector-bits=...
+#define LR_BYTES (__ARM_FEATURE_SVE_BITS / 8)
 #else
 #define LR_BYTES 16
 #endif

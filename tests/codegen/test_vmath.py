@@ -16,6 +16,7 @@ from tests.vmath import (
     HEADER,
     UNARY,
     WIDE,
+    assert_same,
     build,
     compile_text,
     cpu_flags,
@@ -88,15 +89,6 @@ def directory(tmp_path_factory):
 @pytest.fixture(scope="module", params=BUILDS, ids="-".join)
 def library(request, directory):
     return build(*request.param, directory)
-
-
-def assert_same(result, expected, arguments):
-    """Equal, nan to nan, and zeros with their sign."""
-    same = (result == expected) & (np.signbit(result) == np.signbit(expected))
-    same |= np.isnan(result) & np.isnan(expected)
-    wrong = np.flatnonzero(~same)[:5]
-    rows = np.transpose([*arguments, result, expected])[wrong]
-    assert not wrong.size, f"arguments, result, expected: {rows.tolist()}"
 
 
 def needs_wider(dtype):
