@@ -51,16 +51,32 @@ LR_INLINE V select(I mask, V a, V b) { return mask ? a : b; }
 LR_INLINE V load_n(const real *p, long n) { return LR_IA32(loadu, 512_mask)(p, V(), (1 << n) - 1); }
 LR_INLINE void store_n(real *p, V v, long n) { LR_IA32(storeu, 512_mask)(p, v, (1 << n) - 1); }
 #else
+// AVX2 has masks of another kind. What was stored under one reaches the next load through the cache only; up to three lanes
+// are faster one by one, and so is all of double.
+#if defined(__AVX2__) && !defined(__AVX512F__) && !LR_DOUBLE && __has_builtin(__builtin_ia32_maskloadps256)
+#define LR_MASKS
+enum { ONE_BY_ONE = 3 };
+typedef int Flags __attribute__((vector_size(LR_BYTES), aligned(4), may_alias));
+static const int lr_first[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+#else
+enum { ONE_BY_ONE = LANES - 1 };
+#endif
 LR_INLINE V load_n(const real *p, long n) {
+#ifdef LR_MASKS
+  if (n > ONE_BY_ONE) return __builtin_ia32_maskloadps256((const V *)p, *(const Flags *)(lr_first + 8 - n));
+#endif
   V v = V();
 #pragma GCC unroll 8
-  for (int i = 0; i < LANES - 1; i++)
+  for (int i = 0; i < ONE_BY_ONE; i++)
     if (i < n) v[i] = p[i];  // with n as the limit, it would be a slow call of memcpy
   return v;
 }
 LR_INLINE void store_n(real *p, V v, long n) {
+#ifdef LR_MASKS
+  if (n > ONE_BY_ONE) return __builtin_ia32_maskstoreps256((V *)p, *(const Flags *)(lr_first + 8 - n), v);
+#endif
 #pragma GCC unroll 8
-  for (int i = 0; i < LANES - 1; i++)
+  for (int i = 0; i < ONE_BY_ONE; i++)
     if (i < n) p[i] = v[i];
 }
 #endif
@@ -385,3 +401,4 @@ LR_INLINE V lr_logaddexp(V a, V b) {
   return select(a > b, a, b) + lr_log1p_exp(d);
 }
 #undef LR_IA32
+#undef LR_MASKS
