@@ -96,21 +96,27 @@ LR_INLINE V lr_at_least(V x, real low) { return select(x < low, splat(low), x); 
 LR_INLINE V lr_at_most(V x, real high) { return select(x > high, splat(high), x); }
 #endif
 
-// Whether a lane is above a limit.
-LR_INLINE bool lr_any_above(V x, real limit) {
-#if defined(__AVX512F__) && __has_builtin(__builtin_ia32_cmpps512_mask)
-  return LR_IA32(cmp, 512_mask)(x, splat(limit), 30, -1, 4);
-#elif defined(__AVX__) && !defined(__AVX512F__)
-  return LR_IA32(movmsk, 256)((V)(x > limit));
-#elif defined(__SSE2__) && !defined(__AVX512F__)
-  return LR_IA32(movmsk, )((V)(x > limit));
+// Whether a comparison holds in all lanes.
+LR_INLINE bool lr_all(I holds) {
+#if defined(__AVX512DQ__) && __has_builtin(__builtin_ia32_cvtd2mask512)
+#if LR_DOUBLE
+  typedef long long Wide __attribute__((vector_size(LR_BYTES)));
+  return __builtin_ia32_cvtq2mask512((Wide)holds) == 0xff;
 #else
-  I above = x > limit;
-  bool any = false;
-  for (int i = 0; i < LANES; i++) any |= above[i] != 0;
-  return any;
+  return __builtin_ia32_cvtd2mask512(holds) == 0xffff;
+#endif
+#elif defined(__AVX__) && !defined(__AVX512F__)
+  return LR_IA32(movmsk, 256)((V)holds) == (1 << LANES) - 1;
+#elif defined(__SSE2__) && !defined(__AVX512F__)
+  return LR_IA32(movmsk, )((V)holds) == (1 << LANES) - 1;
+#else
+  bool all = true;
+  for (int i = 0; i < LANES; i++) all &= holds[i] != 0;
+  return all;
 #endif
 }
+#define LR_RARELY(condition) if (__builtin_expect(!(condition), 0))
+#define LR_RARE static __attribute__((noinline, cold))
 
 // Comparisons with a nan are false; the operands stand so that it is the nan that comes out.
 LR_INLINE V lr_maximum(V a, V b) { return select((a > b) | (a != a), a, b); }
@@ -274,23 +280,40 @@ LR_INLINE V lr_as_real(Bits power) {
   return __builtin_convertvector((I)power >> LR_DIGITS, V);
 #endif
 }
-LR_INLINE V lr_log_limits(V x, V log) {
-  V beyond = select(x == 0, splat(-__builtin_inff()), splat(__builtin_nanf("")));
-  return select(x > 0, select(x < real(__builtin_inff()), log, x), beyond);
-}
+#define LR_INF __builtin_inff()
 
-LR_INLINE V lr_log(V x) {
 #if defined(__AVX512F__) && __has_builtin(__builtin_ia32_getmantps512_mask)
+LR_INLINE V lr_log(V x) {
   V m = LR_IA32(getmant, 512_mask)(x, 15, x, -1, 4);  // in [3/4, 3/2); nan where x < 0
   V n = LR_IA32(getexp, 512_mask)(x, x, -1, 4) - LR_IA32(getexp, 512_mask)(m, m, -1, 4);
   return lr_logarithm(m - real(1), n);
+}
 #else
-  I tiny = x < (LR_DOUBLE ? real(0x1p-1022) : real(0x1p-126));
-  V normal = select(tiny, x * (LR_DOUBLE ? real(0x1p52) : real(0x1p23)), x);
-  Bits power = lr_power(normal);
-  V n = lr_as_real(power) - select(tiny, splat(LR_DIGITS), V());
-  return lr_log_limits(x, lr_logarithm((V)((Bits)normal - power) - real(1), n));
+static constexpr real LR_NORMAL = LR_DOUBLE ? 0x1p-1022 : 0x1p-126;
+// log(x / 2^less) for a normal x
+LR_INLINE V lr_log_normal(V x, real less) {
+  Bits power = lr_power(x);
+  return lr_logarithm((V)((Bits)x - power) - real(1), lr_as_real(power) - less);
+}
+LR_RARE void lr_log_any(const V *at, V *log) {
+  V x = *at, scaled = lr_log_normal(x * real(1l << LR_DIGITS), LR_DIGITS);
+  V beyond = select(x == 0, splat(-LR_INF), splat(__builtin_nanf("")));
+  V y = select(x < LR_NORMAL, scaled, *log);
+  *log = select(x > 0, select(x < real(LR_INF), y, x), beyond);
+}
+LR_INLINE V lr_log(V x) {
+  V y = lr_log_normal(x, 0);
+  LR_RARELY(lr_all((x >= LR_NORMAL) & (x < real(LR_INF)))) {
+    V copy = x, fixed = y;
+    lr_log_any(&copy, &fixed);
+    y = fixed;
+  }
+  return y;
+}
 #endif
+LR_RARE void lr_log1p_any(const V *at, V *log) {
+  V x = *at, beyond = select(x == real(-1), splat(-LR_INF), splat(__builtin_nanf("")));
+  *log = select(x > real(-1), select(x < real(LR_INF), *log, x), beyond);
 }
 // u = 1 + x is short by c, which joins f as c / 2^n; it is 0 long before 2^n has no inverse. The sign is for -0.
 LR_INLINE V lr_log1p(V x) {
@@ -298,7 +321,13 @@ LR_INLINE V lr_log1p(V x) {
   Bits power = lr_power(u);
   V inverse = (V)(LR_ONE + LR_UNIT - power);  // twice; the largest n has 0
   V y = lr_logarithm(c * (real(0.5) * inverse) + ((V)((Bits)u - power) - real(1)), lr_as_real(power));
-  return (V)((I)lr_log_limits(u, y) | lr_sign(x));
+  y = (V)((I)y | lr_sign(x));
+  LR_RARELY(lr_all((u > 0) & (u < real(LR_INF)))) {
+    V copy = x, fixed = y;
+    lr_log1p_any(&copy, &fixed);
+    y = fixed;
+  }
+  return y;
 }
 // log(1 + exp(-|x|)), where halving 1 + t is enough
 LR_INLINE V lr_log1p_exp(V x) {
@@ -307,33 +336,42 @@ LR_INLINE V lr_log1p_exp(V x) {
   return lr_logarithm(select(large, real(0.5) * t - real(0.5), t), select(large, splat(1), V()));
 }
 
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#define LR_FMA 1
+#else
+#define LR_FMA 0
+#endif
 // sin x = (-1)^n sin(x - n pi), and cos x = (-1)^m sin(x - n pi) where n = m - 1/2. The polynomial is for
 // (sin r - r) / r^3 in r^2 on |r| < pi / 2: degree 3, error 0.10 * 2^-24; in double degree 7, error 0.003 * 2^-53.
 // pi is split into parts whose products with n are exact up to LR_FAR; beyond, the C library does
 // such lanes one by one, and also has the nan of inf.
 static constexpr real LR_FAR = LR_DOUBLE ? 1e6 : 1e5;
-template <bool COSINE> static __attribute__((noinline, cold)) void lr_far(const real *x, real *y) {
-  for (int i = 0; i < LANES; i++)
-    if (x[i] > LR_FAR || x[i] < -LR_FAR) {
+template <bool COSINE> LR_RARE void lr_far(const V *at, V *wave) {
+  for (int i = 0; i < LANES; i++) {
+    real x = (*at)[i];
+    if (x < LR_FAR && x > -LR_FAR) continue;
 #if LR_DOUBLE
-      y[i] = COSINE ? __builtin_cos(x[i]) : __builtin_sin(x[i]);
+    (*wave)[i] = COSINE ? __builtin_cos(x) : __builtin_sin(x);
 #else
-      y[i] = COSINE ? __builtin_cosf(x[i]) : __builtin_sinf(x[i]);
+    (*wave)[i] = COSINE ? __builtin_cosf(x) : __builtin_sinf(x);
 #endif
-    }
+  }
 }
 template <bool COSINE> LR_INLINE V lr_wave(V x) {
   V a = lr_abs(x), z, n;
   if (COSINE) z = (a * real(0x1.45f306dc9c883p-2) + real(0.5)) + LR_MAGIC, n = (z - LR_MAGIC) - real(0.5);
   else z = a * real(0x1.45f306dc9c883p-2) + LR_MAGIC, n = z - LR_MAGIC;
 #if LR_DOUBLE
-  V r = ((a - n * 0x1.921fb544p+1) - n * 0x1.0b4611a6p-33) - n * 0x1.3198a2ep-68 - n * 0x1.b839a252049c1p-103;
-  V r2 = r * r, r4 = r2 * r2;
-  V even = lr_series(r4, -0x1.5555555555555p-3, -0x1.a01a01a014d6ep-13, -0x1.ae6454d46831p-26, -0x1.ae4382eadb014p-41);
-  V odd = lr_series(r4, 0x1.11111111110c8p-7, 0x1.71de3a52a0a15p-19, 0x1.6123cd02daba6p-33, 0x1.88327408ef4d7p-49);
-  V y = r * (r2 * (r2 * odd + even)) + r;
+#if LR_FMA
+  V r = ((a - n * 0x1.921fb54442d18p+1) - n * 0x1.1a62633145c07p-53) - n * -0x1.f1976b7ed8fbcp-109;
 #else
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+  V r = ((a - n * 0x1.921fb544p+1) - n * 0x1.0b4611a6p-33) - n * 0x1.3198a2ep-68 - n * 0x1.b839a252049c1p-103;
+#endif
+  V r2 = r * r;
+  V y = r * (r2 * lr_series(r2, -0x1.5555555555555p-3, 0x1.11111111110c8p-7, -0x1.a01a01a014d6ep-13, 0x1.71de3a52a0a15p-19,
+                            -0x1.ae6454d46831p-26, 0x1.6123cd02daba6p-33, -0x1.ae4382eadb014p-41, 0x1.88327408ef4d7p-49)) + r;
+#else
+#if LR_FMA
   V r = ((a - n * 0x1.921fb4p+1f) - n * 0x1.4442dp-23f) - n * 0x1.84698ap-47f;
 #else
   typedef double Wide __attribute__((vector_size(2 * LR_BYTES)));
@@ -346,10 +384,10 @@ template <bool COSINE> LR_INLINE V lr_wave(V x) {
 #endif
   y = (V)((Bits)y ^ (Bits)z << (LR_DOUBLE ? 63 : 31));
   if (!COSINE) y = (V)((I)y ^ lr_sign(x));
-  if (__builtin_expect(lr_any_above(a, LR_FAR), 0)) {
-    union { V vector; real lane[LANES]; } in = {x}, out = {y};
-    lr_far<COSINE>(in.lane, out.lane);
-    y = out.vector;
+  LR_RARELY(lr_all(a < LR_FAR)) {
+    V copy = x, fixed = y;
+    lr_far<COSINE>(&copy, &fixed);
+    y = fixed;
   }
   return y;
 }
@@ -402,3 +440,7 @@ LR_INLINE V lr_logaddexp(V a, V b) {
 }
 #undef LR_IA32
 #undef LR_MASKS
+#undef LR_RARE
+#undef LR_RARELY
+#undef LR_INF
+#undef LR_FMA
