@@ -45,18 +45,27 @@ def compiler() -> list[str]:
 def _command() -> list[str]:
     """The compiler with its flags. It compiles for this machine unless `$CXX` says `-march=…` itself."""
     command = compiler()
-    native = [] if any(said.startswith(("-march=", "-mcpu=")) for said in command) else ["-march=native"]
+    native = () if any(said.startswith(("-march=", "-mcpu=")) for said in command) else ("-march=native", *_lengths())
     return [*command, *native, *FLAGS]
 
 
 @functools.cache
-def machine() -> str:
+def _lengths() -> tuple[str, ...]:
+    """SVE's vectors are as long as the machine's: what is compiled for one length runs on no other."""
+    ask = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" and os.uname().machine == "aarch64" else None
+    length = ask(51, 0, 0, 0, 0) if ask else -1  # PR_SVE_GET_VL
+    return (f"-msve-vector-bits={(length & 0xffff) * 8}",) if length > 0 and length & 0xffff > 16 else ()
+
+
+@functools.cache
+def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """What -march=native and the C library depend on."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    cpu = [next((line for line in lines if line.startswith(what)), "") for what in ("model name", "flags", "Features")]
+    cpu = [next((line for line in lines if line.startswith(what)), "")
+           for what in ("model name", "flags", "Features", "CPU implementer", "CPU part")]
     libc = "CS_GNU_LIBC_VERSION"
     uname = os.uname()
     return " ".join([uname.sysname, uname.machine, os.confstr(libc) or "" if libc in os.confstr_names else uname.release,

@@ -253,7 +253,7 @@ for problem, threads in ((large, 4), (large, 1), (small, 4), (piece, 4)):
 # ---- bounds ---------------------------------------------------------------------------------------------------------
 
 # The portable path: what masked instructions leave out, no sanitizer sees.
-SANITIZED = "g++ -march=x86-64-v3 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
+SANITIZED = "g++ -march=x86-64-v2 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 WALK = """
 from tests.backends import harness
 from tests.backends.harness import *
