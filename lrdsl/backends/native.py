@@ -13,13 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import BackendUnavailable, ToolchainError
 from ..files import kept
-from ..ir import dtypes
-from ..ir.source import Extent, Launch, Source, fields, slots
+from ..ir.source import Extent, Launch, Source, fields
 from . import cache
 
 COMPILERS = ("g++", "clang++", "c++")
@@ -27,8 +26,6 @@ COMPILERS = ("g++", "clang++", "c++")
 FLAGS = ("-std=gnu++17", "-O2", "-fno-math-errno", "-fno-trapping-math", "-fno-exceptions",
          "-fno-asynchronous-unwind-tables", "-fPIC", "-shared", "-w", "-x", "c++")
 SMALL = 1 << 15  # numbers; below it a second thread costs more than it does
-LARGE = 4 << 20  # bytes; above it memory comes fresh from the system, and costs more than the kernel page by page
-PAGE = 2 << 20
 _PROCESS = os.getpid()
 _log = logging.getLogger("lrdsl.compile")
 
@@ -49,18 +46,27 @@ def compiler() -> list[str]:
 def _command() -> list[str]:
     """The compiler with its flags. It compiles for this machine unless `$CXX` says `-march=…` itself."""
     command = compiler()
-    native = [] if any(said.startswith(("-march=", "-mcpu=")) for said in command) else ["-march=native"]
+    native = () if any(said.startswith(("-march=", "-mcpu=")) for said in command) else ("-march=native", *_lengths())
     return [*command, *native, *FLAGS]
 
 
 @functools.cache
-def machine() -> str:
+def _lengths() -> tuple[str, ...]:
+    """SVE's vectors are as long as the machine's: what is compiled for one length runs on no other."""
+    ask = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" and os.uname().machine == "aarch64" else None
+    length = ask(51, 0, 0, 0, 0) if ask else -1  # PR_SVE_GET_VL
+    return (f"-msve-vector-bits={(length & 0xffff) * 8}",) if length > 0 and length & 0xffff > 16 else ()
+
+
+@functools.cache
+def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """What -march=native and the C library depend on."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    cpu = [next((line for line in lines if line.startswith(what)), "") for what in ("model name", "flags", "Features")]
+    cpu = [next((line for line in lines if line.startswith(what)), "")
+           for what in ("model name", "flags", "Features", "CPU implementer", "CPU part")]
     libc = "CS_GNU_LIBC_VERSION"
     uname = os.uname()
     return " ".join([uname.sysname, uname.machine, os.confstr(libc) or "" if libc in os.confstr_names else uname.release,
@@ -102,17 +108,9 @@ def load(source: Source) -> Launch:
     names = fields(source.program)
     pack = struct.Struct(f"{len(names)}q").pack
     columns = sum(len(b.columns) for b in source.program.buffers)
-    keeps = [(names.index(s.name), s.columns, dtypes.size(s.dtype(source.dtype)))
-             for s in slots(source.program) if s.kind == "keep" and s.every == 1]
-    smallest = dtypes.size(source.dtype)
 
     def run(values: Sequence[int], threads: int, *given: int, turned: bool = False) -> None:
         B, T, C = values[-3:]
-        if B * T * C * smallest >= LARGE:
-            for at, width, size in keeps:
-                address, batch, row = values[at:at + 3]
-                length = (width * C - 1) * row + T if turned else (T - 1) * row + width * C
-                _expect(address, ((B - 1) * batch + length) * size)
         alone = threads == 1 or B * T * C * columns < SMALL or forked()
         kernel(pack(*values), 1 if alone else threads, *(given[:2] if source.chained else [turned] * source.lanes))
 
@@ -136,19 +134,3 @@ def _library(source: Source) -> ctypes.CDLL:
     raise BackendUnavailable(
         f"a kernel cannot be compiled or loaded here: {error}\n"
         "  way out: name a directory that is your own, not full, and not mounted noexec in LRDSL_CACHE_DIR or TMPDIR")
-
-
-@functools.cache
-def _madvise() -> Callable[[int, int, int], int] | None:
-    """The system's call that asks for huge pages, where there is one."""
-    advise = getattr(ctypes.CDLL(None), "madvise", None) if sys.platform == "linux" else None
-    if advise:
-        advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    return advise
-
-
-def _expect(address: int, size: int) -> None:
-    """Tell the system that a large output is about to be written, so that it comes in huge pages: 500 faults fewer each."""
-    first, last, advise = -(-address // PAGE) * PAGE, (address + size) // PAGE * PAGE, _madvise()
-    if advise and first < last:
-        advise(first, last - first, 14)  # MADV_HUGEPAGE; a refusal does no harm

@@ -173,11 +173,15 @@ class Problem:
             launch.turned(call.values, threads, 0, 0, 0)
         elif B * self.T * C or extent.parts == 1:
             launch(call.values, threads, scratch=address)
-        outputs = {name: out.sum(0) if self.slots[name].kind in ("sum", "crossing") else
-                   numbers(out, kind) if (kind := self.slots[name].dtype(dtype)) in NARROW else out.copy()
-                   for name, out in call.outputs.items()}
+        outputs = self.read(call, dtype)
         assert not call.disturbed(), f"{self.program.name} wrote outside its outputs"
         return outputs
+
+    def read(self, call: Call, dtype: str) -> dict[str, Array]:
+        """The outputs of a call as numbers."""
+        return {name: out.sum(0) if self.slots[name].kind in ("sum", "crossing") else
+                numbers(out, kind) if (kind := self.slots[name].dtype(dtype)) in NARROW else out.copy()
+                for name, out in call.outputs.items()}
 
     def error(self, outputs: Mapping[str, Array]) -> float:
         """The largest error of any output over 1 + that output's largest magnitude; inf where one of them is nan."""
