@@ -140,9 +140,9 @@ struct Sweep {
     long t = s0;
     for (long s = s0; s < s1; ++s, ++t) {
       if (reset.at(t)) cross();
-      at.gate_x = a.x_maps + b * a.x_maps_batch + t * a.x_maps_time + lo;
-      at.impulse_x = a.x_maps + b * a.x_maps_batch + a.C + t * a.x_maps_time + lo;
-      at.to_h = a.h + b * a.h_batch + t * a.h_time + lo;
+      at.gate_x = a.x_maps + b * a.x_maps_batch + lo + t * a.x_maps_time;
+      at.impulse_x = a.x_maps + b * a.x_maps_batch + a.C + lo + t * a.x_maps_time;
+      at.to_h = a.h + b * a.h_batch + lo + t * a.h_time;
       long c = 0;
       for (; c + LANES <= width; c += LANES) lanes<true>(at, c, LANES, width);
       if (c < width) lanes<false>(at, c, width - c, width);
@@ -323,12 +323,12 @@ struct Sweep {
     long t = a.T - 1 - s0;
     for (long s = s0; s < s1; ++s, --t) {
       if (reset.at(t + 1)) cross();
-      at.gate_x = a.x_maps + b * a.x_maps_batch + t * a.x_maps_time + lo;
-      at.impulse_x = a.x_maps + b * a.x_maps_batch + a.C + t * a.x_maps_time + lo;
-      at.h_grad = a.h_grad + b * a.h_grad_batch + t * a.h_grad_time + lo;
+      at.gate_x = a.x_maps + b * a.x_maps_batch + lo + t * a.x_maps_time;
+      at.impulse_x = a.x_maps + b * a.x_maps_batch + a.C + lo + t * a.x_maps_time;
+      at.h_grad = a.h_grad + b * a.h_grad_batch + lo + t * a.h_grad_time;
       at.h_prev = earlier(a.h + b * a.h_batch + lo, a.h_time, t, 1, h_start_beyond, h_edge_beyond, reset);
-      at.to_d_x_maps_0 = a.d_x_maps + b * a.d_x_maps_batch + t * a.d_x_maps_time + lo;
-      at.to_d_x_maps_1 = a.d_x_maps + b * a.d_x_maps_batch + a.C + t * a.d_x_maps_time + lo;
+      at.to_d_x_maps_0 = a.d_x_maps + b * a.d_x_maps_batch + lo + t * a.d_x_maps_time;
+      at.to_d_x_maps_1 = a.d_x_maps + b * a.d_x_maps_batch + a.C + lo + t * a.d_x_maps_time;
       // memory is walked downwards in channels too, as in time
       long c = width - width % LANES;
       if (c < width) lanes<false>(at, c, width - c, width);
