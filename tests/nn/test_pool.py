@@ -58,14 +58,19 @@ def test_only_large_outputs_on_the_cpu_are_pooled(pooled: Pool, monkeypatch: pyt
     smaller = lr.linear_scan(*(torch.rand(2, 29, 8) for _ in "ab"))
     meta = pool.empty(torch.empty(1, device="meta"), SHAPE, torch.float64)
     assert (pooled.usage().misses, smaller.shape, meta.device.type) == (1, (2, 29, 8), "meta")
+    held = scanned()
+    del held
+    assert pooled.idle == mmap.PAGESIZE
     monkeypatch.setenv("LRDSL_POOL", "0")
     scanned()
-    assert pooled.usage().misses == 1
+    assert (pooled.usage().misses, pooled.idle) == (2, 0)
     monkeypatch.setenv("LRDSL_POOL", "plenty")
     with pytest.raises(ValueError, match="LRDSL_POOL is 'plenty'"):
         scanned()
-    del y
-    assert pooled.idle == mmap.PAGESIZE
+    monkeypatch.setenv("LRDSL_POOL", "1M")
+    held = scanned()
+    del y, held
+    assert pooled.idle == 2 * mmap.PAGESIZE
     lr.empty_pool()
     assert pooled.idle == 0
 
