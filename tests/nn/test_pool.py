@@ -161,6 +161,25 @@ def test_outputs_with_a_gradient_may_be_changed_in_place(time_first: bool, monke
         assert torch.equal(torch.autograd.grad(y.mul_(2).cos().sum(), x)[0], want)
 
 
+class Scans(torch.utils.data.Dataset[Tensor]):
+    """Computed where they are asked for."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, k: int) -> Tensor:
+        return lr.linear_scan(torch.full(SHAPE, 0.5), torch.full(SHAPE, float(k)))
+
+
+def test_workers_of_a_loader_have_their_own(pooled: Pool) -> None:
+    """Forked after the pool was used; what they send lies in shared memory."""
+    want = [Scans()[k] for k in range(6)]
+    misses = pooled.usage().misses
+    loader = torch.utils.data.DataLoader(Scans(), batch_size=None, num_workers=2, multiprocessing_context="fork")
+    got = list(loader)
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True)) and pooled.usage().misses == misses
+
+
 @pytest.mark.parametrize("cell", [*MODULES, *FUNCTIONS], ids=lambda c: c.name)
 def test_every_number_of_every_output_is_written(cell: lr.Cell, pooled: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks that are full of nan give what fresh memory gives, to the bit."""
