@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+PRODUCTS = ("linear", "blas", "onednn")  # torch.nn.functional.linear; torch's BLAS; oneDNN
 LOGS = ("codegen", "compile", "launch")
 
 
@@ -30,6 +31,7 @@ ENVIRONMENT: tuple[EnvVar, ...] = (
         "chosen by the device of the tensors",
     ),
     EnvVar("LRDSL_CACHE_DIR", "where compiled kernels are kept", "$XDG_CACHE_HOME/lrdsl, else ~/.cache/lrdsl"),
+    EnvVar("LRDSL_PRODUCTS", f"how large matrices are multiplied on the CPU: {', '.join(PRODUCTS)}", "the fastest, measured once"),
     EnvVar("LRDSL_LOGS", f"what to tell on stderr, separated by commas: {', '.join(LOGS)}", "warnings only"),
 )
 
@@ -56,6 +58,11 @@ def cache_dir() -> Path:
         return Path.home() / ".cache" / "lrdsl"
     except RuntimeError:  # a user without a home, as in some containers
         return Path(tempfile.gettempdir()) / f"lrdsl-{os.getuid()}"
+
+
+def products() -> str:
+    """How matrices are multiplied on the CPU; "" when that is measured."""
+    return _get("LRDSL_PRODUCTS").lower()
 
 
 def logs() -> frozenset[str]:

@@ -109,7 +109,7 @@ def load(source: Source) -> Launch:
         if B * T * C * smallest >= LARGE:
             for at, width, size in keeps:
                 address, batch, time = values[at:at + 3]
-                _expect(address, ((B - 1) * batch + (T - 1) * time + width * C) * size)
+                expect(address, ((B - 1) * batch + (T - 1) * time + width * C) * size)
         alone = threads == 1 or B * T * C * columns < SMALL or os.getpid() != _PROCESS
         kernel(pack(*values), 1 if alone else threads)
 
@@ -138,7 +138,7 @@ def _madvise() -> Callable[[int, int, int], int] | None:
     return advise
 
 
-def _expect(address: int, size: int) -> None:
+def expect(address: int, size: int) -> None:
     """Tell the system that a large output is about to be written, so that it comes in huge pages: 500 faults fewer each."""
     first, last, advise = -(-address // PAGE) * PAGE, (address + size) // PAGE * PAGE, _madvise()
     if advise and first < last:

@@ -326,7 +326,7 @@ def test_large_outputs_come_in_huge_pages(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_system_is_really_asked() -> None:
     memory = mmap.mmap(-1, 4 * native.PAGE)
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    native._expect(address, len(memory))
+    native.expect(address, len(memory))
     middle, inside = address + len(memory) // 2, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
