@@ -31,6 +31,7 @@ from .ir.solver import Newton, solver_of
 from .ir.source import Extent, Launch, Source
 from .ir.spec import Spec
 from .passes import precision
+from .passes.footprint import footprint
 from .passes.newton import iteration
 from .passes.partition import partition
 from .passes.ragged import ragged
@@ -239,7 +240,8 @@ def explain(cell: Cell, dtype: str = "float32", solver: str | Newton | None = No
             for target in TARGETS}
     except CellError as error:
         return explanation.refused(cell.spec, error)
-    return explanation.text(cell.spec, real, found, plan, stages["backward"], kernels, dtype)
+    memory = footprint(plan, [adjoint_of(p, inner_keeps(p)) for p in plan.programs], dtype)
+    return explanation.text(cell.spec, real, found, plan, stages["backward"], kernels, memory, dtype)
 
 
 def _dump(spec: Spec, number: int, name: str, made: Any) -> None:

@@ -5,7 +5,7 @@ Every kernel of the Program is called through here, with gradients out of the pi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,11 +14,13 @@ from ..compiler import backend_for, launch_of
 from ..errors import BackendUnavailable, DtypeMismatch, ShapeMismatch
 from ..ir.program import Program
 from ..ir.source import OUTPUTS, Extent, Launch, slots
+from . import pool
 from .dtypes import NAMES, check_dtype, compute, dtype_of, short
 from .threads import share_threads
 from .windows import time_first
 
 Tensors = tuple[Tensor, ...]
+New = Callable[[Tensor, tuple[int, ...], torch.dtype], Tensor]  # (like, shape, dtype): a contiguous tensor of any content
 
 
 class Launcher:
@@ -71,7 +73,7 @@ class Launcher:
         B, T, C = self.sizes(args)
         first, dtype = self._checked(args, B, T, C)[0], self.dtype(args)
         assert first is not None
-        return self._finish(self._allocate(first, dtype, B, T, C, Extent(0)), dtype, B)
+        return self._finish(self._allocate(first, dtype, B, T, C, Extent(0), _new), dtype, B)
 
     def sizes(self, args: Sequence[Tensor | None]) -> tuple[int, int, int]:
         """B, T, C of a call."""
@@ -119,16 +121,18 @@ class Launcher:
                 tensors[k] = tensor.contiguous()
         return tuple(tensors)
 
-    def _allocate(self, first: Tensor, dtype: torch.dtype, B: int, T: int, C: int, extent: Extent) -> list[Tensor]:
-        """new_empty, never empty_like: a permuted dense input would hand on strides that the fake cannot know."""
+    def _allocate(self, first: Tensor, dtype: torch.dtype, B: int, T: int, C: int, extent: Extent,
+                  new: New = pool.empty) -> list[Tensor]:
+        """Contiguous in the memory order of the first sequence, whatever its strides: a permuted dense input would hand on
+        strides that the fake cannot know. No views: autograd would not let users change them in place."""
         in_time = time_first(first)
         outs = []
         for slot, kind in zip(self.outs, self.gives(dtype), strict=True):
             if slot.kind == "keep" and in_time:
-                outs.append(first.new_empty((-(-T // slot.every), B, slot.columns * C), dtype=kind).transpose(0, 1))
+                outs.append(new(first, (-(-T // slot.every), B, slot.columns * C), kind).transpose_(0, 1))
             else:
                 kind = compute(dtype) if slot.kind in ("sum", "shared") else kind
-                outs.append(first.new_empty(slot.shape(B, T, C, extent), dtype=kind))
+                outs.append(new(first, slot.shape(B, T, C, extent), kind))
         return outs
 
     def _values(self, tensors: Sequence[Tensor | None], outs: Sequence[Tensor], sizes: tuple[int, int, int]) -> list[int]:
@@ -191,3 +195,8 @@ class Launcher:
                 o = o.to(kind)
             found.append(o)
         return tuple(found)
+
+
+def _new(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """In memory that nobody writes: while a compiler looks on, sizes may be symbols and tensors fake."""
+    return like.new_empty(shape, dtype=dtype)

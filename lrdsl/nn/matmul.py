@@ -3,7 +3,7 @@
 torch ships several products whose speed differs by 2 on some CPUs: those of its BLAS (`addmm`), and those of oneDNN. Which one
 is faster is measured once a process for each class of products, on small whole numbers, which also shows that they agree.
 A piece is as many samples as fit in a core's cache with what is made of them: a product that has no way to write where it is
-told is copied while it is in cache, and memory for a whole output is asked for once, in pages as large as the system has.
+told is copied while it is in cache, and whole outputs lie in the memory of `pool`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import options
-from ..backends.native import LARGE, expect
 from ..errors import BackendUnavailable
+from . import pool
 
 LEAST = 1 << 24  # multiplications; below it a product takes less than a millisecond, and F.linear is what it is
 FEW = 256  # samples; fewer do not make up for what a product costs at once
@@ -119,7 +119,7 @@ def forward(samples: Tensor, weight: Tensor, heights: Sequence[int]) -> tuple[Te
     """The values of `linear`."""
     rows = samples.flatten(0, 1)
     M, K = rows.shape
-    outs = [fresh(samples, (*samples.shape[:2], n)) for n in heights]
+    outs = [pool.empty(samples, (*samples.shape[:2], n), samples.dtype) for n in heights]
     parts = [(out.flatten(0, 1), w.t(), way("samples", K, n, samples.dtype))
              for out, w, n in zip(outs, weight.split_with_sizes(list(heights)), heights, strict=True)]
     for at in pieces(M, K + sum(heights)):
@@ -132,7 +132,7 @@ def backward(samples: Tensor, given: Given, wanted: Sequence[bool]) -> tuple[Ten
     """The gradients of samples and weight, each made where it will lie. given: as in `differentiable`."""
     rows = samples.flatten(0, 1)
     M, K = rows.shape
-    by_samples = fresh(samples, samples.shape) if wanted[0] else None
+    by_samples = pool.empty(samples, samples.shape, samples.dtype) if wanted[0] else None
     by_weight = samples.new_zeros(sum(w.shape[0] for _, w in given), K) if wanted[1] else None
     parts, low = [], 0
     for g, w in given:
@@ -154,14 +154,6 @@ def pieces(rows: int, width: int) -> Iterator[slice]:
     """The rows of an output, some at a time; width: numbers that a row reads and writes."""
     step = max(256, PIECE * torch.get_num_threads() // width)
     return (slice(low, low + step) for low in range(0, rows, step))
-
-
-def fresh(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Memory for an output that will be written whole."""
-    out = like.new_empty(shape)
-    if (size := out.numel() * out.itemsize) >= LARGE:
-        expect(out.data_ptr(), size)
-    return out
 
 
 def way(kind: str, k: int, n: int, dtype: torch.dtype) -> Way:
