@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
+import torch.autograd.forward_ad as forward_ad
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ FEW = 256  # samples; fewer do not make up for what a product costs at once
 SAMPLE = 1 << 23  # multiplications of a product that is measured
 PIECE = 1 << 20  # numbers that a piece reads and writes, for each thread
 GAIN = 0.9  # another way than torch's own must take less than this part of its time
+PLAIN = {Tensor, nn.Parameter}
 FLOATS = (torch.float32, torch.float64)
 _chosen: dict[tuple[object, ...], Way] = {}
 _lock = threading.Lock()
@@ -61,19 +63,21 @@ WAYS: dict[str, Way] = {"blas": blas, "onednn": onednn}
 
 
 def suits(samples: Tensor, weight: Tensor) -> bool:
-    """Whether a product of samples (B, T, K) and a weight (N, K) is one for this module: plain, large, and on the CPU, where
-    nobody watches what torch is asked for."""
-    return samples.numel() * weight.shape[0] >= LEAST and samples.shape[0] * samples.shape[1] >= FEW and samples.is_cpu and weight.is_cpu and samples.dtype in FLOATS and \
-        samples.dtype is weight.dtype and samples.layout is weight.layout is torch.strided and \
-        {type(samples), type(weight)} <= {Tensor, nn.Parameter} and options.products() != "linear" and alone(samples, weight) \
-        and not torch.is_autocast_enabled("cpu")
+    """Whether a product of samples (B, T, K) and a weight (N, K) is one for this module: large, of plain tensors on the CPU, and
+    for its values only."""
+    if torch.compiler.is_compiling() or not {type(samples), type(weight)} <= PLAIN or not samples.is_cpu:
+        return False
+    rows = samples.shape[0] * samples.shape[1]
+    return rows >= FEW and rows * weight.numel() >= LEAST and samples.dtype in FLOATS and samples.dtype is weight.dtype and \
+        weight.is_cpu and samples.layout is weight.layout is torch.strided and not torch.is_autocast_enabled("cpu") and \
+        alone(samples, weight) and options.products() != "linear"
 
 
 def alone(*tensors: Tensor) -> bool:
-    """Whether a call on these is for their values only: no transform of functions, compiler or mode takes part."""
+    """Whether a call on these is for their values only: no compiler, transform of functions or mode of torch takes part."""
     return not (torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._len_torch_dispatch_stack()
-                or torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
-                or any(torch._C._functorch.is_legacy_batchedtensor(t) for t in tensors))
+                or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+                or any(map(torch._C._functorch.is_legacy_batchedtensor, tensors)))
 
 
 def linear(samples: Tensor, weight: Tensor, heights: Sequence[int]) -> tuple[Tensor, ...]:
@@ -157,13 +161,16 @@ def pieces(rows: int, width: int) -> Iterator[slice]:
 
 
 def way(kind: str, k: int, n: int, dtype: torch.dtype) -> Way:
-    """The way for products of a class: kind "samples" (m, k) (n, k).T, "gradient" (m, k) (k, n), "weight" (m, k).T (m, n)."""
+    """The way for products of a class, which has sizes up to the next powers of 2.
+
+    kind: "samples" (m, k) (n, k).T, "gradient" (m, k) (k, n), "weight" (m, k).T (m, n).
+    """
     said = options.products()
     if said not in ("", *WAYS):
         raise BackendUnavailable(f"LRDSL_PRODUCTS is {said!r}\n  way out: choose from linear, {', '.join(WAYS)}, or unset it")
     if said or torch.are_deterministic_algorithms_enabled():
         return WAYS[said or "blas"] if said != "onednn" or knows_onednn(dtype) else blas
-    key = kind, k, n, dtype, torch.get_num_threads()
+    key = kind, k.bit_length(), n.bit_length(), dtype, torch.get_num_threads()
     found = _chosen.get(key)
     if found is None:
         with _lock:
