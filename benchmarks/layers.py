@@ -182,15 +182,12 @@ def case(name: str, shape: tuple[int, int, int], threads: int, seconds: float, p
     wrong = difference(run)
     ways = alone(layer, x)
     each = {(p, w): way for p, some in ways.items() for w, way in some.items()}
-    with torch.no_grad():
-        for way in each.values():
-            way()
     taken = measured({"layer": run, "kernels": kernels(layer, x), "products, as chosen": chosen(layer, x),
                       **{f"{p}: {w}": quietly(way) for (p, w), way in each.items()}}, seconds, 1000)
     best = {p: min((taken[f"{p}: {w}"].median, w) for w in some) for p, some in ways.items()}
     limit = sum(t for t, _ in best.values())
-    sums = [[taken[f"{p}: {w}"] for p, (_, w) in best.items()]]
-    total = Times(limit, sum(t.low for t in sums[0]), sum(t.high for t in sums[0]), taken["layer"].runs)
+    parts = [taken[f"{p}: {w}"] for p, (_, w) in best.items()]
+    total = Times(limit, sum(t.low for t in parts), sum(t.high for t in parts), taken["layer"].runs)
     rows = [Row(name, threads, shape, "layer", taken["layer"], limit, wrong), Row(name, threads, shape, "products", total, limit)]
     rows += [Row(name, threads, shape, n, taken[n], limit) for n in ("products, as chosen", "kernels")]
     rows += [Row(name, threads, shape, f"  {p}: {w}", taken[f"{p}: {w}"], limit) for p, (_, w) in best.items()]
@@ -233,11 +230,11 @@ def show(rows: Sequence[Row]) -> str:
     """The rows of one layer as text."""
     first = rows[0]
     lines = [f"{first.cell} {first.shape}, {first.threads} thread{'s' * (first.threads > 1)}, forward and backward",
-             f"  {'candidate':<32}{'ms':>10}{'20 %':>10}{'80 %':>10}{'runs':>6}{'x products':>12}{'layer is':>14}{'error':>10}"]
+             f"  {'candidate':<32}{'ms':>10}{'20 %':>10}{'80 %':>10}{'runs':>6}{'x products':>12}{'layer is':>16}{'error':>10}"]
     for row in rows:
         *_, name, wrong, median, low, high, runs, ratio = row.values
         faster = f"{row.times.median / first.times.median:.2f} x faster" if name in PEERS else ""
-        lines.append(f"  {name:<32}{median:>10}{low:>10}{high:>10}{runs:>6}{ratio:>12}{faster:>14}{wrong:>10}")
+        lines.append(f"  {name:<32}{median:>10}{low:>10}{high:>10}{runs:>6}{ratio:>12}{faster:>16}{wrong:>10}")
     return "\n".join(lines)
 
 

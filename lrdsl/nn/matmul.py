@@ -8,9 +8,8 @@ told is copied while it is in cache, and whole outputs lie in the memory of `poo
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -30,7 +29,6 @@ GAIN = 0.9  # another way than torch's own must take less than this part of its 
 PLAIN = {Tensor, nn.Parameter}
 FLOATS = (torch.float32, torch.float64)
 _chosen: dict[tuple[object, ...], Way] = {}
-_lock = threading.Lock()
 
 
 class Way(Protocol):
@@ -63,8 +61,8 @@ WAYS: dict[str, Way] = {"blas": blas, "onednn": onednn}
 
 
 def suits(samples: Tensor, weight: Tensor) -> bool:
-    """Whether a product of samples (B, T, K) and a weight (N, K) is one for this module: large, of plain tensors on the CPU, and
-    for its values only."""
+    """Whether a product of samples (B, T, K) and a weight (N, K) is one for this module: large, of plain tensors on the CPU,
+    and for its values only."""
     if torch.compiler.is_compiling() or not {type(samples), type(weight)} <= PLAIN or not samples.is_cpu:
         return False
     rows = samples.shape[0] * samples.shape[1]
@@ -83,7 +81,7 @@ def alone(*tensors: Tensor) -> bool:
 def linear(samples: Tensor, weight: Tensor, heights: Sequence[int]) -> tuple[Tensor, ...]:
     """(B, T, n) for each n of heights: samples (B, T, K) times as many rows of the weight (N, K)."""
     if torch.is_grad_enabled() and (samples.requires_grad or weight.requires_grad):
-        return Linear.apply(samples, weight, tuple(heights))  # type: ignore[no-any-return, no-untyped-call]
+        return Linear.apply(samples, weight, tuple(heights))  # type: ignore[no-untyped-call]
     return forward(samples, weight, heights)
 
 
@@ -115,7 +113,7 @@ def differentiable(samples: Tensor, given: Given, wanted: Sequence[bool]) -> tup
     """The gradients of samples and weight by torch. given: (gradient of a product, its rows of the weight)."""
     parts = [F.linear(g, w.t()) for g, w in given if g is not None]
     rows = samples.flatten(0, 1)
-    weights = [torch.zeros_like(w) if g is None else g.flatten(0, 1).t() @ rows for g, w in given]
+    weights = [torch.zeros_like(w) if g is None else g.reshape(-1, w.shape[0]).t() @ rows for g, w in given]
     return sum(parts[1:], parts[0]) if wanted[0] else None, torch.cat(weights) if wanted[1] else None
 
 
@@ -154,9 +152,9 @@ def backward(samples: Tensor, given: Given, wanted: Sequence[bool]) -> tuple[Ten
     return by_samples, by_weight
 
 
-def pieces(rows: int, width: int) -> Iterator[slice]:
+def pieces(rows: int, width: int, least: int = FEW) -> Iterator[slice]:
     """The rows of an output, some at a time; width: numbers that a row reads and writes."""
-    step = max(256, PIECE * torch.get_num_threads() // width)
+    step = max(least, PIECE * torch.get_num_threads() // width)
     return (slice(low, low + step) for low in range(0, rows, step))
 
 
@@ -171,11 +169,7 @@ def way(kind: str, k: int, n: int, dtype: torch.dtype) -> Way:
     if said or torch.are_deterministic_algorithms_enabled():
         return WAYS[said or "blas"] if said != "onednn" or knows_onednn(dtype) else blas
     key = kind, k.bit_length(), n.bit_length(), dtype, torch.get_num_threads()
-    found = _chosen.get(key)
-    if found is None:
-        with _lock:
-            found = _chosen[key] = _chosen.get(key) or measured(kind, k, n, dtype)
-    return found
+    return _chosen.get(key) or _chosen.setdefault(key, measured(kind, k, n, dtype))  # of two threads' findings the first
 
 
 def knows_onednn(dtype: torch.dtype) -> bool:
