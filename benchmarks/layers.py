@@ -188,7 +188,8 @@ def case(name: str, shape: tuple[int, int, int], threads: int, seconds: float, p
     limit = sum(t for t, _ in best.values())
     parts = [taken[f"{p}: {w}"] for p, (_, w) in best.items()]
     total = Times(limit, sum(t.low for t in parts), sum(t.high for t in parts), taken["layer"].runs)
-    rows = [Row(name, threads, shape, "layer", taken["layer"], limit, wrong), Row(name, threads, shape, "products", total, limit)]
+    rows = [Row(name, threads, shape, "layer", taken["layer"], limit, wrong),
+            Row(name, threads, shape, "products", total, limit)]
     rows += [Row(name, threads, shape, n, taken[n], limit) for n in ("products, as chosen", "kernels")]
     rows += [Row(name, threads, shape, f"  {p}: {w}", taken[f"{p}: {w}"], limit) for p, (_, w) in best.items()]
     return rows + [Row(name, threads, shape, n, t, limit) for n, t in peers.items()]
