@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import signal
 import statistics
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch import Tensor
 
 Clock = Callable[[Callable[[], object]], float]
+PATIENCE = 2.0  # seconds that a slow candidate may take, whatever the limit
 FLUSHED = 256 << 20  # bytes written between two runs on a GPU: several times its L2, as triton.testing.do_bench does
 
 
@@ -34,6 +41,17 @@ def wall(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
+
+
+def cold(size: int = 128 << 20) -> Clock:
+    """A clock for the CPU: seconds of one run after so many bytes were read, several times what caches hold, so that nothing
+    the run reads is in them. They are read and not written: what is written would have to leave the caches during the run."""
+    evicting = torch.ones(size // 4)
+
+    def clock(run: Callable[[], object]) -> float:
+        evicting.sum()
+        return wall(run)
+    return clock
 
 
 def events() -> Clock:
@@ -65,17 +83,40 @@ def clock_of(device: str) -> Clock:
 
 def measured(candidates: Mapping[str, Callable[[], object]], seconds: float = 8.0, rounds: int = 50,
              clock: Clock = wall) -> dict[str, Times]:
-    """Times of each candidate. One unmeasured call each; then whole rounds, 3 at least, until either limit."""
+    """Times of each candidate. One unmeasured call each; then rounds, 3 at least, until either limit. One whose runs have taken
+    more than its share of `seconds` sits out after 3 of them; one that has taken all of `seconds` and `PATIENCE`, at once."""
     for run in candidates.values():
         run()
     taken: dict[str, list[float]] = {name: [] for name in candidates}
-    end = time.perf_counter() + seconds
+    end, share = time.perf_counter() + seconds, seconds / max(len(candidates), 1)
     for done in range(rounds):
         if done >= 3 and time.perf_counter() > end:
             break
         for name, run in candidates.items():
-            taken[name].append(clock(run))
+            spent = sum(taken[name])
+            if spent <= share or (done < 3 and spent <= max(seconds, PATIENCE)):
+                taken[name].append(clock(run))
     return {name: Times.of(times) for name, times in taken.items()}
+
+
+@contextmanager
+def limited(seconds: float | None) -> Iterator[None]:
+    """A TimeoutError where what is within takes longer; in a thread other than the first, and without a limit, nothing.
+
+    It comes between two lines of Python: a call into a library ends first."""
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def over(*_: object) -> None:
+        raise TimeoutError(f"over {seconds:g} s")
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again and again: a library's callback may swallow the first
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def interleaved(candidates: Mapping[str, Callable[[], object]], seconds: float = 8.0, rounds: int = 50) -> dict[str, float]:
@@ -83,22 +124,29 @@ def interleaved(candidates: Mapping[str, Callable[[], object]], seconds: float =
     return {name: times.median for name, times in measured(candidates, seconds, rounds).items()}
 
 
-def stream(shape: tuple[int, ...], reads: int, writes: int, device: str = "cpu") -> Callable[[], None]:
+def stream(shape: tuple[int, ...], reads: int, writes: int, device: str = "cpu",
+           sources: Sequence[Tensor] = ()) -> Callable[[], None]:
     """Read and write this many tensors of a shape, with torch's own loops into memory that is there: the memory limit.
 
-    torch.add(out=) reads two and writes one, copy_ reads and writes one, torch.sum reads one; together they move as much.
+    torch.add(out=) reads two and writes one, copy_ reads and writes one, torch.sum reads one; together they move as much. What
+    is read are the sources in turn, or two tensors of its own; each write has a tensor of its own, as in a fused pass.
     """
     assert reads >= writes, "something is read for all that is written"
     sums = max(0, reads - 2 * writes)
     triads, copies = reads - sums - writes, 2 * writes - reads + sums
-    a, b, c = (torch.rand(shape, device=device) for _ in range(3))
+    read = itertools.cycle([_flat(s) for s in sources] or [torch.rand(shape, device=device).flatten() for _ in range(2)])
+    written = iter([torch.rand(shape, device=device).flatten() for _ in range(writes)])
+    steps: list[Callable[[], object]] = [partial(torch.add, next(read), next(read), out=next(written)) for _ in range(triads)]
+    steps += [partial(next(written).copy_, next(read)) for _ in range(copies)]
+    steps += [partial(torch.sum, next(read)) for _ in range(sums)]
 
     def run() -> None:
-        for _ in range(triads):
-            torch.add(a, b, out=c)
-        for _ in range(copies):
-            c.copy_(a)
-        for _ in range(sums):
-            torch.sum(a)
+        for step in steps:
+            step()
 
     return run
+
+
+def _flat(x: Tensor) -> Tensor:
+    """The numbers of a tensor without gaps, in the order of memory."""
+    return x.detach().permute(sorted(range(x.dim()), key=x.stride, reverse=True)).view(-1)
