@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import resource
 import signal
 import statistics
 import threading
@@ -83,20 +84,26 @@ def clock_of(device: str) -> Clock:
 
 def measured(candidates: Mapping[str, Callable[[], object]], seconds: float = 8.0, rounds: int = 50,
              clock: Clock = wall) -> dict[str, Times]:
-    """Times of each candidate. One unmeasured call each; then rounds, 3 at least, until either limit. One whose runs have taken
-    more than its share of `seconds` sits out after 3 of them; one that has taken all of `seconds` and `PATIENCE`, at once."""
+    """Times of each candidate. One unmeasured call each; then rounds, until the limit or until all have had enough: a candidate
+    sits out after 3 runs once they have taken its share of `seconds`; at once, if it has taken all of them and `PATIENCE`.
+    Runs in which the machine gave a processor to someone else do not count, where 3 others do."""
     for run in candidates.values():
         run()
-    taken: dict[str, list[float]] = {name: [] for name in candidates}
-    end, share = time.perf_counter() + seconds, seconds / max(len(candidates), 1)
+    taken, undisturbed = ({name: list[float]() for name in candidates} for _ in range(2))
+    share = seconds / max(len(candidates), 1)
     for done in range(rounds):
-        if done >= 3 and time.perf_counter() > end:
-            break
         for name, run in candidates.items():
-            spent = sum(taken[name])
-            if spent <= share or (done < 3 and spent <= max(seconds, PATIENCE)):
+            if sum(taken[name]) <= (share if done >= 3 else max(share, seconds, PATIENCE)):
+                before = interruptions()
                 taken[name].append(clock(run))
-    return {name: Times.of(times) for name, times in taken.items()}
+                if interruptions() == before:
+                    undisturbed[name].append(taken[name][-1])
+    return {name: Times.of(undisturbed[name] if len(undisturbed[name]) >= 3 else times) for name, times in taken.items()}
+
+
+def interruptions() -> int:
+    """How often this process had to leave a processor though it had work."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 @contextmanager
@@ -117,11 +124,6 @@ def limited(seconds: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def interleaved(candidates: Mapping[str, Callable[[], object]], seconds: float = 8.0, rounds: int = 50) -> dict[str, float]:
-    """The medians of `measured`, on the CPU."""
-    return {name: times.median for name, times in measured(candidates, seconds, rounds).items()}
 
 
 def stream(shape: tuple[int, ...], reads: int, writes: int, device: str = "cpu",

@@ -77,14 +77,23 @@ def test_what_is_over_its_limit_ends() -> None:
 
 def test_a_slow_candidate_sits_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.timing.PATIENCE", 0.0)
+    monkeypatch.setattr("benchmarks.timing.interruptions", lambda: 0)
     turns: list[str] = []
     times = {"quick": 0.001, "slow": 1.0, "endless": 9.0}
 
     def clock(run: object) -> float:
         run()  # type: ignore[operator]
         return times[turns[-1]]
-    found = measured({n: lambda n=n: turns.append(n) for n in times}, seconds=5.0, rounds=20, clock=clock)
+    found = measured({n: lambda n=n: turns.append(n) for n in times}, seconds=8.0, rounds=20, clock=clock)
     assert {n: t.runs for n, t in found.items()} == {"quick": 20, "slow": 3, "endless": 1}
+
+
+def test_interrupted_runs_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    times, left = iter([1.0, 9.0, 2.0, 3.0, 4.0, 9.0]), iter([0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2])
+    monkeypatch.setattr("benchmarks.timing.interruptions", lambda: next(left))
+    assert measured({"a": int}, 100.0, 6, lambda run: next(times))["a"] == Times.of([1.0, 2.0, 3.0, 4.0])
+    times, left = iter([1.0, 9.0, 2.0]), iter([0, 0, 0, 1, 1, 1])
+    assert measured({"a": int}, 100.0, 3, lambda run: next(times))["a"].runs == 3  # too few to choose from
 
 
 def test_the_stream_reads_what_it_is_given() -> None:
