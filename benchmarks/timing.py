@@ -108,7 +108,8 @@ def interruptions() -> int:
 
 @contextmanager
 def limited(seconds: float | None) -> Iterator[None]:
-    """A TimeoutError where what is within takes longer; in a thread other than the first, and without a limit, nothing.
+    """A TimeoutError where what is within takes a processor for longer, or, as others may have it or be waited for, four times
+    as long by the clock; in a thread other than the first, and without a limit, nothing.
 
     It comes between two lines of Python: a call into a library ends first."""
     if seconds is None or threading.current_thread() is not threading.main_thread():
@@ -117,13 +118,16 @@ def limited(seconds: float | None) -> Iterator[None]:
 
     def over(*_: object) -> None:
         raise TimeoutError(f"over {seconds:g} s")
-    before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again and again: a library's callback may swallow the first
+    timers = ((signal.ITIMER_PROF, signal.SIGPROF, seconds), (signal.ITIMER_REAL, signal.SIGALRM, 4 * seconds))
+    before = [signal.signal(number, over) for _, number, _ in timers]
+    for timer, _, left in timers:
+        signal.setitimer(timer, left, 1.0)  # again and again: a library's callback may swallow the first
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for (timer, number, _), handler in zip(timers, before, strict=True):
+            signal.setitimer(timer, 0)
+            signal.signal(number, handler)
 
 
 def stream(shape: tuple[int, ...], reads: int, writes: int, device: str = "cpu",
