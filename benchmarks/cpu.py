@@ -134,7 +134,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--peers", choices=PEERS, default="all")
     parser.add_argument("--seconds", type=float, default=4.0, help="to time a line forward, and again with gradients")
     parser.add_argument("--rounds", type=int, default=60, help="at most")
-    parser.add_argument("--limit", type=float, default=15.0, help="seconds that a candidate may take to compile and to be checked")
+    parser.add_argument("--limit", type=float, default=15.0, help="seconds that one may take to compile and be checked")
     parser.add_argument("--memory", type=float, default=5.0, help="gigabytes that a line may take")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, help="a directory for the CSV files, the table in Markdown and the picture")
