@@ -158,7 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
             found = [(line.row, measure(line, threads, said)) for line in lines for threads in line.threads]
     finally:
         torch.set_num_threads(before)
-    text = [cpu_table.table([m for row, m in found if row not in GROWTH])]
+    shown, grown = ([m for row, m in found if (row in GROWTH) == growth] for growth in (False, True))
+    text = [cpu_table.table(part) for part in (shown, grown) if part]
     if "memory" in said.rows and not said.quick:
         text.append(cpu_memory.table((8, 4096, 512), said.peers))
     if "compile" in said.rows and not said.quick:
@@ -168,8 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     if said.out:
         write(rows, said.out, "cpu", "cpu", draw=False)
         Path(said.out, "cpu.md").write_text("\n\n".join(("  \n".join(heading("cpu")), *text)) + "\n")
-        if grown := [(row, m) for row, m in found if row in GROWTH]:
-            cpu_table.picture(grown, Path(said.out, "cpu.png"), heading("cpu")[0])
+        if grown:
+            cpu_table.picture([(row, m) for row, m in found if row in GROWTH], Path(said.out, "cpu.png"), heading("cpu")[0])
     return rows
 
 

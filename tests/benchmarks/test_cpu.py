@@ -161,7 +161,7 @@ def test_a_quick_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
                                        "complex scan of parts", "complex scan", "cumsum", "filter"}
     assert all(r.times and r.error < 1e-5 for r in found if r.candidate == "lrdsl")
     written = (tmp_path / "cpu.md").read_text()
-    assert written.count("| linear_scan |") == 2 and written.splitlines()[0].startswith("machine:") and "| 2x2 scan |" in said
+    assert written.count("| linear_scan |") == 4 and written.splitlines()[0].startswith("machine:") and "| 2x2 scan |" in said
     lines = [line for line in (tmp_path / "cpu.csv").read_text().splitlines() if not line.startswith("#")]
     assert len(list(csv.DictReader(lines))) == len(found)
     assert all(math.isfinite(float(r["times_stream"])) for r in csv.DictReader(lines) if r["candidate"] == "lrdsl")
