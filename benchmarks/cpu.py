@@ -152,10 +152,14 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no processes of its own, which would outlive a limit
     before = torch.get_num_threads()
     torch.manual_seed(0)
+    found: list[tuple[str, Measured]] = []
     print("\n".join(heading("cpu")), flush=True)
     try:
         with at_most(said.memory):
-            found = [(line.row, measure(line, threads, said)) for line in lines for threads in line.threads]
+            for line, threads in ((line, threads) for line in lines for threads in line.threads):
+                found.append((line.row, measure(line, threads, said)))
+                if said.out:  # a run that is cut short leaves what it has
+                    write(_rows(found), said.out, "cpu", "cpu", draw=False)
     finally:
         torch.set_num_threads(before)
     shown, grown = ([m for row, m in found if (row in GROWTH) == growth] for growth in (False, True))
@@ -165,13 +169,15 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     if "compile" in said.rows and not said.quick:
         text.append(cpu_table.compiling())
     print("\n" + "\n\n".join(text), flush=True)
-    rows = [row for _, m in found for row in m.rows]
     if said.out:
-        write(rows, said.out, "cpu", "cpu", draw=False)
         Path(said.out, "cpu.md").write_text("\n\n".join(("  \n".join(heading("cpu")), *text)) + "\n")
         if grown:
             cpu_table.picture([(row, m) for row, m in found if row in GROWTH], Path(said.out, "cpu.png"), heading("cpu")[0])
-    return rows
+    return _rows(found)
+
+
+def _rows(found: Sequence[tuple[str, Measured]]) -> list[Row]:
+    return [row for _, m in found for row in m.rows]
 
 
 if __name__ == "__main__":
