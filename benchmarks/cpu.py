@@ -147,8 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     said.rows = said.rows or (("scan",) if said.shape else ROWS + EXTRA)
     if said.quick:
         said.seconds, said.peers, said.limit = min(said.seconds, 0.02), min(said.peers, "fast", key=PEERS.index), 5.0
-    lines = chosen(said)
-    peers_jax.prepare(max([*said.threads[:1], 1] if said.threads else [1]))
+    turns = [(line, threads) for line in chosen(said) for threads in line.threads]
+    peers_jax.prepare(said.threads[0] if said.threads else 1)
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no processes of its own, which would outlive a limit
     before = torch.get_num_threads()
     torch.manual_seed(0)
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     print("\n".join(heading("cpu")), flush=True)
     try:
         with at_most(said.memory):
-            for line, threads in ((line, threads) for line in lines for threads in line.threads):
+            for line, threads in turns:
                 found.append((line.row, measure(line, threads, said)))
                 if said.out:  # a run that is cut short leaves what it has
                     write(_rows(found), said.out, "cpu", "cpu", draw=False)
