@@ -44,15 +44,23 @@ def wall(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def cold(size: int = 128 << 20) -> Clock:
-    """A clock for the CPU: seconds of one run after so many bytes were read, several times what caches hold, so that nothing
+def processor(run: Callable[[], object]) -> float:
+    """Seconds of processors that one run took, in all threads of the process. For what has one thread, this is the time on the
+    wall of a machine that does nothing else, and does not change when it has to share a processor."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def cold(clock: Clock = wall, size: int = 128 << 20) -> Clock:
+    """Another clock for the CPU: one run after so many bytes were read, several times what caches hold, so that nothing
     the run reads is in them. They are read and not written: what is written would have to leave the caches during the run."""
     evicting = torch.ones(size // 4)
 
-    def clock(run: Callable[[], object]) -> float:
+    def after(run: Callable[[], object]) -> float:
         evicting.sum()
-        return wall(run)
-    return clock
+        return clock(run)
+    return after
 
 
 def events() -> Clock:

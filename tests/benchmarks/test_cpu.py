@@ -20,7 +20,7 @@ from benchmarks import cpu_works as works
 from benchmarks.compare import WAYS, Case, Ready, compare, solve
 from benchmarks.cpu_table import Aims, Measured
 from benchmarks.exact import exact
-from benchmarks.timing import Times, cold, limited, measured, stream, wall
+from benchmarks.timing import Times, cold, limited, measured, processor, stream, wall
 
 SHAPE = (2, 16, 3)
 
@@ -113,8 +113,13 @@ def test_the_stream_reads_what_it_is_given() -> None:
     assert seen == [x.data_ptr(), y.data_ptr()]
 
 
+def test_processor_time_is_not_that_of_others() -> None:
+    assert processor(lambda: time.sleep(0.2)) < 0.1
+    assert processor(lambda: sum(range(200_000))) > 1e-4
+
+
 def test_a_cold_clock_reads_other_memory_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, order = cold(1 << 12), []
+    clock, order = cold(size=1 << 12), []
     monkeypatch.setattr(torch.Tensor, "sum", lambda self: order.append(self.numel()))
     assert clock(lambda: order.append("run")) > 0 and order == [1 << 10, "run"]
 
