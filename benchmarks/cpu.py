@@ -101,9 +101,9 @@ def measure(line: Line, threads: int, said: argparse.Namespace) -> Measured:
     torch.set_num_threads(threads)
     try:
         case = line.make(line.shape, level(line, threads, said))
-        seconds = said.seconds / 4 if line.row in GROWTH else said.seconds
+        seconds, limit = said.seconds / 4 if line.row in GROWTH else said.seconds, line.limit or said.limit
         clock = CLOCKS[said.clock] if threads == 1 else wall
-        rows = compare(case, "cpu", cold(clock) if line.cold else clock, seconds, said.rounds, _progress, line.limit or said.limit)
+        rows = compare(case, "cpu", cold(clock) if line.cold else clock, seconds, said.rounds, _progress, limit)
     except Exception as failure:
         print(f"{line.row} {line.shape}, {threads} thread(s): {type(failure).__name__}: {failure}", flush=True)
         return Measured([], line.aims)
