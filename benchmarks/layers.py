@@ -4,11 +4,12 @@
     python -m benchmarks.layers --quick                 one small shape, one thread
 
 Forward and backward with the gradients of x and of every parameter, float32, batch first, as many inputs as hidden units, on
-one thread and on two; all candidates in turn in one process. "products" are the matrix products of the layer in the way of
-torch that was fastest for each of them (`WAYS`), with fresh outputs as the layer needs them: forward, gradient of the samples,
-gradient of the weight. "products, as chosen" is what lrdsl makes of them (`lrdsl.nn.products`). "kernels" are the fused passes
-alone, through their torch ops. What is slow (torch.nn.GRU on the CPU walks in Python's autograd) runs once. `error` is the
-largest difference of a gradient from that of the same layer with torch's own F.linear, over the largest magnitude.
+one thread (in processor time, which other work on the machine does not change) and on two (by the clock on the wall); all
+candidates in turn in one process. "products" are the matrix products of the layer in the way of torch that was fastest for
+each of them (`WAYS`), with fresh outputs as the layer needs them: forward, gradient of the samples, gradient of the weight.
+"products, as chosen" is what lrdsl makes of them (`lrdsl.nn.matmul`). "kernels" are the fused passes alone, through their torch
+ops. What is slow (torch.nn.GRU on the CPU goes step by step through autograd) runs once. `error` is the largest difference of a
+gradient from that of the same layer with torch's F.linear, over the largest magnitude.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from lrdsl.nn.products import product
 
 from .compare import error
 from .table import heading
-from .timing import Times, measured, wall
+from .timing import Clock, Times, measured, processor, wall
 
 CELLS = ("sru", "gilr", "gilr_lstm")
 SHAPES = ((1, 16384, 128), (8, 1024, 256), (1, 262144, 64))
@@ -183,7 +184,7 @@ def case(name: str, shape: tuple[int, int, int], threads: int, seconds: float, p
     ways = alone(layer, x)
     each = {(p, w): way for p, some in ways.items() for w, way in some.items()}
     taken = measured({"layer": run, "kernels": kernels(layer, x), "products, as chosen": chosen(layer, x),
-                      **{f"{p}: {w}": quietly(way) for (p, w), way in each.items()}}, seconds, 1000)
+                      **{f"{p}: {w}": quietly(way) for (p, w), way in each.items()}}, seconds, 1000, clock_of(threads))
     best = {p: min((taken[f"{p}: {w}"].median, w) for w in some) for p, some in ways.items()}
     limit = sum(t for t, _ in best.values())
     parts = [taken[f"{p}: {w}"] for p, (_, w) in best.items()]
@@ -193,6 +194,11 @@ def case(name: str, shape: tuple[int, int, int], threads: int, seconds: float, p
     rows += [Row(name, threads, shape, n, taken[n], limit) for n in ("products, as chosen", "kernels")]
     rows += [Row(name, threads, shape, f"  {p}: {w}", taken[f"{p}: {w}"], limit) for p, (_, w) in best.items()]
     return rows + [Row(name, threads, shape, n, t, limit) for n, t in peers.items()]
+
+
+def clock_of(threads: int) -> Clock:
+    """How times are taken."""
+    return processor if threads == 1 else wall
 
 
 def quietly(way: Run) -> Run:
@@ -218,11 +224,11 @@ def difference(run: Run) -> float:
 def peers_at(shape: tuple[int, int, int], seconds: float, names: Sequence[str]) -> dict[str, Times]:
     """torch's own layers of that size."""
     B, T, H = shape
-    x, gradient, found = torch.randn(B, T, H), torch.randn(B, T, H), {}
+    x, gradient, clock, found = torch.randn(B, T, H), torch.randn(B, T, H), clock_of(torch.get_num_threads()), {}
     for name in names:
         run = whole(PEERS[name](H, H, batch_first=True), x, gradient)
-        first = wall(run)
-        found[name] = Times.of([first]) if first > SLOW else measured({name: run}, seconds, 1000)[name]
+        first = clock(run)
+        found[name] = Times.of([first]) if first > SLOW else measured({name: run}, seconds, 1000, clock)[name]
         gc.collect()
     return found
 
