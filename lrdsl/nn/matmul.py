@@ -186,7 +186,7 @@ def measured(kind: str, k: int, n: int, dtype: torch.dtype) -> Way:
     m = min(max(SAMPLE // (k * n), FEW), 2048)
 
     def whole(*shape: int) -> Tensor:
-        return (torch.arange(shape[0] * shape[1]) % 7 - 3).to(dtype).view(shape)
+        return (torch.arange(shape[0] * shape[1], device="cpu") % 7 - 3).to(dtype).view(shape)
     a, b = {"samples": lambda: (whole(m, k), whole(n, k).t()), "gradient": lambda: (whole(m, k), whole(k, n)),
             "weight": lambda: (whole(m, k).t(), whole(m, n))}[kind]()
     outs = [a.new_empty(a.shape[0], b.shape[1]) for _ in WAYS]
