@@ -41,8 +41,8 @@ CHANNELS, CACHE, BLOCK, SHORTEST, WIDEST = 32, 32 << 20, 256 << 10, 64, 128
 # computed again).
 TOGETHER = 64
 
-# On a CPU, rows that do not fill a vector waste it, unless it takes several steps; and where it takes one, it need not be written
-# under a mask, which takes three times as long.
+# On a CPU, rows that do not fill a vector waste it, unless it takes several steps; and where it takes one, it need not be
+# written under a mask, which takes three times as long.
 NARROW, FEW = 60, 64
 
 
