@@ -85,7 +85,7 @@ def test_each_size_has_its_kernel() -> None:
     sizes = {(8, 4096, 8): "lanes", (8, 4096, 9): "rows", (1, 63, 1): "rows", (1, 64, 1): "lanes"}
     for dtype, most in (("float32", 8), ("bfloat16", 8), ("float64", 4)):
         kernels = schedules(program, "cpu", dtype)
-        assert [k.strategy for k in kernels] == ["rows", "lanes"]
+        assert [k.strategy for k in kernels] == ["rows", "lanes", "chained", "chained_lanes"]
         found = [chosen(kernels, 8, 4096, C).strategy for C in range(1, 20)]
         assert found == ["lanes"] * most + ["rows"] * (19 - most)
     assert {size: chosen(schedules(program, "cpu", "float32"), *size).strategy for size in sizes} == sizes
