@@ -94,4 +94,4 @@ def test_each_size_has_its_kernel() -> None:
 def test_what_is_not_solved_in_lanes_says_why() -> None:
     nonlinear = lr.RNN(lr.cells.indrnn, 2, 3, solver="sequential").parts[0].pipeline.plan.programs[0]
     assert hindrance(nonlinear) == "the recurrence of h is not linear" and strategies(nonlinear, "cpu") == ("rows",)
-    assert schedules(nonlinear, "cpu", "float32")[0].reason.endswith("at every size, because the recurrence of h is not linear")
+    assert "at every size, because the recurrence of h is not linear;" in schedules(nonlinear, "cpu", "float32")[0].reason
