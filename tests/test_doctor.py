@@ -407,7 +407,8 @@ def test_a_whole_report_renders_every_name():
 def test_the_pool_says_what_it_holds(monkeypatch):
     monkeypatch.setattr(blocks, "POOL", blocks.Pool())
     monkeypatch.setenv("LRDSL_POOL", "2G")
-    held = [blocks.POOL.buffer(8 << 20, 1 << 30) for _ in range(3)]
+    blocks.POOL.keep(1 << 30)
+    held = [blocks.POOL.buffer(8 << 20) for _ in range(3)]
     held.pop()
     assert find("output pool").detail.startswith("16 MiB in use, 8 MiB idle of at most 2048 MiB, 0 hits, 3 misses")
     monkeypatch.setenv("LRDSL_POOL", "0")
@@ -433,6 +434,7 @@ def test_settings_are_reported_when_they_are_set(monkeypatch):
 @pytest.mark.parametrize("name, value, strange, choice", [
     ("LRDSL_BACKEND", "gpu", "gpu", "native"),
     ("LRDSL_LOGS", "compile,launchh", "launchh", "codegen"),
+    ("LRDSL_PRODUCTS", "mkl", "mkl", "onednn"),
 ])  # fmt: skip
 def test_a_setting_that_means_nothing_is_told(name, value, strange, choice, monkeypatch):
     monkeypatch.setenv(name, value)
@@ -458,7 +460,9 @@ def test_options_are_read_when_they_are_asked_for(monkeypatch):
     assert options.dump_dir() == Path("/home/someone/dump")
     assert options.backend() == "cuda"
     assert options.cache_dir() == Path("/home/someone/kernels")
+    monkeypatch.setenv("LRDSL_PRODUCTS", " Blas ")
     assert options.logs() == {"codegen", "launch"}
+    assert options.products() == "blas"
 
 
 def test_where_the_cache_lies_without_a_setting(monkeypatch):

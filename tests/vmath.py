@@ -57,7 +57,7 @@ class Library:
 
     def __init__(self, path: Path, dtype: str) -> None:
         self.library = ctypes.CDLL(str(path))
-        self.name, self.dtype = dtype, NUMPY[dtype]
+        self.path, self.name, self.dtype = path, dtype, NUMPY[dtype]
         self.lanes = self.library.lanes()
 
     def __call__(self, function: str, *arguments: Array) -> Array:

@@ -41,8 +41,9 @@ CHANNELS, CACHE, BLOCK, SHORTEST, WIDEST = 32, 32 << 20, 256 << 10, 64, 128
 # computed again).
 TOGETHER = 64
 
-# On a CPU, rows of half a vector and less waste it, unless it takes several steps; which begin on a whole vector.
-NARROW, FEW = 32, 64
+# On a CPU, rows that do not fill a vector waste it, unless it takes several steps; and where it takes one, it need not be
+# written under a mask, which takes three times as long.
+NARROW, FEW = 60, 64
 
 
 def strategies(program: Program, target: Target) -> tuple[Strategy, ...]:

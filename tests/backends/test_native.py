@@ -30,7 +30,8 @@ from tests.cells_for_tests import CELLS
 ROOT = Path(__file__).parents[2]
 WARN = ["-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-Wno-unused-function"]
 X86 = platform.machine() == "x86_64"
-MARCHES = {"x86-64": set(), "x86-64-v3": {"avx2", "fma", "bmi2"}, "x86-64-v4": {"avx512f", "avx512vl", "avx512bw", "avx512dq"}}
+MARCHES = {"x86-64": set(), "x86-64-v2": {"sse4_2", "ssse3"}, "x86-64-v3": {"avx2", "fma", "bmi2"},
+           "x86-64-v4": {"avx512f", "avx512vl", "avx512bw", "avx512dq"}}
 fork = multiprocessing.get_context("fork")
 
 pytestmark = pytest.mark.usefixtures("compiler")

@@ -115,7 +115,7 @@ def test_less_is_kept() -> None:
 
 
 def test_second_derivatives() -> None:
-    layer, pieces = pair(lr.cells.gilr_lstm)
+    layer, pieces = pair(lr.cells.gilr)
     x = leaf(T, B, C)
     found = []
     for m in (layer, pieces):
