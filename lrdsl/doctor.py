@@ -224,8 +224,9 @@ def _backend(name: str, found: list[Finding]) -> Finding:
 
 def _variable(var: options.EnvVar) -> Finding:
     value = os.environ[var.name].strip()
-    known = {"LRDSL_BACKEND": BACKENDS, "LRDSL_LOGS": options.LOGS}.get(var.name)
-    given = {"LRDSL_BACKEND": {options.backend()}, "LRDSL_LOGS": options.logs()}.get(var.name, frozenset())
+    known = {"LRDSL_BACKEND": BACKENDS, "LRDSL_LOGS": options.LOGS, "LRDSL_PRODUCTS": options.PRODUCTS}.get(var.name)
+    given = {"LRDSL_BACKEND": {options.backend()}, "LRDSL_LOGS": options.logs(),
+             "LRDSL_PRODUCTS": {options.products()}}.get(var.name, frozenset())
     if known and (strange := sorted(str(name) for name in given if name not in known)):
         detail = f"{value}: unknown is {', '.join(strange)}"
         return Finding(var.name, False, detail, "what it asks for", f"choose from {', '.join(known)}", "wrong")

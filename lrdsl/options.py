@@ -1,4 +1,4 @@
-"""The five environment variables, in one table. None of them changes generated text.
+"""The six environment variables, in one table. None of them changes generated text.
 
 They are read when they are asked for, so setting one later in the process works.
 """
@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+PRODUCTS = ("linear", "blas", "onednn")  # torch.nn.functional.linear; torch's BLAS; oneDNN
 LOGS = ("codegen", "compile", "launch")
 
 
@@ -34,6 +35,8 @@ ENVIRONMENT: tuple[EnvVar, ...] = (
     EnvVar("LRDSL_CACHE_DIR", "where compiled kernels are kept", "$XDG_CACHE_HOME/lrdsl, else ~/.cache/lrdsl"),
     EnvVar("LRDSL_POOL", "bytes (512M, 2G) of large outputs on the CPU that are kept for the next ones; 0 is no pool",
            "an eighth of the memory"),
+    EnvVar("LRDSL_PRODUCTS", f"what multiplies large matrices on the CPU: {', '.join(PRODUCTS)}",
+           "what is fastest, measured once"),
     EnvVar("LRDSL_LOGS", f"what to tell on stderr, separated by commas: {', '.join(LOGS)}", "warnings only"),
 )
 
@@ -66,6 +69,11 @@ def pool() -> int | None:
     """The bytes that the pool of large outputs may keep idle; None when the user does not say. Raises ValueError."""
     value = _get("LRDSL_POOL")
     return _bytes(value) if value else None
+
+
+def products() -> str:
+    """What multiplies large matrices on the CPU; "" when that is measured."""
+    return _get("LRDSL_PRODUCTS").lower()
 
 
 def logs() -> frozenset[str]:

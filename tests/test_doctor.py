@@ -434,6 +434,7 @@ def test_settings_are_reported_when_they_are_set(monkeypatch):
 @pytest.mark.parametrize("name, value, strange, choice", [
     ("LRDSL_BACKEND", "gpu", "gpu", "native"),
     ("LRDSL_LOGS", "compile,launchh", "launchh", "codegen"),
+    ("LRDSL_PRODUCTS", "mkl", "mkl", "onednn"),
 ])  # fmt: skip
 def test_a_setting_that_means_nothing_is_told(name, value, strange, choice, monkeypatch):
     monkeypatch.setenv(name, value)
@@ -459,7 +460,9 @@ def test_options_are_read_when_they_are_asked_for(monkeypatch):
     assert options.dump_dir() == Path("/home/someone/dump")
     assert options.backend() == "cuda"
     assert options.cache_dir() == Path("/home/someone/kernels")
+    monkeypatch.setenv("LRDSL_PRODUCTS", " Blas ")
     assert options.logs() == {"codegen", "launch"}
+    assert options.products() == "blas"
 
 
 def test_where_the_cache_lies_without_a_setting(monkeypatch):
