@@ -165,9 +165,9 @@ static constexpr real LR_SCALED = LR_DOUBLE ? 0x1p-512 : 0x1p-64;
 LR_INLINE V lr_series(V, real c) { return splat(c); }
 template <class... C> LR_INLINE V lr_series(V x, real c, C... more) { return c + x * lr_series(x, more...); }
 
-// Every polynomial here is our own minimax fit of the relative error, rounded to `real` one
-// coefficient after another; the errors said are those of the rounded ones, of the function that
-// they serve.
+// Every polynomial here is our own minimax fit (benchmarks/minimax.py) of the relative error, rounded
+// to `real` one coefficient after another; the errors said are those of the rounded ones, of the
+// function that they serve.
 
 // exp(x) = 2^n (1 + q), where n = round(x / ln 2) and q = exp(x - n ln 2) - 1. Added to LR_MAGIC,
 // x / ln 2 is rounded to an integer that stands in the low bits of the sum, ready to be moved to
@@ -437,8 +437,8 @@ LR_INLINE V lr_erf(V x) {
   return (V)((I)((real(1) - s) - s * e.q) | lr_sign(x));
 }
 // x (1 - h) for x > 0, x h for x < 0, with h = (1 - erf(a / sqrt 2)) / 2 = exp(-a^2 / 2) p(s), a = |x|, s = c a / (1 + c a),
-// so that nothing cancels. The polynomial is for p on a < 15: degree 8, error 0.32 * 2^-24 of h, of 2^-5 where h is less; in
-// double a < 39, degree 19, error 0.36 * 2^-53 of h, or of 2^-9. - (x - x) is for -inf, where torch has nan.
+// so that nothing cancels. The polynomial is for p on a < 15: degree 8, error of h 0.16 * 2^-24, or where h is small 5 * 2^-24
+// of it; in double a < 39, degree 19, error 0.18 * 2^-53, or 92 * 2^-53 of it. - (x - x) is for -inf, where torch has nan.
 LR_INLINE V lr_gelu(V x) {
   V a = lr_at_most(lr_abs(x), LR_DOUBLE ? 39 : 15), ca = a * (LR_DOUBLE ? real(0.24) : real(0.3)), s = ca / (real(1) + ca);
 #if LR_DOUBLE
