@@ -1,17 +1,16 @@
-"""Other ways to h[t] = a[t] h[t-1] + b[t]: in torch, by hand in numba, and packages for a GPU where they are installed."""
+"""Other ways to h[t] = a[t] h[t-1] + b[t]: in torch, by hand in numba, jax, and packages where they are installed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch._higher_order_ops.associative_scan import associative_scan
 
+from . import peers_jax, peers_numba
 from .compare import Make, Ready, Tensors, leaves
 
 Scan = Callable[[Tensor, Tensor], Tensor]
@@ -48,8 +47,6 @@ def scans(device: str, compiled: bool = True) -> dict[str, Scan]:
         found["associative_scan, compiled"] = torch.compile(generic, dynamic=False)
         if device == "cuda":
             found["associative_scan, pointwise"] = torch.compile(pointwise, dynamic=False)
-    if device == "cpu" and find_spec("numba"):
-        found["numba by hand"] = by_hand()
     return found
 
 
@@ -64,12 +61,63 @@ def plain(scan: Scan) -> Make:
 def packages(device: str) -> dict[str, Make]:
     """Packages that take a and b another way; each keeps its tensors in its own layout, which is not timed."""
     found: dict[str, Make] = {}
+    if device == "cpu" and find_spec("numba"):
+        found["numba by hand"] = peers_numba.by_hand()
     if device == "cuda" and find_spec("accelerated_scan"):
         found["accelerated-scan"] = _accelerated
     if device == "cuda" and find_spec("fla"):
         found["fla fused_recurrent_hgrn"] = lambda inputs: _hgrn("fused_recurrent_hgrn", inputs)
         found["fla chunk_hgrn"] = lambda inputs: _hgrn("chunk_hgrn", inputs)
     return found
+
+
+def more(level: str, shape: tuple[int, int, int], turned: bool = False) -> dict[str, Make]:
+    """Peers on a CPU: of all that is installed "all", only what is quick ("fast"), "numba" alone, or "none".
+
+    turned: a and b are (B, C, T) in memory. What torch.compile makes of associative_scan takes minutes to compile where
+    sequences are long, and the loop in torch is no match there.
+    """
+    if level == "none":
+        return {}
+    found: dict[str, Make] = {}
+    if find_spec("numba"):
+        if not turned:
+            found["numba by hand"] = peers_numba.by_hand()
+        if turned or shape[2] == 1:
+            found["numba along time"] = peers_numba.along_time()
+    if level == "numba":
+        return found
+    if find_spec("jax"):
+        found["jax lax.scan"] = peers_jax.stepwise(1)
+    if shape[1] <= 8192:
+        found["torch loop"] = plain(loop)
+    if level == "fast":
+        return found
+    if find_spec("jax"):
+        found["jax lax.scan, unroll 8"] = peers_jax.stepwise(8)
+        found["jax associative_scan"] = peers_jax.associative()
+    if find_spec("mambapy"):
+        found["mamba.py pscan"] = plain(_mambapy)
+    if find_spec("accelerated_scan"):
+        found["accelerated-scan ref"] = plain(_reference)
+    others = {"Heinsen's logarithms": heinsen, **scans("cpu", compiled=shape[1] <= 1024)}
+    return {**{n: plain(s) for n, s in others.items()}, **found}
+
+
+def heinsen(a: Tensor, b: Tensor) -> Tensor:
+    """Heinsen 2023 (arXiv 2311.06281): cumulative sums of logarithms, complex for numbers below 0."""
+    coefficients = torch.cumsum(a.to(torch.complex64).log(), 1)
+    return (coefficients + torch.logcumsumexp(b.to(torch.complex64).log() - coefficients, 1)).exp().real
+
+
+def _mambapy(a: Tensor, b: Tensor) -> Tensor:
+    """mamba.py 1.2, which takes (B, T, D, N)."""
+    return import_module("mambapy.pscan").pscan(a.unsqueeze(-1), b.unsqueeze(-1)).squeeze(-1)
+
+
+def _reference(a: Tensor, b: Tensor) -> Tensor:
+    """accelerated-scan 0.3 in torch alone, which takes (B, C, T), T a power of two."""
+    return import_module("accelerated_scan.ref").scan(a.mT.contiguous(), b.mT.contiguous()).mT
 
 
 def _accelerated(inputs: Tensors) -> Ready:
@@ -91,58 +139,3 @@ def _hgrn(name: str, inputs: Tensors) -> Ready:
     def of_a(gradients: dict[str, Tensor]) -> dict[str, Tensor]:
         return {**gradients, "a": gradients["a"] / a}
     return Ready(lambda: run(own["b"], own["a"])[0], own, gradients=of_a)
-
-
-def by_hand() -> Scan:
-    """The loop and its gradient as one would write them in numba: batch and channels in parallel, channels innermost."""
-    numba: Any = import_module("numba")
-    block = 64  # channels that one thread takes through time: 256 bytes of each row
-
-    @numba.njit(parallel=True, cache=False)
-    def forward(a: Any, b: Any, h: Any) -> None:
-        batch, steps, channels = a.shape
-        blocks = (channels + block - 1) // block
-        for task in numba.prange(batch * blocks):
-            n, low = task // blocks, task % blocks * block
-            high = min(low + block, channels)
-            state = np.zeros(block, a.dtype)
-            for t in range(steps):
-                a_row, b_row, h_row = a[n, t, low:high], b[n, t, low:high], h[n, t, low:high]
-                for c in range(high - low):
-                    state[c] = a_row[c] * state[c] + b_row[c]
-                    h_row[c] = state[c]
-
-    @numba.njit(parallel=True, cache=False)
-    def backward(a: Any, h: Any, grad: Any, a_grad: Any, b_grad: Any) -> None:
-        batch, steps, channels = a.shape
-        blocks = (channels + block - 1) // block
-        for task in numba.prange(batch * blocks):
-            n, low = task // blocks, task % blocks * block
-            high = min(low + block, channels)
-            carry, before = np.zeros(block, a.dtype), np.zeros(channels, a.dtype)
-            for t in range(steps - 1, -1, -1):
-                a_row, grad_row, h_row = a[n, t, low:high], grad[n, t, low:high], (h[n, t - 1] if t else before)[low:high]
-                a_out, b_out = a_grad[n, t, low:high], b_grad[n, t, low:high]
-                for c in range(high - low):
-                    total = grad_row[c] + carry[c]
-                    b_out[c] = total
-                    a_out[c] = total * h_row[c]
-                    carry[c] = a_row[c] * total
-
-    class ByHand(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-            h = torch.empty_like(b)
-            forward(*(x.detach().numpy() for x in (a, b, h)))
-            ctx.save_for_backward(a, h)
-            return h
-
-        @staticmethod
-        def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-            a, h = ctx.saved_tensors
-            a_grad, b_grad = torch.empty_like(a), torch.empty_like(a)
-            backward(*(x.detach().contiguous().numpy() for x in (a, h, grad, a_grad, b_grad)))
-            return a_grad, b_grad
-
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-    return ByHand.apply

@@ -27,7 +27,7 @@ from lrdsl.ir.kernel import Kernel
 from lrdsl.passes.schedule import schedules
 
 from .cells import zoo
-from .highway import highway
+from .cpu_works import highway
 
 CELLS = ("linear_scan", "gilr", "gilr_lstm", "sru", "qrnn", "highway")
 

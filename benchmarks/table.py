@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
@@ -18,14 +18,15 @@ import lrdsl
 from .gpu_records import origin
 from .timing import Times
 
-COLUMNS = ("cell", "way", "B", "T", "C", "candidate", "error", "median_ms", "low_ms", "high_ms", "runs", "times_stream",
-           "GB_per_s", "note")
+COLUMNS = ("cell", "way", "B", "T", "C", "threads", "candidate", "error", "median_ms", "low_ms", "high_ms", "runs",
+           "times_stream", "GB_per_s", "first_s", "note")
 
 
 @dataclass(frozen=True)
 class Row:
     """One candidate, one way (forward, forward and backward). error: see `compare.error`, None where nothing is compared.
-    times: None where it was not timed. stream: seconds to move the same bytes; size: these bytes."""
+    times: None where it was not timed. stream: seconds to move the same bytes; size: these bytes. first: seconds of its first
+    call forward, compiling included. threads: of torch."""
 
     cell: str
     way: str
@@ -38,17 +39,25 @@ class Row:
     stream: float
     size: int
     note: str = ""
+    first: float | None = None
+    threads: int = field(default_factory=torch.get_num_threads)
+
+    @property
+    def ratio(self) -> float | None:
+        """The median over the time to move the same bytes."""
+        return self.times and self.times.median / self.stream
 
     @property
     def values(self) -> tuple[str, ...]:
         """One text a column."""
-        first = (self.cell, self.way, str(self.B), str(self.T), str(self.C), self.candidate,
-                 "" if self.error is None else f"{self.error:.1e}")
+        head = (self.cell, self.way, str(self.B), str(self.T), str(self.C), str(self.threads), self.candidate,
+                "" if self.error is None else f"{self.error:.1e}")
+        tail = ("" if self.first is None else f"{self.first:.3g}", self.note)
         if self.times is None:
-            return (*first, *[""] * 6, self.note)
+            return (*head, *[""] * 6, *tail)
         t = self.times
-        return (*first, *(f"{s * 1e3:.4g}" for s in (t.median, t.low, t.high)), str(t.runs), f"{t.median / self.stream:.2f}",
-                f"{self.size / t.median / 1e9:.3g}", self.note)
+        return (*head, *(f"{s * 1e3:.4g}" for s in (t.median, t.low, t.high)), str(t.runs), f"{t.median / self.stream:.2f}",
+                f"{self.size / t.median / 1e9:.3g}", *tail)
 
 
 def heading(device: str) -> list[str]:
@@ -77,24 +86,25 @@ def processor() -> str:
 def show(rows: Sequence[Row]) -> str:
     """The rows of one case and way as text, the fastest first."""
     first = rows[0]
-    lines = [f"{first.cell}, {first.way}, ({first.B}, {first.T}, {first.C}) float32",
+    lines = [f"{first.cell}, {first.way}, ({first.B}, {first.T}, {first.C}) float32, {first.threads} thread(s)",
              f"  {'candidate':<28}{'ms':>10}{'20 %':>10}{'80 %':>10}{'runs':>6}{'x stream':>10}{'GB/s':>8}{'error':>10}"]
     for row in sorted(rows, key=lambda r: (r.times is None, r.times and r.times.median)):
-        *_, name, error, median, low, high, runs, ratio, rate, note = row.values
+        *_, name, error, median, low, high, runs, ratio, rate, _, note = row.values
         lines.append(f"  {name:<28}{median or 'not timed':>10}{low:>10}{high:>10}{runs:>6}{ratio:>10}{rate:>8}{error:>10}"
                      + (f"  {note}" if note else ""))
     return "\n".join(lines)
 
 
-def write(rows: Sequence[Row], out: Path, name: str, device: str) -> None:
-    """`name`.csv and `name`.png in a directory; without matplotlib no picture, and a line that says so."""
+def write(rows: Sequence[Row], out: Path, name: str, device: str, draw: bool = True) -> None:
+    """`name`.csv and, if asked for, `name`.png in a directory; without matplotlib no picture, and a line that says so."""
     out.mkdir(parents=True, exist_ok=True)
     with Path(out, f"{name}.csv").open("w", newline="") as file:
         file.writelines(f"# {line}\n" for line in heading(device))
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows(row.values for row in rows)
-    picture(rows, Path(out, f"{name}.png"), heading(device)[0])
+    if draw:
+        picture(rows, Path(out, f"{name}.png"), heading(device)[0])
 
 
 def picture(rows: Sequence[Row], path: Path, title: str) -> None:

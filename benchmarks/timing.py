@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import resource
+import signal
 import statistics
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch import Tensor
 
 Clock = Callable[[Callable[[], object]], float]
+PATIENCE = 2.0  # seconds that a slow candidate may take, whatever the limit
 FLUSHED = 256 << 20  # bytes written between two runs on a GPU: several times its L2, as triton.testing.do_bench does
 
 
@@ -34,6 +43,25 @@ def wall(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
+
+
+def processor(run: Callable[[], object]) -> float:
+    """Seconds of processors that one run took, in all threads of the process. For what has one thread, this is the time on the
+    wall of a machine that does nothing else, and does not change when it has to share a processor."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def cold(clock: Clock = wall, size: int = 128 << 20) -> Clock:
+    """Another clock for the CPU: one run after so many bytes were read, several times what caches hold, so that nothing
+    the run reads is in them. They are read and not written: what is written would have to leave the caches during the run."""
+    evicting = torch.ones(size // 4)
+
+    def after(run: Callable[[], object]) -> float:
+        evicting.sum()
+        return clock(run)
+    return after
 
 
 def events() -> Clock:
@@ -65,40 +93,76 @@ def clock_of(device: str) -> Clock:
 
 def measured(candidates: Mapping[str, Callable[[], object]], seconds: float = 8.0, rounds: int = 50,
              clock: Clock = wall) -> dict[str, Times]:
-    """Times of each candidate. One unmeasured call each; then whole rounds, 3 at least, until either limit."""
+    """Times of each candidate. One unmeasured call each; then rounds, until the limit or until all have had enough: a candidate
+    sits out after 3 runs once they have taken its share of `seconds`; at once, if it has taken all of them and `PATIENCE`.
+    Runs in which the machine gave a processor to someone else do not count, where 3 others do."""
     for run in candidates.values():
         run()
-    taken: dict[str, list[float]] = {name: [] for name in candidates}
-    end = time.perf_counter() + seconds
+    taken, undisturbed = ({name: list[float]() for name in candidates} for _ in range(2))
+    share = seconds / max(len(candidates), 1)
     for done in range(rounds):
-        if done >= 3 and time.perf_counter() > end:
-            break
         for name, run in candidates.items():
-            taken[name].append(clock(run))
-    return {name: Times.of(times) for name, times in taken.items()}
+            if sum(taken[name]) <= (share if done >= 3 else max(share, seconds, PATIENCE)):
+                before = interruptions()
+                taken[name].append(clock(run))
+                if interruptions() == before:
+                    undisturbed[name].append(taken[name][-1])
+    return {name: Times.of(undisturbed[name] if len(undisturbed[name]) >= 3 else times) for name, times in taken.items()}
 
 
-def interleaved(candidates: Mapping[str, Callable[[], object]], seconds: float = 8.0, rounds: int = 50) -> dict[str, float]:
-    """The medians of `measured`, on the CPU."""
-    return {name: times.median for name, times in measured(candidates, seconds, rounds).items()}
+def interruptions() -> int:
+    """How often this process had to leave a processor though it had work."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
-def stream(shape: tuple[int, ...], reads: int, writes: int, device: str = "cpu") -> Callable[[], None]:
+@contextmanager
+def limited(seconds: float | None) -> Iterator[None]:
+    """A TimeoutError where what is within takes a processor for longer, or four times as long by the clock, as it may wait for
+    others, and longer on a machine that has more to do; in a thread other than the first, and without a limit, nothing.
+
+    It comes between two lines of Python: a call into a library ends first."""
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def over(*_: object) -> None:
+        raise TimeoutError(f"over {seconds:g} s")
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    timers = ((signal.ITIMER_PROF, signal.SIGPROF, seconds), (signal.ITIMER_REAL, signal.SIGALRM, 4 * busy * seconds))
+    before = [signal.signal(number, over) for _, number, _ in timers]
+    for timer, _, left in timers:
+        signal.setitimer(timer, left, 1.0)  # again and again: a library's callback may swallow the first
+    try:
+        yield
+    finally:
+        for (timer, number, _), handler in zip(timers, before, strict=True):
+            signal.setitimer(timer, 0)
+            signal.signal(number, handler)
+
+
+def stream(shape: tuple[int, ...], reads: int, writes: int, device: str = "cpu",
+           sources: Sequence[Tensor] = ()) -> Callable[[], None]:
     """Read and write this many tensors of a shape, with torch's own loops into memory that is there: the memory limit.
 
-    torch.add(out=) reads two and writes one, copy_ reads and writes one, torch.sum reads one; together they move as much.
+    torch.add(out=) reads two and writes one, copy_ reads and writes one, torch.sum reads one; together they move as much. What
+    is read are the sources in turn, or two tensors of its own; each write has a tensor of its own, as in a fused pass.
     """
     assert reads >= writes, "something is read for all that is written"
     sums = max(0, reads - 2 * writes)
     triads, copies = reads - sums - writes, 2 * writes - reads + sums
-    a, b, c = (torch.rand(shape, device=device) for _ in range(3))
+    read = itertools.cycle([_flat(s) for s in sources] or [torch.rand(shape, device=device).flatten() for _ in range(2)])
+    written = iter([torch.rand(shape, device=device).flatten() for _ in range(writes)])
+    steps: list[Callable[[], object]] = [partial(torch.add, next(read), next(read), out=next(written)) for _ in range(triads)]
+    steps += [partial(next(written).copy_, next(read)) for _ in range(copies)]
+    steps += [partial(torch.sum, next(read)) for _ in range(sums)]
 
     def run() -> None:
-        for _ in range(triads):
-            torch.add(a, b, out=c)
-        for _ in range(copies):
-            c.copy_(a)
-        for _ in range(sums):
-            torch.sum(a)
+        for step in steps:
+            step()
 
     return run
+
+
+def _flat(x: Tensor) -> Tensor:
+    """The numbers of a tensor without gaps, in the order of memory."""
+    return x.detach().permute(sorted(range(x.dim()), key=x.stride, reverse=True)).view(-1)

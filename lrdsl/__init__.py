@@ -67,15 +67,17 @@ if TYPE_CHECKING:
     from .nn.carry import Carry
     from .nn.function import function, linear_scan
     from .nn.module import RNN
+    from .nn.pool import empty_pool, pool_usage
 
 __version__ = "0.1.0"
 
-_LATER = {"RNN": ".nn.module", "function": ".nn.function", "linear_scan": ".nn.function", "Carry": ".nn.carry"}
+_LATER = {"RNN": ".nn.module", "function": ".nn.function", "linear_scan": ".nn.function", "Carry": ".nn.carry",
+          "pool_usage": ".nn.pool", "empty_pool": ".nn.pool"}
 _RESERVED = ("tune", "precompile", "convert", "load_exported", "ContextParallel")
 
 __all__ = [
     "cell", "Cell", "Input", "State", "Affine", "Vector", "Scalar", "Mask", "t", "first", "surrogate", "cells",
-    "RNN", "Carry", "Newton", "function", "linear_scan", "compile",
+    "RNN", "Carry", "Newton", "function", "linear_scan", "compile", "pool_usage", "empty_pool",
     "sigmoid", "tanh", "relu", "silu", "gelu", "softplus", "exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "abs",
     "maximum", "minimum", "logaddexp", "where", "equal", "sum", "conjugate", "re", "im", "detach",
     "LrdslError", "CellError", "CellErrors", "NotLinear", "CyclicStates", "BothDirections", "UnknownName", "UnusedName",

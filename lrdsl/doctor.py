@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from . import options
-from .backends import cache, cuda_compile
+from .backends import blocks, cache, cuda_compile
 
 BACKENDS = ("reference", "native", "cuda", "emulated")
 COMPILERS = ("g++", "clang++", "c++")
@@ -199,6 +199,17 @@ def _cache() -> Finding:
     return Finding(name, True, f"{path}, {_size(path)}")
 
 
+def _pool() -> Finding:
+    name, huge = "output pool", Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    usage = blocks.POOL.usage()
+    if not usage.limit:
+        return Finding(name, False, "LRDSL_POOL is 0", "fresh pages for large outputs, which cost more than the kernel",
+                       "unset LRDSL_POOL", "off")
+    if huge.exists() and "[never]" in huge.read_text():
+        return Finding(name, True, f"{usage}; without huge pages, which {huge} switches off")
+    return Finding(name, True, str(usage))
+
+
 def _backend(name: str, found: list[Finding]) -> Finding:
     """Which backend runs follows from the other findings."""
     needs = {"reference": ("numpy",), "native": ("C++ compiler",), "emulated": ("C++ compiler",),
@@ -213,11 +224,18 @@ def _backend(name: str, found: list[Finding]) -> Finding:
 
 def _variable(var: options.EnvVar) -> Finding:
     value = os.environ[var.name].strip()
-    known = {"LRDSL_BACKEND": BACKENDS, "LRDSL_LOGS": options.LOGS}.get(var.name)
-    given = {"LRDSL_BACKEND": {options.backend()}, "LRDSL_LOGS": options.logs()}.get(var.name, frozenset())
+    known = {"LRDSL_BACKEND": BACKENDS, "LRDSL_LOGS": options.LOGS, "LRDSL_PRODUCTS": options.PRODUCTS}.get(var.name)
+    given = {"LRDSL_BACKEND": {options.backend()}, "LRDSL_LOGS": options.logs(),
+             "LRDSL_PRODUCTS": {options.products()}}.get(var.name, frozenset())
     if known and (strange := sorted(str(name) for name in given if name not in known)):
         detail = f"{value}: unknown is {', '.join(strange)}"
         return Finding(var.name, False, detail, "what it asks for", f"choose from {', '.join(known)}", "wrong")
+    if var.name == "LRDSL_POOL":
+        try:
+            options.pool()
+        except ValueError as error:
+            return Finding(var.name, False, _said(error), "every call with a large output", "give such a number, or unset it",
+                           "wrong")
     return Finding(var.name, True, value)
 
 
@@ -234,6 +252,7 @@ _CHECKS: tuple[tuple[str, Callable[[], Finding]], ...] = (
     ("cuda.bindings", _cuda_bindings),
     ("GPU", _gpu),
     ("kernel cache", _cache),
+    ("output pool", _pool),
 )
 
 

@@ -17,6 +17,7 @@ from .ir.program import Nonlinear, Program, Recurrent, Scan
 from .ir.spec import Equation, MapCall, Spec
 from .ir.symbols import At, samples
 from .ir.text import show
+from .passes.footprint import Footprint
 from .passes.halves import halves, whole
 
 Kernels = Mapping[str, tuple[Kernel, ...]]
@@ -29,7 +30,7 @@ def refused(spec: Spec, error: CellError) -> str:
 
 
 def text(spec: Spec, real: Spec, found: Plan, plan: Plan, backward: tuple[Program, ...], kernels: Mapping[str, Kernels],
-         dtype: str) -> str:
+         memory: Footprint, dtype: str) -> str:
     """The cell as written, and of `real` values; its recurrences with A and b as `found`; what runs, is kept, moves."""
     pairs = [f"{z} = {re} + i {im}" for z, (re, im) in halves(spec).items()]
     said = textwrap.wrap(f"(complex: {', '.join(pairs)})", WIDTH, initial_indent="  ", subsequent_indent="   ") if pairs else []
@@ -37,6 +38,7 @@ def text(spec: Spec, real: Spec, found: Plan, plan: Plan, backward: tuple[Progra
     lines += ["", f"Kernels, {dtype} (bytes a step and channel; a sequence that is read at several lags counts once)"]
     for target, stages in kernels.items():
         lines += _kernels(target, stages)
+    lines += ["", *_memory(spec, memory, dtype)]
     return "\n".join([*lines, "", _carried(whole(plan, spec))])
 
 
@@ -180,6 +182,17 @@ def _kernels(target: str, kernels: Kernels) -> list[str]:
     reasons = dict.fromkeys(k.reason for own in of_program.values() for k in own)
     return lines + [line for reason in reasons for line in textwrap.wrap(
         reason, WIDTH, initial_indent="       ", subsequent_indent="         ")]
+
+
+def _memory(spec: Spec, memory: Footprint, dtype: str) -> list[str]:
+    """What the sequences of a layer hold between the passes, and at most."""
+    own = [f"{', '.join(names)} {size:g}" for names, size in memory.saved]
+    beside = [n for n in memory.beside if n not in spec.names("first")]
+    parts = [*own, *([f"and {', '.join(beside)}"] if beside else [])]
+    said = f"saved for the backward pass: {memory.total:g}" + (f" ({'; '.join(parts)})" if parts else "")
+    saved = textwrap.wrap(said, WIDTH, initial_indent="  ", subsequent_indent="    ")
+    return [f"Memory, {dtype} (bytes a step and channel, beside the inputs)", *saved,
+            f"  at most at once, forward and backward: {memory.peak:g}"]
 
 
 def _carried(plan: Plan) -> str:

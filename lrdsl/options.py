@@ -1,15 +1,18 @@
-"""The four environment variables, in one table. None of them changes generated text.
+"""The six environment variables, in one table. None of them changes generated text.
 
 They are read when they are asked for, so setting one later in the process works.
 """
 
+import functools
 import logging
 import os
+import re
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+PRODUCTS = ("linear", "blas", "onednn")  # torch.nn.functional.linear; torch's BLAS; oneDNN
 LOGS = ("codegen", "compile", "launch")
 
 
@@ -30,6 +33,10 @@ ENVIRONMENT: tuple[EnvVar, ...] = (
         "chosen by the device of the tensors",
     ),
     EnvVar("LRDSL_CACHE_DIR", "where compiled kernels are kept", "$XDG_CACHE_HOME/lrdsl, else ~/.cache/lrdsl"),
+    EnvVar("LRDSL_POOL", "bytes (512M, 2G) of large outputs on the CPU that are kept for the next ones; 0 is no pool",
+           "an eighth of the memory"),
+    EnvVar("LRDSL_PRODUCTS", f"what multiplies large matrices on the CPU: {', '.join(PRODUCTS)}",
+           "what is fastest, measured once"),
     EnvVar("LRDSL_LOGS", f"what to tell on stderr, separated by commas: {', '.join(LOGS)}", "warnings only"),
 )
 
@@ -56,6 +63,17 @@ def cache_dir() -> Path:
         return Path.home() / ".cache" / "lrdsl"
     except RuntimeError:  # a user without a home, as in some containers
         return Path(tempfile.gettempdir()) / f"lrdsl-{os.getuid()}"
+
+
+def pool() -> int | None:
+    """The bytes that the pool of large outputs may keep idle; None when the user does not say. Raises ValueError."""
+    value = _get("LRDSL_POOL")
+    return _bytes(value) if value else None
+
+
+def products() -> str:
+    """What multiplies large matrices on the CPU; "" when that is measured."""
+    return _get("LRDSL_PRODUCTS").lower()
 
 
 def logs() -> frozenset[str]:
@@ -89,6 +107,14 @@ class _Stderr(logging.Handler):
             print(self.format(record), file=sys.stderr)
         except Exception:
             self.handleError(record)
+
+
+@functools.cache
+def _bytes(value: str) -> int:
+    found = re.fullmatch(r"(\d+)\s*([KMGT]?)(?:i?B)?", value, re.IGNORECASE)
+    if not found:
+        raise ValueError(f"LRDSL_POOL is {value!r}, and means a number of bytes, as in 512M or 2G; 0 switches the pool off")
+    return int(found[1]) << 10 * " KMGT".index(found[2].upper() or " ")
 
 
 def _get(name: str) -> str:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from lrdsl import doctor, options
+from lrdsl.backends import blocks
 from lrdsl.doctor import Finding
 
 
@@ -127,7 +128,8 @@ def test_the_report_names_everything_once_and_in_order():
     names = [f.name for f in doctor.report()]
     assert names == [
         "Python", "torch", "sympy", "jinja2", "numpy", "C++ compiler", "nvcc", "NVIDIA driver", "PyCUDA",
-        "cuda.bindings", "GPU", "kernel cache", "reference backend", "native backend", "cuda backend", "emulated backend",
+        "cuda.bindings", "GPU", "kernel cache", "output pool", "reference backend", "native backend", "cuda backend",
+        "emulated backend",
     ]  # fmt: skip
 
 
@@ -399,6 +401,26 @@ def test_a_whole_report_renders_every_name():
     assert all(line == line.rstrip() for line in text.splitlines())
 
 
+# ---- the pool of large outputs ------------------------------------------------------------------------------------
+
+
+def test_the_pool_says_what_it_holds(monkeypatch):
+    monkeypatch.setattr(blocks, "POOL", blocks.Pool())
+    monkeypatch.setenv("LRDSL_POOL", "2G")
+    blocks.POOL.keep(1 << 30)
+    held = [blocks.POOL.buffer(8 << 20) for _ in range(3)]
+    held.pop()
+    assert find("output pool").detail.startswith("16 MiB in use, 8 MiB idle of at most 2048 MiB, 0 hits, 3 misses")
+    monkeypatch.setenv("LRDSL_POOL", "0")
+    finding = find("output pool")
+    check_missing(finding, "LRDSL_POOL is 0")
+    assert finding.word == "off"
+    monkeypatch.setenv("LRDSL_POOL", "a lot")
+    finding = find("LRDSL_POOL")
+    check_missing(finding, "LRDSL_POOL is 'a lot', and means a number of bytes")
+    assert finding.word == "wrong"
+
+
 # ---- the settings -------------------------------------------------------------------------------------------------
 
 
@@ -412,6 +434,7 @@ def test_settings_are_reported_when_they_are_set(monkeypatch):
 @pytest.mark.parametrize("name, value, strange, choice", [
     ("LRDSL_BACKEND", "gpu", "gpu", "native"),
     ("LRDSL_LOGS", "compile,launchh", "launchh", "codegen"),
+    ("LRDSL_PRODUCTS", "mkl", "mkl", "onednn"),
 ])  # fmt: skip
 def test_a_setting_that_means_nothing_is_told(name, value, strange, choice, monkeypatch):
     monkeypatch.setenv(name, value)
@@ -422,7 +445,7 @@ def test_a_setting_that_means_nothing_is_told(name, value, strange, choice, monk
 
 def test_unset_and_empty_options_are_the_defaults(monkeypatch, tmp_path):
     for _ in range(2):
-        assert (options.dump_dir(), options.backend(), options.logs()) == (None, None, frozenset())
+        assert (options.dump_dir(), options.backend(), options.logs(), options.pool()) == (None, None, frozenset(), None)
         assert options.cache_dir() == tmp_path / "lrdsl"
         for var in options.ENVIRONMENT:
             monkeypatch.setenv(var.name, "")
@@ -437,7 +460,9 @@ def test_options_are_read_when_they_are_asked_for(monkeypatch):
     assert options.dump_dir() == Path("/home/someone/dump")
     assert options.backend() == "cuda"
     assert options.cache_dir() == Path("/home/someone/kernels")
+    monkeypatch.setenv("LRDSL_PRODUCTS", " Blas ")
     assert options.logs() == {"codegen", "launch"}
+    assert options.products() == "blas"
 
 
 def test_where_the_cache_lies_without_a_setting(monkeypatch):

@@ -13,13 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import BackendUnavailable, ToolchainError
 from ..files import kept
-from ..ir import dtypes
-from ..ir.source import Extent, Launch, Source, fields, slots
+from ..ir.source import Extent, Launch, Source, fields
 from . import cache
 
 COMPILERS = ("g++", "clang++", "c++")
@@ -27,8 +26,6 @@ COMPILERS = ("g++", "clang++", "c++")
 FLAGS = ("-std=gnu++17", "-O2", "-fno-math-errno", "-fno-trapping-math", "-fno-exceptions",
          "-fno-asynchronous-unwind-tables", "-fPIC", "-shared", "-w", "-x", "c++")
 SMALL = 1 << 15  # numbers; below it a second thread costs more than it does
-LARGE = 4 << 20  # bytes; above it memory comes fresh from the system, and costs more than the kernel page by page
-PAGE = 2 << 20
 _PROCESS = os.getpid()
 _log = logging.getLogger("lrdsl.compile")
 
@@ -101,28 +98,29 @@ def compiled(command: Sequence[str], text: str, name: str) -> bytes:
 def load(source: Source) -> Launch:
     """The Source as something to launch on the slots of `ir.source.fields` with a number of threads.
 
-    Sequences are addressed with channels contiguous. Work on fewer than SMALL numbers runs on the caller's thread, and so
+    Sequences are addressed with channels contiguous. A kernel in blocks of time takes steps and channels of a block after the
+    threads. Work on fewer than SMALL numbers runs on the caller's thread, and so
     does everything in a forked child, which has none of its parent's threads.
     """
     kernel = getattr(_library(source), source.entry)
-    kernel.argtypes, kernel.restype = (ctypes.c_char_p, ctypes.c_long), None
+    more = 2 if source.chained else 1 if source.lanes else 0
+    kernel.argtypes, kernel.restype = (ctypes.c_char_p, ctypes.c_long, *[ctypes.c_long] * more), None
     names = fields(source.program)
     pack = struct.Struct(f"{len(names)}q").pack
     columns = sum(len(b.columns) for b in source.program.buffers)
-    keeps = [(names.index(s.name), s.columns, dtypes.size(s.dtype(source.dtype)))
-             for s in slots(source.program) if s.kind == "keep" and s.every == 1]
-    smallest = dtypes.size(source.dtype)
 
-    def run(values: Sequence[int], threads: int, *_: int) -> None:
+    def run(values: Sequence[int], threads: int, *given: int, turned: bool = False) -> None:
         B, T, C = values[-3:]
-        if B * T * C * smallest >= LARGE:
-            for at, width, size in keeps:
-                address, batch, time = values[at:at + 3]
-                _expect(address, ((B - 1) * batch + (T - 1) * time + width * C) * size)
-        alone = threads == 1 or B * T * C * columns < SMALL or os.getpid() != _PROCESS
-        kernel(pack(*values), 1 if alone else threads)
+        alone = threads == 1 or B * T * C * columns < SMALL or forked()
+        kernel(pack(*values), 1 if alone else threads, *(given[:2] if source.chained else [turned] * source.lanes))
 
-    return Launch(run, source.extent if source.together else lambda *_: Extent(0))
+    return Launch(run, source.extent if source.together else lambda *_: Extent(0),
+                  functools.partial(run, turned=True) if source.lanes else None)
+
+
+def forked() -> bool:
+    """Whether this is a child of the process that loaded kernels: it has none of its parent's threads."""
+    return os.getpid() != _PROCESS
 
 
 def _library(source: Source) -> ctypes.CDLL:
@@ -136,19 +134,3 @@ def _library(source: Source) -> ctypes.CDLL:
     raise BackendUnavailable(
         f"a kernel cannot be compiled or loaded here: {error}\n"
         "  way out: name a directory that is your own, not full, and not mounted noexec in LRDSL_CACHE_DIR or TMPDIR")
-
-
-@functools.cache
-def _madvise() -> Callable[[int, int, int], int] | None:
-    """The system's call that asks for huge pages, where there is one."""
-    advise = getattr(ctypes.CDLL(None), "madvise", None) if sys.platform == "linux" else None
-    if advise:
-        advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    return advise
-
-
-def _expect(address: int, size: int) -> None:
-    """Tell the system that a large output is about to be written, so that it comes in huge pages: 500 faults fewer each."""
-    first, last, advise = -(-address // PAGE) * PAGE, (address + size) // PAGE * PAGE, _madvise()
-    if advise and first < last:
-        advise(first, last - first, 14)  # MADV_HUGEPAGE; a refusal does no harm

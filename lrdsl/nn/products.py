@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ir.plan import Block
+from . import matmul
 from .windows import time_first
 
 Weights = Mapping[tuple[str, int], Tensor]
@@ -34,11 +35,11 @@ def product(samples: Tensor, weights: Weights, buffers: Sequence[Sequence[Block]
         return tuple(_cat([_looked_up(samples, weights, b, edges) for b in blocks], 2) for blocks in buffers)
     every = [b for blocks in buffers for b in blocks]
     weight = _cat([_cat([weights[b.affine, k] for k in b.operands], 1) for b in every], 0)
-    whole = F.linear(samples, weight)
-    if len(buffers) == 1:
-        return (whole,)
     rows = [sum(weights[b.affine, b.operands[0]].shape[0] for b in blocks) for blocks in buffers]
-    return tuple(whole.split_with_sizes(rows, 2))
+    if matmul.suits(samples, weight):
+        return matmul.linear(samples, weight, rows)
+    whole = F.linear(samples, weight)
+    return (whole,) if len(buffers) == 1 else tuple(whole.split_with_sizes(rows, 2))
 
 
 def _looked_up(places: Tensor, weights: Weights, block: Block, edges: bool) -> Tensor:
