@@ -407,7 +407,8 @@ def test_a_whole_report_renders_every_name():
 def test_the_pool_says_what_it_holds(monkeypatch):
     monkeypatch.setattr(blocks, "POOL", blocks.Pool())
     monkeypatch.setenv("LRDSL_POOL", "2G")
-    held = [blocks.POOL.buffer(8 << 20, 1 << 30) for _ in range(3)]
+    blocks.POOL.keep(1 << 30)
+    held = [blocks.POOL.buffer(8 << 20) for _ in range(3)]
     held.pop()
     assert find("output pool").detail.startswith("16 MiB in use, 8 MiB idle of at most 2048 MiB, 0 hits, 3 misses")
     monkeypatch.setenv("LRDSL_POOL", "0")

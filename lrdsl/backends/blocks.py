@@ -63,21 +63,26 @@ class Usage:
 
 
 class Pool:
-    """Blocks by their size, the last one that became idle first."""
+    """Blocks by their size, the last one that became idle first. most: the bytes that idle blocks may hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 0) -> None:
         self._idle: dict[int, deque[Block]] = {}
         self._used: dict[int, int] = {}
         self._clock = itertools.count()
-        self._hits = self._misses = self._most = 0
+        self._hits = self._misses = 0
+        self._most = most
 
-    def buffer(self, size: int, most: int) -> ctypes.Array[ctypes.c_char]:
-        """`size` bytes or some more, of any content; the block is given back when the last reference to them has gone. most:
-        bytes that idle blocks may hold from now on.
+    def keep(self, most: int) -> None:
+        """Idle blocks may hold `most` bytes from now on."""
+        if most != self._most:
+            self._most = most
+            self.trim(most)
+
+    def buffer(self, size: int) -> ctypes.Array[ctypes.c_char]:
+        """`size` bytes or some more, of any content; the block is given back when the last reference to them has gone.
 
         Raises OSError where the system has no memory left.
         """
-        self._most = most
         block = self.take(size_class(size))
         self._used[id(block)] = block.size
         held = block.bytes.from_buffer(block.memory, block.start)

@@ -145,10 +145,10 @@ def backward(samples: Tensor, given: Given, wanted: Sequence[bool]) -> tuple[Ten
     into = None if by_samples is None else by_samples.flatten(0, 1)
     for at in pieces(M, K + sum(g.shape[1] for g, *_ in parts)):
         for k, (g, w, total, times, over) in enumerate(parts):
-            if into is not None:
-                times(g[at], w, into[at], k > 0)
             if total is not None:
                 over(g[at].t(), rows[at], total, True)
+            if into is not None:
+                times(g[at], w, into[at], k > 0)
     return by_samples, by_weight
 
 

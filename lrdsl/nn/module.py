@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import warnings
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ from ..ir.solver import Newton
 from ..ir.spec import Declared
 from ..passes.skips import without_skips
 from .calls import Call, read_call, stacked
-from .carry import NONE, Carry, Window
+from .carry import Carry, Window
+from .checkpoint import check, run, run_in_pieces
 from .newton import JOURNAL, SolverReport
 from .parameters import Layer
 from .pipeline import pipeline_of
@@ -46,6 +48,9 @@ class RNN(nn.Module):
     as those of torch.nn.LSTM.
     solver: how recurrences are solved that are not linear: "sequential", one step after another, or "newton" (options in
     lr.Newton(…)), by Newton's method on all steps at once, whose gradient is that of the solution; see `solver_report`.
+    checkpoint: a number of steps. Only the inputs of each layer are kept for the backward pass, and its states every so many
+    steps; the rest is computed again, piece by piece. That costs a second forward pass. It does nothing where no gradient is
+    asked for, under torch.compile and under torch.func; packed segments and cells that read ahead it refuses.
     What the cell declares complex is complex here: tensors of a call, h_n, the Carry, parameters. dtype is the real one, and
     complex numbers have its precision: complex64 beside float32, complex128 beside float64.
     Raises NotLinear for a cell that is no linear recurrence where there is no solver, ShapeMismatch for sizes that do not fit,
@@ -54,7 +59,8 @@ class RNN(nn.Module):
 
     def __init__(self, cell: Cell | Sequence[Cell], input_size: int, hidden_size: int, num_layers: int = 1,
                  batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *, device: Any = None,
-                 dtype: torch.dtype | None = None, solver: str | Newton | None = None) -> None:
+                 dtype: torch.dtype | None = None, solver: str | Newton | None = None,
+                 checkpoint: int | None = None) -> None:
         super().__init__()
         cells = tuple(solved(c, solver) for c in _check_cells(cell, num_layers))
         _check_fit(cells)
@@ -69,6 +75,9 @@ class RNN(nn.Module):
             parts += self._layer(cells[k], features, k)
             features = sum(part.features[0] for part in parts[-self.directions:])
         self.parts = tuple(parts)
+        if checkpoint is not None:
+            check(checkpoint, [part.pipeline for part in parts])
+        self.checkpoint = checkpoint
         self.layers = nn.ModuleList()
         for k in range(self.num_layers):
             trees = [part.make(device, dtype) for part in self.parts[k * self.directions:(k + 1) * self.directions]]
@@ -192,6 +201,7 @@ class RNN(nn.Module):
         x, after = call.x, []
         outputs: tuple[Tensor, ...] = ()
         trees, solved, compiling = self.trees(), [], torch.compiler.is_compiling()
+        one_pass = run if self.checkpoint is None else functools.partial(run_in_pieces, self.checkpoint)
         for k in range(self.num_layers):
             ways: list[tuple[Tensor, ...]] = []
             for direction in range(self.directions):
@@ -199,16 +209,13 @@ class RNN(nn.Module):
                 part, tree, given = self.parts[at], trees[at], call.windows[at]
                 first, *others = part.pipeline.spec.names("input")
                 inputs = {first: x, **{n: call.inputs[n] for n in others}, **part.beside(tree, x, self.training)}
-                windows = part.windows(tree, call.rows, given)
                 # A reverse run ends on the sample at 0; only a Carry goes on to the boundary before it.
                 reset = call.reset if return_state or not part.pipeline.reverse else call.reset_inside
                 told = 0 if compiling else JOURNAL.total
-                values = part.pipeline(inputs, part.numbers(tree), part.weights(tree), windows, reset,
-                                       self.hidden_size, call.segments)
+                found, left = one_pass(part, tree, inputs, given, call.rows, reset, return_state, call.segments)
                 solved.append(() if compiling else JOURNAL.since(told))
-                ways.append(part.pipeline.outputs(values))
-                edges = {key: (start, given.get(key, NONE)[1]) for key, (start, _) in windows.items()}
-                after.append(part.pipeline.carried(values, edges, reset, return_state, call.segments))
+                ways.append(found)
+                after.append(left)
             outputs = ways[0] if len(ways) == 1 else tuple(torch.cat(pair, 2) for pair in zip(*ways, strict=True))
             x = outputs[0]
             if self.dropout and k < self.num_layers - 1:
@@ -244,7 +251,8 @@ class RNN(nn.Module):
     def extra_repr(self) -> str:
         said = [self.name, str(self.input_size), str(self.hidden_size)]
         said += [f"num_layers={self.num_layers}"] if self.num_layers != 1 and isinstance(self.cell, Cell) else []
-        said += [f"{n}={getattr(self, n)}" for n in ("batch_first", "dropout", "bidirectional") if getattr(self, n)]
+        options = ("batch_first", "dropout", "bidirectional", "checkpoint")
+        said += [f"{n}={getattr(self, n)}" for n in options if getattr(self, n)]
         return ", ".join(said)
 
 

@@ -21,10 +21,13 @@ def empty(like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """A contiguous tensor of any content on the device of `like`; large ones on the CPU come from the pool."""
     numbers = math.prod(shape)
     size = numbers * dtype.itemsize
-    if size < SMALLEST or not like.is_cpu or not (most := limit()):
+    if size < SMALLEST or not like.is_cpu:
+        return like.new_empty(shape, dtype=dtype)
+    POOL.keep(most := limit())
+    if not most:
         return like.new_empty(shape, dtype=dtype)
     try:
-        held = POOL.buffer(size, most)
+        held = POOL.buffer(size)
     except (OSError, OverflowError, ValueError):
         return like.new_empty(shape, dtype=dtype)  # which says what is missing
     # Its shape by resize_, because a view could not be changed in place where autograd looks on.

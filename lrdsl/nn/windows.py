@@ -28,7 +28,7 @@ def windowed(sequence: Tensor, lags: Sequence[int], edges: Mapping[int, Window],
     for side, window in edges.items():
         away = _away(sequence, side, max(side * lag for lag in lags), window, reset, fill)
         samples |= {side * k: sample for k, sample in enumerate(away, 1)}
-    return _joined([samples[lag] for lag in lags], 2, time_first(sequence))
+    return joined([samples[lag] for lag in lags], 2, time_first(sequence))
 
 
 def _away(sequence: Tensor, side: int, depth: int, window: Window, reset: Tensor | None, fill: float) -> list[Tensor]:
@@ -39,7 +39,7 @@ def _away(sequence: Tensor, side: int, depth: int, window: Window, reset: Tensor
     """
     (B, T, C), (start, edge) = sequence.shape, window
     beyond = sequence.new_full((B, depth, C), fill) if start is None else start[:, :depth]
-    seen = _joined([beyond.flip(1), sequence] if side < 0 else [sequence, beyond], 1, time_first(sequence))
+    seen = joined([beyond.flip(1), sequence] if side < 0 else [sequence, beyond], 1, time_first(sequence))
     between = None  # the boundaries between the steps of `seen`; reset[t] lies between t-1 and t
     if reset is not None:
         between = F.pad(reset, (depth - 1, 0)) if side < 0 else F.pad(reset, (0, depth))[:, 1:]
@@ -53,7 +53,7 @@ def _away(sequence: Tensor, side: int, depth: int, window: Window, reset: Tensor
     return found
 
 
-def _joined(parts: Sequence[Tensor], dim: int, in_time: bool) -> Tensor:
+def joined(parts: Sequence[Tensor], dim: int, in_time: bool) -> Tensor:
     """torch.cat of (B, T, …), laid out in memory as (T, B, …) where `in_time`."""
     if not in_time:
         return torch.cat(list(parts), dim)

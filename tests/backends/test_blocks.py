@@ -41,8 +41,8 @@ def state(pool: Pool) -> tuple[int, int, int, int]:
 
 
 def test_a_block_is_used_again_when_what_lay_in_it_is_dead() -> None:
-    pool = Pool()
-    first = pool.buffer(5 * MiB - 9, MOST)
+    pool = Pool(MOST)
+    first = pool.buffer(5 * MiB - 9)
     view = memoryview(first).cast("B")[1000:2000]
     size = size_class(5 * MiB)
     assert len(first) == size == 5 * MiB and state(pool) == (size, 0, 0, 1)
@@ -51,7 +51,7 @@ def test_a_block_is_used_again_when_what_lay_in_it_is_dead() -> None:
     assert state(pool) == (size, 0, 0, 1), "a view keeps it"
     del view
     assert state(pool) == (0, size, 0, 1)
-    again, other = pool.buffer(5 * MiB, MOST), pool.buffer(5 * MiB, MOST)
+    again, other = pool.buffer(5 * MiB), pool.buffer(5 * MiB)
     assert again[:3] == b"abc" and other[:3] == bytes(3)
     assert state(pool) == (2 * size, 0, 1, 2)
     assert str(pool.usage()).startswith("10 MiB in use, 0 MiB idle of at most ")
@@ -68,8 +68,8 @@ def test_the_classes_waste_an_eighth_at_most() -> None:
 
 
 def test_the_oldest_idle_blocks_go_first() -> None:
-    pool, sizes = Pool(), [4 * MiB, 5 * MiB, 6 * MiB, 7 * MiB]
-    held = {size: pool.buffer(size, 18 * MiB) for size in sizes}
+    pool, sizes = Pool(18 * MiB), [4 * MiB, 5 * MiB, 6 * MiB, 7 * MiB]
+    held = {size: pool.buffer(size) for size in sizes}
     for size in (5 * MiB, 7 * MiB, 4 * MiB):
         del held[size]
     assert pool.idle == 16 * MiB
@@ -77,15 +77,21 @@ def test_the_oldest_idle_blocks_go_first() -> None:
     assert pool.idle == 17 * MiB and not pool._idle[5 * MiB] and all(pool._idle[n] for n in sizes if n != 5 * MiB)
     pool.trim(0)
     assert pool.idle == 0
-    large = pool.buffer(32 * MiB, MiB)
+    large = pool.buffer(32 * MiB)
     del large
     assert pool.idle == 0, "larger than all that may be idle"
+    small = pool.buffer(MiB)
+    del small
+    pool.keep(MiB)
+    assert pool.idle == MiB
+    pool.keep(MiB - 1)
+    assert pool.idle == 0, "a lower limit"
 
 
 @LINUX
 def test_what_is_let_go_is_the_system_s_again() -> None:
-    pool = Pool()
-    held = pool.buffer(64 * MiB, MOST)
+    pool = Pool(MOST)
+    held = pool.buffer(64 * MiB)
     touch(held)
     before = resident()
     del held
@@ -97,9 +103,9 @@ def test_what_is_let_go_is_the_system_s_again() -> None:
 @LINUX
 def test_memory_does_not_grow_over_ten_thousand_outputs() -> None:
     random.seed(0)
-    pool, largest, alive = Pool(), 0, list[Any]()
+    pool, largest, alive = Pool(MiB), 0, list[Any]()
     for k in range(10_000):
-        held = pool.buffer(random.randrange(MiB // 16, MiB // 4), MiB)
+        held = pool.buffer(random.randrange(MiB // 16, MiB // 4))
         touch(held)
         alive = [*alive[-2:], held]
         if k == 1000:
@@ -112,12 +118,12 @@ def test_memory_does_not_grow_over_ten_thousand_outputs() -> None:
 
 def test_blocks_come_back_from_other_threads() -> None:
     """Each buffer is marked by its owner, handed over, and dies elsewhere; nobody ever sees another's mark in his own."""
-    pool = Pool()
+    pool = Pool(8 * MiB)
 
     def work(mark: int) -> None:
         mine = list[Any]()
         for k in range(300):
-            held = pool.buffer(MiB // 4 << k % 3, 8 * MiB)
+            held = pool.buffer(MiB // 4 << k % 3)
             held[:2] = held[len(held) - 2:] = bytes([mark, k % 256])
             mine.append(held)
             if len(mine) > 3:
@@ -136,11 +142,11 @@ def test_blocks_come_back_from_other_threads() -> None:
 
 def test_a_block_may_come_back_in_the_middle_of_anything() -> None:
     """In a signal handler, which takes blocks too, and in a collection of garbage: nothing waits for anything."""
-    pool, caught = Pool(), [0]
+    pool, caught = Pool(2 * MiB), [0]
 
     def handler(*_: object) -> None:
         caught[0] += 1
-        held = pool.buffer(MiB, 2 * MiB)
+        held = pool.buffer(MiB)
         circle: list[Any] = [held]
         circle.append(circle)
 
@@ -148,7 +154,7 @@ def test_a_block_may_come_back_in_the_middle_of_anything() -> None:
     signal.setitimer(signal.ITIMER_REAL, 1e-3, 1e-3)
     try:
         for _ in range(5000):
-            held = pool.buffer(MiB, 2 * MiB)
+            held = pool.buffer(MiB)
             held[0] = b"1"
             del held
     finally:
@@ -160,9 +166,9 @@ def test_a_block_may_come_back_in_the_middle_of_anything() -> None:
 
 
 def test_a_forked_child_writes_on_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = Pool()
+    pool = Pool(MOST)
     monkeypatch.setattr(blocks, "POOL", pool)
-    used, idle = pool.buffer(MiB, MOST), pool.buffer(MiB, MOST)
+    used, idle = pool.buffer(MiB), pool.buffer(MiB)
     used[:5] = idle[:5] = b"mine!"
     del idle
     context = multiprocessing.get_context("fork")
@@ -170,7 +176,7 @@ def test_a_forked_child_writes_on_its_own_memory(monkeypatch: pytest.MonkeyPatch
 
     def child() -> None:
         assert pool.idle == 0, "what is idle is not copied"
-        fresh = pool.buffer(MiB, MOST)
+        fresh = pool.buffer(MiB)
         assert fresh[:5] == bytes(5) and used[:5] == b"mine!"
         fresh[:5] = used[:5] = b"child"
         there.send(pool.usage().misses)
@@ -179,7 +185,7 @@ def test_a_forked_child_writes_on_its_own_memory(monkeypatch: pytest.MonkeyPatch
     process.start()
     process.join(60)
     assert process.exitcode == 0 and here.recv() == 3
-    again = pool.buffer(MiB, MOST)
+    again = pool.buffer(MiB)
     assert used[:5] == again[:5] == b"mine!" and pool.usage().hits == 1
 
 
@@ -202,11 +208,11 @@ def test_the_system_is_asked_for_huge_pages() -> None:
 
 
 def test_memory_that_is_not_there_is_an_error_after_all_that_is_idle_went() -> None:
-    pool = Pool()
-    held = pool.buffer(MiB, MOST)
+    pool = Pool(MOST)
+    held = pool.buffer(MiB)
     del held
     with pytest.raises((OSError, OverflowError, ValueError)):
-        pool.buffer(1 << 62, MOST)
+        pool.buffer(1 << 62)
     assert pool.idle == 0
 
 

@@ -58,14 +58,19 @@ def test_only_large_outputs_on_the_cpu_are_pooled(pooled: Pool, monkeypatch: pyt
     smaller = lr.linear_scan(*(torch.rand(2, 29, 8) for _ in "ab"))
     meta = pool.empty(torch.empty(1, device="meta"), SHAPE, torch.float64)
     assert (pooled.usage().misses, smaller.shape, meta.device.type) == (1, (2, 29, 8), "meta")
+    held = scanned()
+    del held
+    assert pooled.idle == mmap.PAGESIZE
     monkeypatch.setenv("LRDSL_POOL", "0")
     scanned()
-    assert pooled.usage().misses == 1
+    assert (pooled.usage().misses, pooled.idle) == (2, 0)
     monkeypatch.setenv("LRDSL_POOL", "plenty")
     with pytest.raises(ValueError, match="LRDSL_POOL is 'plenty'"):
         scanned()
-    del y
-    assert pooled.idle == mmap.PAGESIZE
+    monkeypatch.setenv("LRDSL_POOL", "1M")
+    held = scanned()
+    del y, held
+    assert pooled.idle == 2 * mmap.PAGESIZE
     lr.empty_pool()
     assert pooled.idle == 0
 
@@ -154,6 +159,25 @@ def test_outputs_with_a_gradient_may_be_changed_in_place(time_first: bool, monke
         y = run(x)
         assert (y.stride(0) < y.stride(1)) == time_first
         assert torch.equal(torch.autograd.grad(y.mul_(2).cos().sum(), x)[0], want)
+
+
+class Scans(torch.utils.data.Dataset[Tensor]):
+    """Computed where they are asked for."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, k: int) -> Tensor:
+        return lr.linear_scan(torch.full(SHAPE, 0.5), torch.full(SHAPE, float(k)))
+
+
+def test_workers_of_a_loader_have_their_own(pooled: Pool) -> None:
+    """Forked after the pool was used; what they send lies in shared memory."""
+    want = [Scans()[k] for k in range(6)]
+    misses = pooled.usage().misses
+    loader = torch.utils.data.DataLoader(Scans(), batch_size=None, num_workers=2, multiprocessing_context="fork")
+    got = list(loader)
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True)) and pooled.usage().misses == misses
 
 
 @pytest.mark.parametrize("cell", [*MODULES, *FUNCTIONS], ids=lambda c: c.name)
