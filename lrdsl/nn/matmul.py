@@ -40,7 +40,7 @@ class Way(Protocol):
 def blas(a: Tensor, b: Tensor, out: Tensor, add: bool) -> None:
     """By torch's BLAS."""
     if add:
-        torch.addmm(out, a, b, out=out)
+        out.addmm_(a, b)
     else:
         torch.mm(a, b, out=out)
 
