@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import resource
 import signal
 import statistics
@@ -116,8 +117,8 @@ def interruptions() -> int:
 
 @contextmanager
 def limited(seconds: float | None) -> Iterator[None]:
-    """A TimeoutError where what is within takes a processor for longer, or, as others may have it or be waited for, four times
-    as long by the clock; in a thread other than the first, and without a limit, nothing.
+    """A TimeoutError where what is within takes a processor for longer, or four times as long by the clock, as it may wait for
+    others, and longer on a machine that has more to do; in a thread other than the first, and without a limit, nothing.
 
     It comes between two lines of Python: a call into a library ends first."""
     if seconds is None or threading.current_thread() is not threading.main_thread():
@@ -126,7 +127,8 @@ def limited(seconds: float | None) -> Iterator[None]:
 
     def over(*_: object) -> None:
         raise TimeoutError(f"over {seconds:g} s")
-    timers = ((signal.ITIMER_PROF, signal.SIGPROF, seconds), (signal.ITIMER_REAL, signal.SIGALRM, 4 * seconds))
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    timers = ((signal.ITIMER_PROF, signal.SIGPROF, seconds), (signal.ITIMER_REAL, signal.SIGALRM, 4 * busy * seconds))
     before = [signal.signal(number, over) for _, number, _ in timers]
     for timer, _, left in timers:
         signal.setitimer(timer, left, 1.0)  # again and again: a library's callback may swallow the first

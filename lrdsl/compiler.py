@@ -37,7 +37,7 @@ from .passes.partition import partition
 from .passes.ragged import ragged
 from .passes.realify import realify
 from .passes.replay import bordered
-from .passes.schedule import chosen, schedule, schedules, strategies
+from .passes.schedule import blocks, chosen, schedule, schedules, spare, strategies
 from .passes.simplify import simplify
 from .passes.stratify import stratify
 
@@ -183,7 +183,8 @@ def launch_of(program: Program, dtype: str, backend: str) -> Launch:
     if backend == "reference":
         return reference.load(program, dtype)
     if backend == "native":
-        return native.load(source_of(program, "cpu", dtype))
+        kernel = functools.cache(lambda strategy: native.load(source_of(program, "cpu", dtype, strategy=strategy)))
+        return _in_blocks(program, dtype, kernel, _by_size(program, dtype, "cpu", kernel))
     if backend not in BACKENDS:
         raise BackendUnavailable(f"the backend {backend!r} does not exist; the backends are {', '.join(BACKENDS)}")
     def text(strategy: Strategy) -> Source:
@@ -191,19 +192,43 @@ def launch_of(program: Program, dtype: str, backend: str) -> Launch:
 
     if backend == "cuda":  # which compiles when a kernel first runs on a device
         made = {s: cuda.load(text(s)) for s in strategies(program, "cuda")}
-        return _by_size(program, dtype, made.__getitem__)
-    return _by_size(program, dtype, functools.cache(lambda strategy: emulated.load(text(strategy))))
+        return _by_size(program, dtype, "cuda", made.__getitem__)
+    return _by_size(program, dtype, "cuda", functools.cache(lambda strategy: emulated.load(text(strategy))))
 
 
-def _by_size(program: Program, dtype: str, loaded: Callable[[Strategy], Launch]) -> Launch:
+def _in_blocks(program: Program, dtype: str, loaded: Callable[[Strategy], Launch], launch: Launch) -> Launch:
+    """A Program's kernels, and for calls that leave threads without work those in blocks of time."""
+    kernels = functools.cache(lambda: schedules(program, "cpu", dtype))
+
+    @functools.lru_cache(1024)
+    def fit(B: int, T: int, C: int) -> tuple[Strategy, int, int]:
+        at_once: Strategy = "chained_lanes" if chosen(kernels(), B, T, C).strategy == "lanes" else "chained"
+        kernel = next((k for k in kernels() if k.strategy == at_once), None)
+        steps, width = blocks(kernel, B, T, C) if kernel else (0, 0)
+        _launch.info("%s at (B, T, C) = (%d, %d, %d): blocks of %d steps, %d channels", program.name, B, T, C, steps, width)
+        return at_once, steps, width
+
+    def run(values: Sequence[int], threads: int, *where: int) -> None:
+        B, T, C = values[-3:]
+        if threads > 1 and spare(B, C, threads) and not native.forked():
+            strategy, steps, width = fit(B, T, C)
+            if steps:
+                loaded(strategy).run(values, threads, steps, width, 0)
+                return
+        launch.run(values, threads, *where)
+
+    return Launch(run, launch.extent, launch.turned)
+
+
+def _by_size(program: Program, dtype: str, target: Target, loaded: Callable[[Strategy], Launch]) -> Launch:
     """The kernels of all strategies as one: each call goes to the one that its size is for."""
-    kernels = schedules(program, "cuda", dtype)
+    kernels = schedules(program, target, dtype)
 
     @functools.lru_cache(1024)
     def fit(B: int, T: int, C: int) -> tuple[Strategy, Extent]:
         strategy = chosen(kernels, B, T, C).strategy
         _launch.info("%s at (B, T, C) = (%d, %d, %d): %s", program.name, B, T, C, strategy)
-        return strategy, source_of(program, "cuda", dtype, strategy=strategy).extent(B, T, C)
+        return strategy, source_of(program, target, dtype, strategy=strategy).extent(B, T, C)
 
     def run(values: Sequence[int], *where: int) -> None:
         loaded(fit(*values[-3:])[0]).run(values, *where)
@@ -211,7 +236,18 @@ def _by_size(program: Program, dtype: str, loaded: Callable[[Strategy], Launch])
     def extent(B: int, T: int, C: int) -> Extent:
         return fit(B, T, C)[1]
 
-    return Launch(run, extent)
+    def turned(values: Sequence[int], *where: int) -> None:
+        _launch.info("%s at (B, T, C) = (%d, %d, %d), steps next to each other: lanes", program.name, *values[-3:])
+        walk = loaded("lanes").turned
+        assert walk is not None
+        walk(values, *where)
+
+    return Launch(run, extent, turned if any(k.strategy == "lanes" for k in kernels) else None)
+
+
+def turns(program: Program) -> bool:
+    """Whether the CPU's runner has a kernel for sequences that lie in memory as (B, C, T)."""
+    return backend_for("cpu") == "native" and "lanes" in strategies(program, "cpu")
 
 
 def backend_for(device: str) -> str:

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -45,18 +46,27 @@ def compiler() -> list[str]:
 def _command() -> list[str]:
     """The compiler with its flags. It compiles for this machine unless `$CXX` says `-march=…` itself."""
     command = compiler()
-    native = [] if any(said.startswith(("-march=", "-mcpu=")) for said in command) else ["-march=native"]
+    native = () if any(said.startswith(("-march=", "-mcpu=")) for said in command) else ("-march=native", *_lengths())
     return [*command, *native, *FLAGS]
 
 
 @functools.cache
-def machine() -> str:
+def _lengths() -> tuple[str, ...]:
+    """SVE's vectors are as long as the machine's: what is compiled for one length runs on no other."""
+    ask = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" and os.uname().machine == "aarch64" else None
+    length = ask(51, 0, 0, 0, 0) if ask else -1  # PR_SVE_GET_VL
+    return (f"-msve-vector-bits={(length & 0xffff) * 8}",) if length > 0 and length & 0xffff > 16 else ()
+
+
+@functools.cache
+def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """What -march=native and the C library depend on."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    cpu = [next((line for line in lines if line.startswith(what)), "") for what in ("model name", "flags", "Features")]
+    cpu = [next((line for line in lines if line.startswith(what)), "")
+           for what in ("model name", "flags", "Features", "CPU implementer", "CPU part")]
     libc = "CS_GNU_LIBC_VERSION"
     uname = os.uname()
     return " ".join([uname.sysname, uname.machine, os.confstr(libc) or "" if libc in os.confstr_names else uname.release,
@@ -88,21 +98,29 @@ def compiled(command: Sequence[str], text: str, name: str) -> bytes:
 def load(source: Source) -> Launch:
     """The Source as something to launch on the slots of `ir.source.fields` with a number of threads.
 
-    Sequences are addressed with channels contiguous. Work on fewer than SMALL numbers runs on the caller's thread, and so
+    Sequences are addressed with channels contiguous. A kernel in blocks of time takes steps and channels of a block after the
+    threads. Work on fewer than SMALL numbers runs on the caller's thread, and so
     does everything in a forked child, which has none of its parent's threads.
     """
     kernel = getattr(_library(source), source.entry)
-    kernel.argtypes, kernel.restype = (ctypes.c_char_p, ctypes.c_long), None
+    more = 2 if source.chained else 1 if source.lanes else 0
+    kernel.argtypes, kernel.restype = (ctypes.c_char_p, ctypes.c_long, *[ctypes.c_long] * more), None
     names = fields(source.program)
     pack = struct.Struct(f"{len(names)}q").pack
     columns = sum(len(b.columns) for b in source.program.buffers)
 
-    def run(values: Sequence[int], threads: int, *_: int) -> None:
+    def run(values: Sequence[int], threads: int, *given: int, turned: bool = False) -> None:
         B, T, C = values[-3:]
-        alone = threads == 1 or B * T * C * columns < SMALL or os.getpid() != _PROCESS
-        kernel(pack(*values), 1 if alone else threads)
+        alone = threads == 1 or B * T * C * columns < SMALL or forked()
+        kernel(pack(*values), 1 if alone else threads, *(given[:2] if source.chained else [turned] * source.lanes))
 
-    return Launch(run, source.extent if source.together else lambda *_: Extent(0))
+    return Launch(run, source.extent if source.together else lambda *_: Extent(0),
+                  functools.partial(run, turned=True) if source.lanes else None)
+
+
+def forked() -> bool:
+    """Whether this is a child of the process that loaded kernels: it has none of its parent's threads."""
+    return os.getpid() != _PROCESS
 
 
 def _library(source: Source) -> ctypes.CDLL:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..ir.kernel import Axis, Kernel, lagged
+from ..ir.kernel import CHAINED, LANES, Axis, Kernel, lagged
 from ..ir.names import c_name
 from ..ir.program import Edge, Let, Nonlinear, Scan, Step
 from ..ir.shapes import Shape
@@ -15,8 +15,10 @@ from ..ir.text import show
 from .axis import Lines, axis_view
 from .axis_chunked import in_chunks
 from .axis_views import AxisView
+from .chain import ChainView, chain_view
 from .chunked import ChunksView, chunks_view
 from .environment import environment, text
+from .in_lanes import InLanes, LanesView
 from .lines import Constants, Load, Register, Store, Total, Window, step_lines
 from .printers import Printer, number
 
@@ -53,6 +55,8 @@ class View:
     block: int
     chunks: ChunksView | None
     axis: AxisView | None = None
+    chain: ChainView | None = None
+    lanes: LanesView | None = None
 
     @property
     def folded(self) -> tuple[Total, ...]:
@@ -68,7 +72,7 @@ def emit(kernels: Sequence[Kernel], arch: str = "") -> tuple[Source, ...]:
         chunks = seen.axis.chunks if seen.axis else seen.chunks
         found.append(Source(kernel.target, kernel.entry, _file([kernel], [seen], arch), kernel.program, kernel.dtype,
                             kernel.block, kernel.chunk, chunks.messages if chunks else 0,
-                            kernel.axis.together if kernel.axis else 0))
+                            kernel.axis.together if kernel.axis else 0, kernel.strategy == "lanes", kernel.strategy in CHAINED))
     return tuple(found)
 
 
@@ -114,8 +118,16 @@ def view(kernel: Kernel) -> View:
         return windows[key].name
 
     def base(tensor: str, column: int) -> str:
-        offset = {0: "", 1: " + a.C"}.get(column, f" + {column} * a.C")
-        return f"a.{field[tensor]} + b * a.{field[tensor]}_batch{offset}"
+        offset = {0: "", 1: "a.C"}.get(column, f"{column} * a.C")
+        if kernel.target == "cpu":
+            offset = " + ".join(filter(None, [offset, "lo"]))
+            if kernel.strategy in LANES:
+                offset = f"{f'({offset})' if column else offset} * across(a.{field[tensor]}_time)"
+        return f"a.{field[tensor]} + b * a.{field[tensor]}_batch" + (f" + {offset}" if offset else "")
+
+    def time(tensor: str) -> str:
+        step = f"a.{field[tensor]}_time"
+        return f"along({step})" if kernel.strategy in LANES else step
 
     def beyond(tensor: str | None, depth: int) -> str:
         return f"a.{field[tensor]} + b * {f'{depth} * ' if depth > 1 else ''}a.C" if tensor else ""
@@ -123,7 +135,7 @@ def view(kernel: Kernel) -> View:
     def load(value: str, buffer: str, column: int, lag: int, edge: Edge | None) -> Load:
         stored = types[buffer] == STORED
         start, cut = (window(edge.start, edge, stored), window(edge.edge, edge, stored)) if edge else ("", "")
-        return Load(value, base(buffer, column), f"a.{field[buffer]}_time", (lag > 0) - (lag < 0), abs(lag), start, cut,
+        return Load(value, base(buffer, column), time(buffer), (lag > 0) - (lag < 0), abs(lag), start, cut,
                     lag == 0 and columns[buffer] > 1, types[buffer])
 
     def register(e: Edge) -> Register:
@@ -139,7 +151,7 @@ def view(kernel: Kernel) -> View:
     for step in program.steps:
         lines += step_lines(step, names, printer)
     stores = [(s, Store(f"to_{field[k.name]}" + (f"_{column}" if len(k.samples) > 1 else ""), base(k.name, column),
-                        f"a.{field[k.name]}_time", names[s], types[k.name]))
+                        time(k.name), names[s], types[k.name]))
               for k in program.keeps for column, s in enumerate(k.samples)]
     sums = tuple(Total(field[s.name], names[s.sample], s.largest) for s in program.sums)
     chunks = None
@@ -147,6 +159,11 @@ def view(kernel: Kernel) -> View:
         written = {n: tuple(store for s, store in stores if s == n) for n, _ in stores}
         totals = {x.sample: tuple(s for s in sums if s.value == names[x.sample]) for x in program.sums}
         chunks = chunks_view(kernel, kernel.chunks, printer, register, written, totals)
+    chain, in_lanes = None, InLanes(kernel, printer, register, base, time, field) if kernel.strategy in LANES else None
+    if kernel.strategy in CHAINED:
+        crossings = [(field[e.crossing], e.depth) for e in program.registers if e.crossing]
+        chain = chain_view(kernel, printer, register, loads, sums, crossings, in_lanes)
+        loads = tuple(replace(x, apart=x.base not in [y.base for y in loads[:k]]) for k, x in enumerate(loads))
     reverse = program.reverse
     return View(
         kernel.entry, kernel.strategy, _header(kernel), _args(kernel, field), loads,
@@ -156,9 +173,10 @@ def view(kernel: Kernel) -> View:
         tuple(store for _, store in stores), sums,
         sum(r.depth for r in registers) + sum(w.rows for w in windows.values()) + 2 * len(program.sums) + len(constants.names),
         reverse,
-        "a.T - 1" if reverse else "0", "--t" if reverse else "++t", "a.T - 1 - s" if reverse else "s",
+        "a.T - 1 - s0" if reverse else "s0", "--t" if reverse else "++t", "a.T - 1 - s" if reverse else "s",
         "t + 1" if reverse else "t", "t" if reverse else "t + 1", "-" if reverse else "+", _inside(kernel),
-        kernel.fold, kernel.ahead, kernel.block, chunks)
+        kernel.fold, kernel.ahead, kernel.block, chunks,
+        chain=chain, lanes=in_lanes.view() if in_lanes else None)
 
 
 def _constants(kernel: Kernel, printer: Printer) -> Constants:

@@ -49,6 +49,11 @@ class Load:
     apart: bool
     type: str
 
+    @property
+    def step(self) -> str:
+        """The step that it is read at, in t."""
+        return f"(t {'-' if self.side < 0 else '+'} {self.back})" if self.side else "t"
+
 
 @dataclass(frozen=True)
 class Store:

@@ -3,7 +3,12 @@
 It says by which strategy the steps are walked, what each step reads from memory, which sequences live in registers, what is
 written, and how all of it is called in the generated text.
 
-Strategies. rows (CPU): rows of channels, in the order of memory. serial (CUDA): one thread walks the time of one channel.
+Strategies. rows (CPU): rows of channels, in the order of memory. lanes (CPU): of few channels, or where time lies contiguous in
+memory, consecutive steps in the lanes of one vector, which solve a recurrence together; steps near an end or a boundary one
+after another. chained, chained_lanes (CPU): the same two in blocks of time, which threads add up and then walk at once, each
+when it has heard the state before its block (`Link`).
+
+serial (CUDA): one thread walks the time of one channel.
 chunked (CUDA): time is cut in chunks of warps * steps, all of which are worked on at once; a block has 32 channels of one
 chunk, each of its warps has consecutive steps, and holds what it read of them in registers. A recurrence is then solved in
 two walks: one adds a stretch of steps up to one transition, and when the state before the stretch is known, from the
@@ -32,7 +37,9 @@ from .structure import Structure, structure
 from .symbols import At
 
 Target = Literal["cpu", "cuda"]
-Strategy = Literal["rows", "serial", "chunked"]
+Strategy = Literal["rows", "lanes", "chained", "chained_lanes", "serial", "chunked"]
+LANES: tuple[Strategy, ...] = ("lanes", "chained_lanes")
+CHAINED: tuple[Strategy, ...] = ("chained", "chained_lanes")
 
 
 def lagged(name: str, lag: int) -> str:
@@ -124,6 +131,16 @@ class Stratum:
     alone: tuple[tuple[Scan, Program, tuple[Level, ...]], ...] = ()
 
 
+@dataclass(frozen=True)
+class Link:
+    """Recurrences whose steps are added up in one walk over a block of time of a chained kernel, from the states of those
+    before them. program: the lines that they need. A Scan that reads nothing stands for a register whose last values are told:
+    of a line, or of a state further back than its recurrence reads it."""
+
+    program: Program
+    sums: tuple[Scan, ...]
+
+
 def carried(program: Program, scan: Scan) -> Structure:
     """What the steps of one of a Stratum's recurrences do to its state; all carry their coefficients along."""
     found = program.structure(scan)
@@ -157,6 +174,7 @@ class Kernel:
     dtype: what sequences are stored as. names: (name in the Program, name in the text). ahead: steps that are loaded before
     they are needed (CUDA). block: threads a block. fold: steps after which a running sum is added to its total, so that its
     error grows with T/fold + fold, not T. constants: lines that are computed before all steps (CPU; an axis has its own).
+    links: what is added up of a block of time before it is walked (chained).
     """
 
     target: Target
@@ -173,6 +191,7 @@ class Kernel:
     chunks: Chunks | None = None
     axis: Axis | None = None
     constants: tuple[Let, ...] = ()
+    links: tuple[Link, ...] = ()
 
     @property
     def compute(self) -> str:
@@ -223,6 +242,8 @@ class Kernel:
             for number, stratum in enumerate(self.axis.strata, 1):
                 lines.append(f"  stratum {number}: adds up {', '.join(t for s in stratum.sums for t in s.targets)}")
                 lines += [f"  stratum {number}, level {k}: {level}" for k, level in enumerate(stratum.levels, 1)]
+        lines += [f"  link {number}: adds up {', '.join(t for s in link.sums for t in s.targets)}"
+                  for number, link in enumerate(self.links, 1)]
         if self.chunks:
             lines += [f"  chunks of {self.chunks.warps} warps * {self.chunks.steps} steps"]
             lines += [f"  walk {number}: {walk}" for number, walk in enumerate(self.chunks.walks, 1)]

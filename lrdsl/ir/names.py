@@ -20,12 +20,13 @@ tell_numbers tell_state tell_transition one_by_one state_before handed_on over_w
 Row Edges edges last Again again again_ahead again_board again_cross again_step again_read
 again_lanes constant_lanes over_lanes only read
 Exchange Stretches Staged exchange staged segment count parts rest k0 number tell_stretches hear_states add_warps unmoved_all
-tells_state EARLIER AT_ONCE Unasked in_order
+tells_state EARLIER AT_ONCE Unasked in_order Sweep steps begin end leave s1
+upto apart whole_vectors Told Chain Block
 """.split())
 
 # Names that templates derive from others.
-_DERIVED = re.compile(r"to_.*[^_]|.*_(all|kept|part|total|crossing|beyond|row|upto|whole|tail|from|again|before|powers|c\d+)|"
-                      r"constant_\d+|Map\d*|(Sums|InOrder)\d+")
+_DERIVED = re.compile(r"to_.*[^_]|.*_(all|kept|part|total|crossing|beyond|row|upto|whole|tail|from|again|before|powers|solved|"
+                      r"columns|c\d+)|constant_\d+|(Map|Upto)\d*|woven_\d+|(adding|add|hear|tell|pass)_\d+|(Sums|InOrder)\d+")
 
 
 def c_name(name: str, taken: set[str]) -> str:

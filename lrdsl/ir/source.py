@@ -133,6 +133,8 @@ class Source:
     thread walks the whole sequence of one channel. messages: 16-byte words that a chunk leaves for others, a channel.
 
     together: channels that add up what they share, which is another part for each such group; 0 where a Program has no axis.
+    lanes: it takes the lanes of vectors for steps (CPU), and a flag whether it is called on turned sequences (see `Launch`).
+    chained: it takes the steps of a block of time (CPU), and its channels.
     """
 
     target: Literal["cpu", "cuda"]
@@ -144,6 +146,8 @@ class Source:
     chunk: int = 0
     messages: int = 0
     together: int = 0
+    lanes: bool = False
+    chained: bool = False
 
     def extent(self, B: int, T: int, C: int) -> Extent:
         """Blocks, parts and scratch memory of a call on T >= 1 steps of B * C channels. Raises ShapeMismatch."""
@@ -163,10 +167,13 @@ class Source:
 @dataclass(frozen=True)
 class Launch:
     """A Source ready to run. run: takes the slots of `fields`, then a number of threads (CPU), a device, a stream of its
-    driver (0: the default one) and the address of the scratch memory (CUDA)."""
+    driver (0: the default one) and the address of the scratch memory (CUDA). turned: the same on sequences whose steps lie next
+    to each other and not their channels, whose strides are that of the batch and that of the channels; None where there is no
+    such kernel."""
 
     run: Callable[[Sequence[int], int, int, int, int], None]
     extent: Callable[[int, int, int], Extent]
+    turned: Callable[[Sequence[int], int, int, int, int], None] | None = None
 
     def __call__(self, values: Sequence[int], threads: int = 1, device: int = 0, stream: int = 0, scratch: int = 0) -> None:
         self.run(values, threads, device, stream, scratch)

@@ -5,12 +5,13 @@ Every kernel of the Program is called through here, with gradients out of the pi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from ..compiler import backend_for, launch_of
+from ..compiler import backend_for, launch_of, turns
 from ..errors import BackendUnavailable, DtypeMismatch, ShapeMismatch
 from ..ir.program import Program
 from ..ir.source import OUTPUTS, Extent, Launch, slots
@@ -27,9 +28,9 @@ class Launcher:
     """Runs a Program: tensors in the order of its inputs, then `reset`; gives its outputs in order.
 
     sequences (B, T, columns * C), vectors (C,) or (), edges (B, depth, C) or None, reset (B, T) bool or None. Outputs: keeps
-    (B, T, columns * C) in the memory order of the first sequence, sums (C,) or (), windows (B, depth, C). What has a state axis
-    is N * C wide, or N where the channels share it. dtypes: sequences and learned numbers share one; where it has 16 bits,
-    windows and what is `full` are float32.
+    (B, T, columns * C) in the memory order of the first sequence, one of (B, T, C), (T, B, C), and on a CPU (B, C, T); sums
+    (C,) or (), windows (B, depth, C). What has a state axis is N * C wide, or N where the channels share it. dtypes: sequences
+    and learned numbers share one; where it has 16 bits, windows and what is `full` are float32.
     Raises ShapeMismatch and DtypeMismatch in the Program's names.
     """
 
@@ -50,19 +51,22 @@ class Launcher:
     def run(self, *args: Tensor | None) -> Tensors:
         """Compute: the op's kernel on every device."""
         B, T, C = self.sizes(args)
-        tensors, dtype = self._checked(args, B, T, C), self.dtype(args)
+        turned = self._turned(args)
+        tensors, dtype = self._checked(args, B, T, C, turned), self.dtype(args)
         first = tensors[0]
         assert first is not None
         if not (B and T and C):
-            outs = self._allocate(first, dtype, B, T, C, Extent(0))
+            outs = self._allocate(first, dtype, B, T, C, Extent(0), turned)
             self._fill(tensors, outs)
             return self._finish(outs, dtype, B)
         launch = self._compiled(dtype, first.device.type)
         extent = launch.extent(B, T, C)
-        outs = self._allocate(first, dtype, B, T, C, extent)
-        values = self._values(tensors, outs, (B, T, C))
+        outs = self._allocate(first, dtype, B, T, C, extent, turned)
+        values = self._values(tensors, outs, (B, T, C), turned)
         if first.is_cuda:
             self._on_device(launch, values, first, extent.scratch)
+        elif turned and launch.turned:
+            launch.turned(values, torch.get_num_threads(), 0, 0, 0)
         else:
             scratch = first.new_zeros((extent.scratch // 8,), dtype=torch.int64) if extent.scratch else None
             launch(values, torch.get_num_threads(), scratch=0 if scratch is None else scratch.data_ptr())
@@ -71,9 +75,10 @@ class Launcher:
     def fake(self, *args: Tensor | None) -> Tensors:
         """Allocate only: what a compiler needs to know of `run`."""
         B, T, C = self.sizes(args)
-        first, dtype = self._checked(args, B, T, C)[0], self.dtype(args)
+        turned = self._turned(args)
+        first, dtype = self._checked(args, B, T, C, turned)[0], self.dtype(args)
         assert first is not None
-        return self._finish(self._allocate(first, dtype, B, T, C, Extent(0), _new), dtype, B)
+        return self._finish(self._allocate(first, dtype, B, T, C, Extent(0), turned, _new), dtype, B)
 
     def sizes(self, args: Sequence[Tensor | None]) -> tuple[int, int, int]:
         """B, T, C of a call."""
@@ -100,8 +105,22 @@ class Launcher:
             self._dtypes[dtype] = ins, outs
         return self._dtypes[dtype]
 
-    def _checked(self, args: Sequence[Tensor | None], B: int, T: int, C: int) -> tuple[Tensor | None, ...]:
-        """The inputs, channels contiguous; the kernel trusts what passes here."""
+    def _turned(self, args: Sequence[Tensor | None]) -> bool:
+        """Whether the sequences lie in memory as (B, C, T), and a kernel takes them so."""
+        for slot, tensor in zip(self.ins, args, strict=True):
+            if slot.kind != "sequence" or tensor is None or tensor.dim() != 3:
+                return False
+            step, channel = tensor.stride()[1:]
+            if step or channel:  # else one number stands for all
+                return step == 1 != channel and min(tensor.shape[1:]) > 1 and tensor.device.type == "cpu" and self._turns
+        return False
+
+    @functools.cached_property
+    def _turns(self) -> bool:
+        return turns(self.program)
+
+    def _checked(self, args: Sequence[Tensor | None], B: int, T: int, C: int, turned: bool) -> tuple[Tensor | None, ...]:
+        """The inputs, channels contiguous, or where they are turned the steps of each; the kernel trusts what passes here."""
         first, device = self.alike[0] if self.alike else 0, args[0].device  # type: ignore[union-attr]
         check_dtype(self.ins[first].name, args[first])  # type: ignore[arg-type]
         dtype, tensors = self.dtype(args), list(args)
@@ -117,36 +136,42 @@ class Launcher:
                 raise DtypeMismatch(f"{slot.name} is {short(tensor.dtype)}, not {short(wanted)}")
             if tensor.device != device:
                 raise DtypeMismatch(f"{slot.name} is on {tensor.device}, {self.ins[0].name} on {device}")
-            if slot.kind != "reset" and shape and tensor.stride(-1) != 1 and shape[-1] > 1:
+            if turned and slot.kind == "sequence":
+                if tensor.stride(1) != 1:
+                    tensors[k] = tensor.mT.contiguous().mT
+            elif slot.kind != "reset" and shape and tensor.stride(-1) != 1 and shape[-1] > 1:
                 tensors[k] = tensor.contiguous()
         return tuple(tensors)
 
     def _allocate(self, first: Tensor, dtype: torch.dtype, B: int, T: int, C: int, extent: Extent,
-                  new: New = pool.empty) -> list[Tensor]:
+                  turned: bool, new: New = pool.empty) -> list[Tensor]:
         """Contiguous in the memory order of the first sequence, whatever its strides: a permuted dense input would hand on
         strides that the fake cannot know. No views: autograd would not let users change them in place."""
         in_time = time_first(first)
         outs = []
         for slot, kind in zip(self.outs, self.gives(dtype), strict=True):
-            if slot.kind == "keep" and in_time:
+            if slot.kind == "keep" and turned:
+                outs.append(new(first, (B, slot.columns * C, T), kind).transpose_(1, 2))
+            elif slot.kind == "keep" and in_time:
                 outs.append(new(first, (-(-T // slot.every), B, slot.columns * C), kind).transpose_(0, 1))
             else:
                 kind = compute(dtype) if slot.kind in ("sum", "shared") else kind
                 outs.append(new(first, slot.shape(B, T, C, extent), kind))
         return outs
 
-    def _values(self, tensors: Sequence[Tensor | None], outs: Sequence[Tensor], sizes: tuple[int, int, int]) -> list[int]:
+    def _values(self, tensors: Sequence[Tensor | None], outs: Sequence[Tensor], sizes: tuple[int, int, int],
+                turned: bool) -> list[int]:
         """The slots of a call: addresses, strides, sizes."""
-        values: list[int] = []
+        values, row = list[int](), 2 if turned else 1
         for slot, tensor in zip(self.ins[:-1], tensors, strict=False):
             if tensor is None:
                 values += (0, 0, 0)
             elif slot.kind == "vector":
                 values.append(tensor.data_ptr())
             else:
-                values += (tensor.data_ptr(), tensor.stride(0), tensor.stride(1))
+                values += (tensor.data_ptr(), tensor.stride(0), tensor.stride(row if slot.kind == "sequence" else 1))
         for slot, tensor in zip(self.outs, outs, strict=True):
-            values += (tensor.data_ptr(), tensor.stride(0), tensor.stride(1)) if slot.kind == "keep" else (tensor.data_ptr(),)
+            values += (tensor.data_ptr(), tensor.stride(0), tensor.stride(row)) if slot.kind == "keep" else (tensor.data_ptr(),)
         reset = tensors[-1]
         values += (0, 0, 0) if reset is None else (reset.data_ptr(), reset.stride(0), reset.stride(1))
         values += sizes

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 from ..errors import NotBuilt
 from ..ir.functions import Elementwise
-from ..ir.kernel import Axis, Chunks, Kernel, Read, Strategy, Target, lagged
+from ..ir.kernel import CHAINED, LANES, Axis, Chunks, Kernel, Read, Strategy, Target, lagged
 from ..ir.names import c_name
 from ..ir.program import Program, Scan
+from . import chain, in_lanes
 from .bounds import contracts
 from .join import joined
 from .levels import levels, prepared
@@ -32,22 +33,52 @@ MANY, SHORT = 24_000, 128
 # registers may hold what is known of a warp's steps, learned numbers and sums; the rest is for addresses and arithmetic.
 HELD_OF_128, HELD_OF_255 = 44, 120
 
+# chained (CPU): a thread's own channels are two cache lines at least; blocks of time whose inputs fit a near cache twice, for
+# memory that does not fit the farthest one, of so many steps at least, and of so many channels at most.
+CHANNELS, CACHE, BLOCK, SHORTEST, WIDEST = 32, 32 << 20, 256 << 10, 64, 128
+
 # With an axis: channels whose states lie in a near cache (CPU: for N = 16, 4 KiB of states, 128 KiB of a segment that is
 # computed again).
 TOGETHER = 64
+
+# On a CPU, rows that do not fill a vector waste it, unless it takes several steps; and where it takes one, it need not be
+# written under a mask, which takes three times as long.
+NARROW, FEW = 60, 64
 
 
 def strategies(program: Program, target: Target) -> tuple[Strategy, ...]:
     """The strategies that a Program has kernels for."""
     if target == "cpu":
-        return ("rows",)
+        found: tuple[Strategy, ...] = ("rows",) if in_lanes.hindrance(program) else ("rows", "lanes")
+        return found if chain.hindrance(program) else (*found, *CHAINED[:len(found)])
     return ("serial",) if hindrance(program) else ("serial", "chunked")
 
 
 def chosen(kernels: Sequence[Kernel], B: int, T: int, C: int) -> Kernel:
     """The kernel to run on T steps of B * C channels. Raises IndexError where there is none."""
-    wanted = "chunked" if B * C < MANY and T > SHORT else "serial"
+    if kernels[0].target == "cpu":
+        wanted = "lanes" if C * (8 if kernels[0].compute == "float64" else 4) <= NARROW and T >= FEW else "rows"
+    else:
+        wanted = "chunked" if B * C < MANY and T > SHORT else "serial"
     return next((k for k in kernels if k.strategy == wanted), kernels[0])
+
+
+def spare(B: int, C: int, threads: int) -> bool:
+    """Whether the batch and the channels leave some of so many threads without work (CPU)."""
+    return threads > B * -(-C // CHANNELS)
+
+
+def blocks(kernel: Kernel, B: int, T: int, C: int) -> tuple[int, int]:
+    """Steps of a block and channels of it, when threads share the time of B * C channels (CPU); (0, 0) where they should not:
+    what fits the cache is sooner done by one. What a block computes does not depend on the threads."""
+    read, written = kernel.bytes
+    if B * T * C * (read + written) < CACHE:
+        return 0, 0
+    parts = -(-C // WIDEST)
+    width = C if parts == 1 else -(-C // (parts * CHANNELS)) * CHANNELS
+    depth = max([1, *(e.depth for e in kernel.program.registers)])
+    steps = max(int(BLOCK / (max(read, 1) * width)) // SHORTEST * SHORTEST, SHORTEST, depth)
+    return (0, 0) if 2 * steps >= T else (steps, width)
 
 
 def schedules(program: Program, target: Target, dtype: str) -> tuple[Kernel, ...]:
@@ -64,11 +95,7 @@ def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | 
     if program.axis:
         return _over_an_axis(program, target, dtype, entry, strategy)
     if target == "cpu":
-        program, constants = prepared(program)
-        names = _names(program, [let.target for let in constants])
-        return Kernel("cpu", "rows", entry, program, dtype, reads, names,
-                      "rows: channels stream through the cache in the order of memory, the carry stays in L1",
-                      constants=constants)
+        return _on_a_cpu(program, dtype, reads, entry, strategy or "rows")
     if strategy == "chunked":
         program = named(joined(program))
         chunks = _chunks(program, dtype, len(reads))
@@ -81,6 +108,26 @@ def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | 
                  if (n * size * len(reads) <= IN_FLIGHT and n * size * calls <= IN_A_ROW) or n == 2)
     return Kernel("cuda", "serial", entry, program, dtype, reads, _names(program),
                   f"serial, one thread a channel: {_when(hindrance(program))}", ahead=ahead, block=64)
+
+
+def _on_a_cpu(program: Program, dtype: str, reads: tuple[Read, ...], entry: str, strategy: Strategy) -> Kernel:
+    in_order, in_time = in_lanes.hindrance(program), chain.hindrance(program)
+    program, constants = prepared(program)
+    names = _names(program, [let.target for let in constants])
+    reason = "rows: channels stream through the cache in the order of memory, the carry stays in L1"
+    reason += f"; one step after another at every size, because {in_order}" if in_order else ""
+    reason += f"; threads share the batch and channels, never time, because {in_time}" if in_time else ""
+    if strategy in LANES:
+        steps = in_lanes.in_order(program)
+        assert steps is not None and not in_order, in_order
+        program = replace(program, steps=steps)
+        reason = (f"lanes of consecutive steps: for rows of up to {NARROW} bytes and at least {FEW} steps, and for sequences "
+                  "whose steps follow each other in memory")
+    if strategy in CHAINED:
+        reason = ("chained blocks of time, of rows or lanes: for more threads than there are batch elements and blocks of "
+                  "channels, where all of it is larger than the cache")
+    return Kernel("cpu", strategy, entry if strategy == "rows" else f"{entry}_{strategy}", program, dtype, reads, names, reason,
+                  constants=constants, links=chain.links(program) if strategy in CHAINED else ())
 
 
 def _when(why_not: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import sympy as sp
 
 from ..ir.kernel import Stratum, carried
-from ..ir.program import Let, Program, Scan, Step
+from ..ir.program import Program, Scan, Step
 from ..ir.symbols import At, samples
 from .bounds import contracts
 from .levels import levels, prepared
@@ -38,7 +38,7 @@ def hindrance(program: Program) -> str:
             return f"it reads what it computes, {e.base}, {e.depth} steps back"
     unsure = loose(program)
     program, _ = prepared(program)
-    if max([0, *_depths(program).values()]) > MOST:
+    if max([0, *depths(program).values()]) > MOST:
         return f"more than {MOST} of its recurrences wait for each other"
     return "" if staged(program, "float64", unsure) else "what the warps of a chunk share does not fit the memory of a block"
 
@@ -50,38 +50,39 @@ def loose(program: Program) -> frozenset[str]:
 
 def strata(program: Program, loose: frozenset[str]) -> tuple[Stratum, ...]:
     """Those of a prepared Program, in order."""
-    depths = _depths(program)
+    waits = depths(program)
     found = []
-    for k in range(1, 1 + max([0, *depths.values()])):
-        sums = tuple(scan for scan, depth in depths.items() if depth == k)
-        adding = _lines(program, sums, f"{program.name}_{k}", ())
-        alone = [(s, _lines(program, (s,), f"{program.name}_{k}_{s.targets[0]}", (s,))) for s in sums if s.targets[0] in loose]
+    for k in range(1, 1 + max([0, *waits.values()])):
+        sums = tuple(scan for scan, depth in waits.items() if depth == k)
+        adding = lines(program, sums, f"{program.name}_{k}", ())
+        alone = [(s, lines(program, (s,), f"{program.name}_{k}_{s.targets[0]}", (s,))) for s in sums if s.targets[0] in loose]
         found.append(Stratum(adding, levels(adding), sums, tuple((s, p, levels(p)) for s, p in alone)))
     return tuple(found)
 
 
-def _lines(program: Program, scans: tuple[Scan, ...], name: str, solved: tuple[Scan, ...]) -> Program:
+def lines(program: Program, scans: tuple[Scan, ...], name: str, solved: tuple[Scan, ...]) -> Program:
     """The lines that some recurrences need, as a Program in which those of `solved` are computed, and not only added up."""
     owner = {t: step for step in program.steps for t in step.targets}
-    lines, todo = set[Step](solved), list[Step](scans)
+    needed, todo = set[Step](solved), list[Step](scans)
     while todo:
-        more = {owner[s.base] for e in todo.pop().exprs for s in samples(e) if s.base in owner} - lines
-        lines |= more
+        more = {owner[s.base] for e in todo.pop().exprs for s in samples(e) if s.base in owner} - needed
+        needed |= more
         todo += more
     steps = list[Step]()
     for step in program.steps:
-        steps += [step] * (step in lines or step in scans)
-        steps += [scan for scan in scans if scan not in program.steps and scan.targets == step.targets]
+        steps += [step] * (step in needed or step in scans)
+        steps += [scan for scan in scans if scan not in program.steps and scan.targets[0] in step.targets]
     read = {s for step in steps for e in step.exprs for s in samples(e)}
-    read |= {s for step in steps if isinstance(step, Scan) and step in lines for s in step.past}
+    read |= {s for step in steps if isinstance(step, Scan) and step in needed for s in step.past}
     return replace(program, name=name, steps=tuple(steps), keeps=(), sums=(), replay=None, sized=tuple(sorted(program.wide)),
-                   edges=tuple(e for e in program.edges if e.base in program.loads or At(e.base, e.side) in read))
+                   edges=tuple(e for e in program.edges if e.base in program.loads
+                               or any(At(e.base, e.side * k) in read for k in range(1, e.depth + 1))))
 
 
 def board(program: Program, loose: frozenset[str]) -> tuple[int, int]:
     """Numbers of a lane that a warp tells others of at once, of as many states as there are warps; and that the states of all
     take."""
-    found = [(program.axis if scan.targets[0] in program.wide else 1, carried(program, scan)) for scan in _depths(program)]
+    found = [(program.axis if scan.targets[0] in program.wide else 1, carried(program, scan)) for scan in depths(program)]
     return (WARPS * max([1, *(s.held + s.size + 2 * bool(loose) for _, s in found)]), max([1, *(n * s.size for n, s in found)]))
 
 
@@ -96,16 +97,17 @@ def staged(program: Program, dtype: str, loose: frozenset[str]) -> int:
     return next((k for k in (8, 4, 2, 1) if WARPS * program.axis * (k * columns + vectors) <= rest), 0)
 
 
-def _depths(program: Program) -> dict[Scan, int]:
-    """Each recurrence, a line that is read a step back among them, and its stratum: one more than the largest number of those
-    that it comes from."""
-    lagged = {e.base for e in program.registers}
-    lines = {s.target for s in program.steps if isinstance(s, Let)}
-    depth = dict.fromkeys((t for step in program.steps for t in step.targets), 0)
+def depths(program: Program) -> dict[Scan, int]:
+    """Each recurrence, and its stratum: one more than the largest number of those that it comes from. A line that is read a
+    step back is among them, and so is a state that is read further back than its recurrence reads it."""
+    order = dict.fromkeys((t for step in program.steps for t in step.targets), 0)
+    for scan in (s for s in program.steps if isinstance(s, Scan)):
+        order |= dict(zip(scan.targets, scan.orders, strict=True))
+    depth = dict.fromkeys(order, 0)
 
     def first(step: Step) -> int:
         reads = [s for e in step.exprs for s in samples(e) if s.base in depth]
-        return max([0, *(depth[s.base] + (s.lag != 0 and s.base in lines) for s in reads)])
+        return max([0, *(depth[s.base] + (abs(s.lag) > order[s.base]) for s in reads)])
 
     changed = True
     while changed:
@@ -116,6 +118,6 @@ def _depths(program: Program) -> dict[Scan, int]:
                 depth |= dict.fromkeys(step.targets, own)
                 changed = True
     found = {step: depth[step.targets[0]] for step in program.steps if isinstance(step, Scan)}
-    for name in sorted(lagged & lines):
+    for name in sorted(e.base for e in program.registers if e.depth > order[e.base]):
         found[Scan((name,), (sp.ImmutableMatrix([[0]]),), (At(name),), program.reverse)] = depth[name] + 1
     return found

@@ -40,6 +40,7 @@ enum { ITEM = 2 };  // bytes of a number in memory, of the smallest kind
 enum { ITEM = sizeof(real) };
 #endif
 static inline bool large(long count) { return count > CACHE / ITEM; }
+template <class T> static inline bool begins_line(const T *row) { return (unsigned long)row % LR_BYTES == 0; }
 template <class T> static inline bool whole_lines(const T *row, long time) {
   return (unsigned long)row % LR_BYTES == 0 && time * sizeof(T) % LR_BYTES == 0;
 }
@@ -54,14 +55,26 @@ LR_INLINE V lr_whole_power(V x, int n) {
 
 // Rows of `width` numbers for one sweep; the first begins a line of the cache, and so do others where vectors fill them.
 struct Scratch {
-  void *const memory;
+  enum { NEAR = 4096 };  // bytes for which no memory is asked for
+  void *memory;
   real *next;
   const long width;
-  Scratch(long width, long count) : memory(__builtin_malloc(sizeof(real) * width * count + LR_BYTES)), width(width) {
+  alignas(LR_BYTES) char near[NEAR];
+  Scratch(long width, long count, long vectors = 0) : width(width) {
+    const long size = sizeof(real) * (width * count + (width + LANES) * vectors);
+    memory = size > NEAR ? __builtin_malloc(size + LR_BYTES) : near;
     if (!memory) __builtin_trap();
     next = (real *)(((unsigned long)memory + LR_BYTES - 1) / LR_BYTES * LR_BYTES);
   }
-  ~Scratch() { __builtin_free(memory); }
+  ~Scratch() {
+    if (memory != near) __builtin_free(memory);
+  }
+  // Rows of whole vectors, which are asked for before all others.
+  real *vectors(long count) {
+    real *const taken = next;
+    next += count * ((width + LANES - 1) / LANES * LANES);
+    return taken;
+  }
   real *rows(long count) {
     real *const taken = next;
     next += count * width;
@@ -89,6 +102,24 @@ struct Boundaries {
   const unsigned char *flags;
   long time, T;
   bool at(long t) const { return flags && t < T && flags[t * time]; }
+  // The first boundary from `from` on, or `to`; the last before `to`, or from - 1. 0 <= from, to may be T + 1.
+  long first(long from, long to) const {
+    if (!flags) return to;
+    for (; time == 1 && from + 8 <= T && from + 8 <= to && none(from); from += 8) continue;
+    while (from < to && !at(from)) ++from;
+    return from;
+  }
+  long last(long from, long to) const {
+    if (!flags) return from - 1;
+    for (; time == 1 && to <= T && to - 8 >= from && none(to - 8); to -= 8) continue;
+    while (--to >= from && !at(to)) continue;
+    return to;
+  }
+  bool none(long t) const {  // in 8 steps whose flags lie next to each other
+    unsigned long eight;
+    __builtin_memcpy(&eight, flags + t, 8);
+    return !eight;
+  }
 };
 
 // The row that step t reads k steps earlier (later): beyond a boundary the edge's, beyond the sequence the start's.
@@ -152,6 +183,29 @@ template <class Args, void (*SWEEP)(const Args &, long, long, long)> static void
   const long width = ((args->C + wanted - 1) / wanted + line - 1) / line * line;
   Work work = {*args, (args->C + width - 1) / width, width, 0};
   // One piece of work wakes nobody: a second thread would have nothing to do, and be waited for.
+  if (threads > 1 && work.blocks * args->B > 1 && GOMP_parallel) GOMP_parallel(Work::run, &work, threads, 0);
+  else Work::run(&work);
+}
+
+// The same in kernels of lanes, which take all channels of a step, or channel after channel where a sequence's steps lie
+// next to each other.
+template <class Args, void (*SWEEP)(const Args &, long, long, long, bool)>
+static void share_lanes(const Args *args, long threads, bool turned) {
+  struct Work {
+    const Args &a;
+    long blocks, width, next;
+    bool turned;
+    static void run(void *self) {
+      Work &w = *(Work *)self;
+      for (long i; (i = __atomic_fetch_add(&w.next, 1, __ATOMIC_RELAXED)) < w.a.B * w.blocks;) {
+        const long lo = i % w.blocks * w.width;
+        SWEEP(w.a, i / w.blocks, lo, w.a.C - lo < w.width ? w.a.C - lo : w.width, w.turned);
+      }
+    }
+  };
+  if (args->B == 0 || args->C == 0) return;
+  const long wanted = turned && threads > 1 ? 4 * threads : 1, width = (args->C + wanted - 1) / wanted;
+  Work work = {*args, (args->C + width - 1) / width, width, 0, turned};
   if (threads > 1 && work.blocks * args->B > 1 && GOMP_parallel) GOMP_parallel(Work::run, &work, threads, 0);
   else Work::run(&work);
 }

@@ -21,6 +21,7 @@ from lrdsl.backends.memory import numbers, stored
 from lrdsl.backends.reference import partial_run
 from lrdsl.compiler import adjoint_of, inner_keeps, plan_of, source_of, tangent_of
 from lrdsl.ir.dtypes import NARROW
+from lrdsl.ir.kernel import Strategy
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import OUTPUTS, RESET, Launch, Slot, slots
 from lrdsl.passes.replay import unbordered
@@ -45,9 +46,9 @@ def programs(cell: lr.Cell, kinds: Sequence[str] = KINDS) -> list[Program]:
     return found
 
 
-def load(program: Program, dtype: str, change: Callable[[str], str] = str) -> Launch:
-    """The native kernel of a Program; `change` may edit its text."""
-    source = source_of(program, "cpu", dtype)
+def load(program: Program, dtype: str, change: Callable[[str], str] = str, strategy: Strategy = "rows") -> Launch:
+    """A native kernel of a Program; `change` may edit its text."""
+    source = source_of(program, "cpu", dtype, strategy=strategy)
     return native.load(replace(source, text=change(source.text)))
 
 
@@ -131,7 +132,7 @@ class Problem:
         """The problem's first B batch elements and C channels in memory. Sums come in `parts`."""
         values: list[int] = []
         outputs: dict[str, Array] = {}
-        memory = []
+        memory, turned = [], layout == "turned"
         for s in self.slots.values():
             written = s.kind in OUTPUTS
             full = self.inputs.get(s.name)
@@ -145,11 +146,15 @@ class Problem:
             else:
                 batch, time = self._repeats(s)
                 inside = stored(full[tuple(slice(n) for n in part)], s.dtype(dtype))
-                whole, view = _placed(inside[:1] if batch else inside[:, :1] if time else inside,
-                                      layout if s.kind in ("sequence", "edge", "reset") else "")
+                once = inside[:1] if batch else inside[:, :1] if time and not turned else inside
+                placed = s.kind == "sequence" or (s.kind in ("edge", "reset") and not turned)
+                whole, view = _placed(once, layout if placed else "")
                 view = np.broadcast_to(view, part)
             memory.append((whole, whole.copy()))
-            values += [view.ctypes.data, *(n // view.itemsize for n in view.strides[:len(s.fields) - 1])]
+            strides = [n // view.itemsize for n in view.strides[:len(s.fields) - 1]]
+            if turned and s.kind in ("sequence", "keep"):
+                strides[1] = view.strides[2] // view.itemsize // C if s.columns > 1 else view.strides[3] // view.itemsize
+            values += [view.ctypes.data, *strides]
         return Call([*values, B, self.T, C], outputs, memory)
 
     def wanted(self, name: str, B: int, C: int) -> Array:
@@ -163,13 +168,20 @@ class Problem:
         call = self.lay_out(B, C, layout, dtype, extent.parts)
         scratch = np.zeros(extent.scratch // 8 + 2, np.int64)
         address = scratch.ctypes.data + 15 & ~15
-        if B * self.T * C or extent.parts == 1:
+        if layout == "turned":
+            assert launch.turned is not None
+            launch.turned(call.values, threads, 0, 0, 0)
+        elif B * self.T * C or extent.parts == 1:
             launch(call.values, threads, scratch=address)
-        outputs = {name: out.sum(0) if self.slots[name].kind in ("sum", "crossing") else
-                   numbers(out, kind) if (kind := self.slots[name].dtype(dtype)) in NARROW else out.copy()
-                   for name, out in call.outputs.items()}
+        outputs = self.read(call, dtype)
         assert not call.disturbed(), f"{self.program.name} wrote outside its outputs"
         return outputs
+
+    def read(self, call: Call, dtype: str) -> dict[str, Array]:
+        """The outputs of a call as numbers."""
+        return {name: out.sum(0) if self.slots[name].kind in ("sum", "crossing") else
+                numbers(out, kind) if (kind := self.slots[name].dtype(dtype)) in NARROW else out.copy()
+                for name, out in call.outputs.items()}
 
     def error(self, outputs: Mapping[str, Array]) -> float:
         """The largest error of any output over 1 + that output's largest magnitude; inf where one of them is nan."""
@@ -184,6 +196,9 @@ class Problem:
 
 def _placed(values: Array, layout: str) -> tuple[Array, Array]:
     """(all memory, a copy of an array in its midst, with the strides of a layout). Around it all is nan, or 255."""
+    if layout == "turned":
+        whole, inside = _placed(np.moveaxis(values, 1, -1), "")
+        return whole, np.moveaxis(inside, -1, 1)
     swapped = layout == "time major" and values.ndim > 1
     stored = np.moveaxis(values, 1, 0) if swapped else values
     rows = stored.shape[:2] if layout and values.ndim > 1 else ()

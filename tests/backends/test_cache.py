@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import hashlib
 import multiprocessing
 import os
@@ -244,6 +245,28 @@ def test_an_entry_of_another_machine_is_compiled_again(place: Path, private: Pat
     place.mkdir(parents=True, mode=0o700)
     cache.put(place, entry(place).name, b"\x7fELF of an ARM")
     assert answer() == 42 and entry(private).exists()
+
+
+def test_two_machines_share_a_cache(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whose CPUs differ in one instruction set: either finds what was compiled for it, and nothing else."""
+    compiled, compiling, machine = [], native.compiled, native.machine
+    monkeypatch.setattr(native, "compiled", lambda *said: compiled.append(said) or compiling(*said))
+    place.mkdir(parents=True, mode=0o700)
+    found = []
+    for flags in ("avx2", "avx2 avx512f", "avx2", "avx2 avx512f"):
+        cpuinfo = tmp_path / f"{flags}.txt"
+        cpuinfo.write_text(f"processor\t: 0\nmodel name\t: one CPU\nflags\t\t: {flags}\n")
+        monkeypatch.setattr(native, "machine", functools.partial(machine, cpuinfo))
+        found.append(native.build(probe(), place))
+    assert found[0] == found[2] != found[1] == found[3] and len(compiled) == 2
+
+
+def test_the_length_of_sve_is_told_to_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(native, "_lengths", lambda: ("-msve-vector-bits=256",))
+    assert "-msve-vector-bits=256" in native._command()
+    monkeypatch.setenv("CXX", "g++ -march=armv8-a")
+    assert "-msve-vector-bits=256" not in native._command()
 
 
 def test_without_a_place_for_code_the_error_says_so(place: Path, private: Path, monkeypatch: pytest.MonkeyPatch) -> None:

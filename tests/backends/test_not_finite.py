@@ -15,6 +15,7 @@ import pytest
 
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import RESET
+from lrdsl.passes.schedule import strategies
 from tests.backends.harness import Problem, programs
 from tests.backends.structures import STRUCTURES, Case
 from tests.backends.test_structure_bounds import RUNNERS, Change, launch
@@ -62,7 +63,8 @@ def astray(name: str, kind: str, runner: str, change: Change = str) -> list[str]
     [program] = programs(case.cell, [kind])
     problem, plants = planted(program, case)
     with np.errstate(invalid="ignore"):  # parts of a sum, an infinity of each sign
-        got = problem.solve(launch(program, runner, change), B, problem.C, dtype="float32", threads=2)
+        layout = "turned" if runner == "lanes" else "plain"
+        got = problem.solve(launch(program, runner, change), B, problem.C, layout, "float32", 2)
     wrong, any_at_all = [], False
     for n, values in got.items():
         ours, true = kinds(values), kinds(problem.wanted(n, B, problem.C))
@@ -95,9 +97,11 @@ def reach(program: Program, reset: Array, p: Plant) -> Array:
     return first if p.name.endswith(".start") and not (reset[0] and not program.reverse) else behind
 
 
-SHORT = [("order 2", "forward", "chunked"), ("dense", "backward", "native"), ("max-plus", "forward", "chunked"),
+SHORT = [("order 2", "forward", "lanes"), ("dense", "backward", "lanes"), ("order 2", "forward", "chunked"),
+         ("dense", "backward", "native"), ("max-plus", "forward", "chunked"),
          ("logaddexp-plus", "backward", "serial")]
-ALL = [(name, kind, runner) for name in STRUCTURES for kind in ("forward", "backward", "second") for runner in RUNNERS]
+ALL = [(name, kind, runner) for name in STRUCTURES for kind in ("forward", "backward", "second") for runner in RUNNERS
+       if runner != "lanes" or all("lanes" in strategies(p, "cpu") for p in programs(STRUCTURES[name].cell, [kind]))]
 
 
 @pytest.mark.parametrize(("name", "kind", "runner"), SHORT)
@@ -111,15 +115,16 @@ def test_what_is_not_finite_goes_where_time_goes_in_every_kernel(name: str, kind
     assert astray(name, kind, runner) == []
 
 
-@pytest.mark.parametrize(("runner", "last"), [("native", 1e10), ("serial", 1e10), ("chunked", 0.0)])
-def test_a_product_that_underflows_within_a_chunk_is_0(runner: str, last: float) -> None:
-    """What docs/compiler.md says differs: larger coefficients, in a later warp, do not bring the state back."""
+@pytest.mark.parametrize(("runner", "then", "last"), [("native", 1e-30, 1e10), ("lanes", 0.0, 0.0), ("serial", 1e-30, 1e10),
+                                                      ("chunked", 1e-30, 0.0)])
+def test_a_product_that_underflows_within_a_chunk_is_0(runner: str, then: float, last: float) -> None:
+    """What docs/compiler.md says differs: larger coefficients, in a later warp or vector, do not bring the state back."""
     [program] = programs(STRUCTURES["diagonal"].cell, ["forward"])
     a = np.ones((1, 128, 1, 1))
     a[0, [5, 6, 40, 60], 0, 0] = 1e-25, 1e-25, 1e25, 1e15
     given = {"a": a, "b": np.zeros(a.shape), "h.start": np.full((1, 1, 1), 1e20), "h.edge": None, RESET: None}
     h = Problem(program, 128, B=1, C=1, given=given).solve(launch(program, runner), 1, 1, dtype="float32")["h"].ravel()
-    np.testing.assert_allclose(h[[4, 5, 15, 127]], [1e20, 1e-5, 1e-30, last], rtol=1e-5)
+    np.testing.assert_allclose(h[[4, 5, 15, 127]], [1e20, 1e-5, then, last], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("runner", "last"), [("native", np.inf), ("serial", np.inf), ("chunked", np.nan)])

@@ -22,6 +22,7 @@ from lrdsl.compiler import adjoint_of, inner_keeps, plan_of, source_of
 from lrdsl.ir.program import Program, Scan
 from lrdsl.ir.source import RESET, Launch
 from lrdsl.nn.pieces import assemble
+from lrdsl.passes.schedule import strategies
 from tests import bounds
 from tests.backends.harness import Problem
 from tests.backends.harness import load as load_native
@@ -32,7 +33,7 @@ from tests.rounding import Analysis, Counts, Rounded, U
 Array = Any
 Change = Callable[[str], str]
 FUSED = "fma" in (Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else "fma")
-RUNNERS = ("native", "serial", "chunked")
+RUNNERS = ("native", "lanes", "serial", "chunked")
 B, C = 2, 19  # a vector and a tail
 
 pytestmark = pytest.mark.usefixtures("compiler", "always_threads")
@@ -49,8 +50,8 @@ def small_steps_on_one_thread() -> Iterator[None]:
 @functools.cache
 def launch(program: Program, runner: str, change: Change = str) -> Launch:
     """A kernel in float32: native, or the CUDA text of a strategy on the emulator; `change` may edit its text."""
-    if runner == "native":
-        return load_native(program, "float32", change)
+    if runner in ("native", "lanes"):
+        return load_native(program, "float32", change, "lanes" if runner == "lanes" else "rows")
     source = source_of(program, "cuda", "float32", strategy=runner)  # type: ignore[arg-type]
     made = Emulator(replace(source, text=change(source.text)))
     return Launch(lambda values, threads, device, stream, scratch: (made.run(values, scratch=scratch), None)[1], source.extent)
@@ -60,13 +61,14 @@ def run(program: Program, runner: str, T: int, tensors: dict[str, Array], reset:
     """The outputs of a kernel on (B, T, C) tensors, as float64 numbers."""
     given = {n: v[:, :, None] if v is not None and v.ndim == 3 and n in program.loads else v for n, v in tensors.items()}
     problem = Problem(program, T, B=B, C=C, given={**dict.fromkeys([*program.inputs]), **given, RESET: reset})
-    found = problem.solve(launch(program, runner, change), B, C, "plain", "float32", 2)
+    layout = "turned" if runner == "lanes" else "plain"
+    found = problem.solve(launch(program, runner, change), B, C, layout, "float32", 2)
     return {n: (v[:, :, 0] if v.ndim == 4 else v).astype(np.float64) for n, v in found.items()}
 
 
 def counts_of(runner: str) -> Counts:
     """What the emulator compiles without optimisation may be fused or not; `lr_fma` is."""
-    return Counts(runner == "chunked", FUSED and runner == "native")
+    return Counts(runner in ("chunked", "lanes"), FUSED and runner in ("native", "lanes"))
 
 
 def check(case: Case, runner: str, T: int, change: Change = str, whole: bool = False,
@@ -161,8 +163,10 @@ def _truth(case: Case, numbers: dict[str, Array], h0: dict[str, Array], reset: A
     return found
 
 
-ALL = [(name, runner) for name in STRUCTURES for runner in RUNNERS]
-SHORT = [("order 2", "chunked"), ("rotation", "chunked"), ("constant", "chunked"), ("dense", "native"), ("turning", "native"),
+ALL = [(name, runner) for name in STRUCTURES for runner in RUNNERS
+       if runner != "lanes" or "lanes" in strategies(plan_of(STRUCTURES[name].cell.spec).programs[0], "cpu")]
+SHORT = [("rotation", "lanes"), ("dense", "lanes"), ("max-plus", "lanes"), ("order 2", "chunked"), ("rotation", "chunked"),
+         ("constant", "chunked"), ("dense", "native"), ("turning", "native"),
          ("logaddexp-plus", "chunked"), ("triangular", "serial"), ("max-plus", "serial"), ("min-plus", "native")]
 
 

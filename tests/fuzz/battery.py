@@ -156,7 +156,7 @@ def all_looks(number: int) -> list[Look]:
     """Every backend in every dtype, every rewrite on the reference, and one of them on the others."""
     found = [Look("", backend, dtype) for backend in ("reference", *BACKENDS) for dtype in SHORT]
     found += [Look(rewrite, "reference", torch.float64) for rewrite in REWRITES]
-    return [*found, Look([*REWRITES][number % len(REWRITES)], BACKENDS[number % 3], torch.float64)]
+    return [*found, Look([*REWRITES][number % len(REWRITES)], BACKENDS[number % 4], torch.float64)]
 
 
 def most_looks(number: int) -> list[Look]:
@@ -175,7 +175,7 @@ def some_looks(number: int) -> list[Look]:
         rewrite = [*REWRITES][half % len(REWRITES)]
         return [Look("", "reference", torch.float64), Look(rewrite, "reference", torch.float64)]
     dtype = MOSTLY[half % len(MOSTLY)]
-    compiled = [Look("", ("native", "serial", "chunked", "native")[half // 2 % 4], dtype)] if half % 2 == 0 else []
+    compiled = [Look("", ("native", "serial", "chunked", "lanes")[half // 2 % 4], dtype)] if half % 2 == 0 else []
     return [Look("", "reference", dtype), *compiled]
 
 

@@ -34,7 +34,7 @@ from lrdsl.ir.program import Program
 from lrdsl.ir.source import Launch, Source
 from lrdsl.passes.schedule import strategies
 
-BACKENDS = ("native", "serial", "chunked")
+BACKENDS = ("native", "lanes", "serial", "chunked")
 Wanted = tuple[Program, str, str]  # with dtype and backend
 Asked = tuple[Program, str]
 Make = Callable[[dict[Wanted, Source]], dict[Wanted, Launch]]
@@ -95,9 +95,11 @@ class Kernels:
             self.launches |= dict.fromkeys(sources, self._pool.submit(self._compiled, backend, sources))
 
     def _compiled(self, backend: str, sources: dict[Wanted, Source]) -> dict[Wanted, Launch | ToolchainError]:
-        units = {strategy: {w: s for w, s in sources.items() if bool(s.chunk) == strategy} for strategy in (False, True)}
-        make = self._native if backend == "native" else self._emulated
-        return {w: launch for unit in units.values() if unit for w, launch in self._one_by_one(make, unit).items()}
+        units: dict[bool, dict[Wanted, Source]] = {}  # of kernels that have the same text before them
+        for w, s in sources.items():
+            units.setdefault(bool(s.chunk) or s.lanes, {})[w] = s
+        make = self._native if backend in ("native", "lanes") else self._emulated
+        return {w: launch for unit in units.values() for w, launch in self._one_by_one(make, unit).items()}
 
     def _one_by_one(self, make: Make, unit: dict[Wanted, Source]) -> Mapping[Wanted, Launch | ToolchainError]:
         """A unit; where the compiler fails, its parts, until it is known which Programs it fails on."""
@@ -152,8 +154,8 @@ class _Emulator(Emulator):
 
 
 def _source(program: Program, dtype: str, backend: str) -> Source:
-    if backend == "native":
-        return source_of(program, "cpu", dtype)
+    if backend in ("native", "lanes"):
+        return source_of(program, "cpu", dtype, strategy="lanes" if backend in strategies(program, "cpu") else "rows")
     return source_of(program, "cuda", dtype, strategy=backend if backend in strategies(program, "cuda") else "serial")
 
 

@@ -95,39 +95,78 @@ static inline __attribute__((always_inline)) void lanes(const Step &at, long c, 
   write<WHOLE>(at.to_h + c, h, n, at.past);
 }
 
+// Steps of batch element b, channels [lo, lo + width): where their memory is, and what is held between two of them.
+struct Sweep {
+  const Args &a;
+  const long b, lo, width;
+  Scratch scratch;
+  const Boundaries reset;
+  Window h_start_beyond;
+  Window h_edge_beyond;
+  Step at;
+
+  Sweep(const Args &a, long b, long lo, long width)
+      : a(a), b(b), lo(lo), width(width), scratch(width, 3),
+        reset{a.reset ? a.reset + b * a.reset_batch : 0, a.reset_time, a.T} {
+    h_start_beyond = window(a.h_start, b * a.h_start_batch + lo, a.h_start_depth, scratch, 0.0f);
+    h_edge_beyond = window(a.h_edge, b * a.h_edge_batch + lo, a.h_edge_depth, scratch, 0.0f);
+    at.past = large(a.B * a.T * a.C)
+              && whole_lines(a.h + b * a.h_batch + lo, a.h_time);
+    at.gate_x_row = a.x_maps_time;
+    at.impulse_x_row = a.x_maps_time;
+    at.gate_bias = a.gate_bias + lo;
+    at.impulse_bias = a.impulse_bias + lo;
+    at.h_kept = scratch.rows(1);
+  }
+
+  // Before the first step of all: the registers hold what lies before the sequence.
+  void begin() {
+    refill(at.h_kept, 1, h_start_beyond, width);
+  }
+
+  // A boundary: the registers are emptied and refilled from the edges.
+  void cross() {
+    refill(at.h_kept, 1, h_edge_beyond, width);
+  }
+
+  // The steps s0 … s1 - 1 of T, counted in the direction of the run: the registers hold what came before them, and then what
+  // comes before those after them.
+  void steps(long s0, long s1) {
+    const Args &a = this->a;
+    const long b = this->b, lo = this->lo, width = this->width;
+    const Boundaries reset = this->reset;
+    (void)b, (void)lo, (void)reset;
+    Step at = this->at;  // the compiler cannot know that no store reaches a local copy's fields
+    long t = s0;
+    for (long s = s0; s < s1; ++s, ++t) {
+      if (reset.at(t)) cross();
+      at.gate_x = a.x_maps + b * a.x_maps_batch + lo + t * a.x_maps_time;
+      at.impulse_x = a.x_maps + b * a.x_maps_batch + a.C + lo + t * a.x_maps_time;
+      at.to_h = a.h + b * a.h_batch + lo + t * a.h_time;
+      long c = 0;
+      for (; c + LANES <= width; c += LANES) lanes<true>(at, c, LANES, width);
+      if (c < width) lanes<false>(at, c, width - c, width);
+    }
+  }
+
+  // After the last step of all: what the registers hold is written.
+  void end() {
+    copy(a.h_final + b * a.C + lo, a.C, at.h_kept, 1, width);
+  }
+
+  // What is left of it in memory.
+  void leave() {
+    if (at.past) __sync_synchronize();  // what was written past the cache is there for all
+  }
+};
+
 // All steps of batch element b, channels [lo, lo + width).
 static void sweep(const Args &a, long b, long lo, long width) {
-  Scratch scratch(width, 3);
-  const Boundaries reset = {a.reset ? a.reset + b * a.reset_batch : 0, a.reset_time, a.T};
-  const Window h_start_beyond = window(a.h_start, b * a.h_start_batch + lo, a.h_start_depth, scratch, 0.0f);
-  const Window h_edge_beyond = window(a.h_edge, b * a.h_edge_batch + lo, a.h_edge_depth, scratch, 0.0f);
-  Step at;
-  at.past = large(a.B * a.T * a.C)
-            && whole_lines(a.h + b * a.h_batch + lo, a.h_time);
-  at.gate_x_row = a.x_maps_time;
-  at.impulse_x_row = a.x_maps_time;
-  at.gate_bias = a.gate_bias + lo;
-  at.impulse_bias = a.impulse_bias + lo;
-  // carry: what is held before the first step
-  at.h_kept = scratch.rows(1);
-  refill(at.h_kept, 1, h_start_beyond, width);
-  const auto cross = [&] {  // a boundary: the registers are emptied and refilled from the edges
-    refill(at.h_kept, 1, h_edge_beyond, width);
-  };
-
-  long t = 0;
-  for (long s = 0; s < a.T; ++s, ++t) {
-    if (reset.at(t)) cross();
-    at.gate_x = a.x_maps + b * a.x_maps_batch + t * a.x_maps_time + lo;
-    at.impulse_x = a.x_maps + b * a.x_maps_batch + a.C + t * a.x_maps_time + lo;
-    at.to_h = a.h + b * a.h_batch + t * a.h_time + lo;
-    long c = 0;
-    for (; c + LANES <= width; c += LANES) lanes<true>(at, c, LANES, width);
-    if (c < width) lanes<false>(at, c, width - c, width);
-  }
-  // what is held in the end
-  copy(a.h_final + b * a.C + lo, a.C, at.h_kept, 1, width);
-  if (at.past) __sync_synchronize();  // what was written past the cache is there for all
+  Sweep whole(a, b, lo, width);
+  whole.begin();
+  whole.steps(0, a.T);
+  whole.end();
+  whole.leave();
 }
 
 }  // namespace gilr_digest_
@@ -222,64 +261,108 @@ static inline __attribute__((always_inline)) void lanes(const Step &at, long c, 
   put<WHOLE>(at.d_impulse_bias_part + c, get<WHOLE>(at.d_impulse_bias_part + c, n) + d_impulse_bias_t, n);
 }
 
-// All steps of batch element b, channels [lo, lo + width).
-static void sweep(const Args &a, long b, long lo, long width) {
-  Scratch scratch(width, 9);
-  const Boundaries reset = {a.reset ? a.reset + b * a.reset_batch : 0, a.reset_time, a.T};
-  const Window h_start_beyond = window(a.h_start, b * a.h_start_batch + lo, a.h_start_depth, scratch, 0.0f);
-  const Window h_edge_beyond = window(a.h_edge, b * a.h_edge_batch + lo, a.h_edge_depth, scratch, 0.0f);
-  const Window h_final_grad_beyond = window(a.h_final_grad, b * a.h_final_grad_batch + lo, a.h_final_grad_depth, scratch, 0.0f);
-  const Window zeros = window(0, 0, 0, scratch, 0.0f);
+// Steps of batch element b, channels [lo, lo + width): where their memory is, and what is held between two of them.
+struct Sweep {
+  const Args &a;
+  const long b, lo, width;
+  Scratch scratch;
+  const Boundaries reset;
+  Window h_start_beyond;
+  Window h_edge_beyond;
+  Window h_final_grad_beyond;
+  Window zeros;
   Step at;
-  at.past = large(a.B * a.T * a.C * 2)
-            && whole_lines(a.d_x_maps + b * a.d_x_maps_batch + lo, a.d_x_maps_time)
-            && whole_lines(a.d_x_maps + b * a.d_x_maps_batch + a.C + lo, a.d_x_maps_time);
-  at.gate_x_row = -a.x_maps_time;
-  at.impulse_x_row = -a.x_maps_time;
-  at.gate_bias = a.gate_bias + lo;
-  at.impulse_bias = a.impulse_bias + lo;
-  // carry: what is held before the first step
-  at.back_h_kept = scratch.rows(1);
-  refill(at.back_h_kept, 1, h_final_grad_beyond, width);
-  real *const back_h_kept_crossing = a.d_h_edge + b * a.C + lo;
-  clear(back_h_kept_crossing, 1, a.C, width);
-  at.d_gate_bias_part = scratch.rows(1);
-  real *const d_gate_bias_total = scratch.rows(1);
-  clear(at.d_gate_bias_part, 1, 0, width), clear(d_gate_bias_total, 1, 0, width);
-  at.d_impulse_bias_part = scratch.rows(1);
-  real *const d_impulse_bias_total = scratch.rows(1);
-  clear(at.d_impulse_bias_part, 1, 0, width), clear(d_impulse_bias_total, 1, 0, width);
-  const auto cross = [&] {  // a boundary: the registers are emptied and refilled from the edges
+  real *back_h_kept_crossing;
+  real *d_gate_bias_total;
+  real *d_impulse_bias_total;
+
+  Sweep(const Args &a, long b, long lo, long width)
+      : a(a), b(b), lo(lo), width(width), scratch(width, 9),
+        reset{a.reset ? a.reset + b * a.reset_batch : 0, a.reset_time, a.T} {
+    h_start_beyond = window(a.h_start, b * a.h_start_batch + lo, a.h_start_depth, scratch, 0.0f);
+    h_edge_beyond = window(a.h_edge, b * a.h_edge_batch + lo, a.h_edge_depth, scratch, 0.0f);
+    h_final_grad_beyond = window(a.h_final_grad, b * a.h_final_grad_batch + lo, a.h_final_grad_depth, scratch, 0.0f);
+    zeros = window(0, 0, 0, scratch, 0.0f);
+    at.past = large(a.B * a.T * a.C * 2)
+              && whole_lines(a.d_x_maps + b * a.d_x_maps_batch + lo, a.d_x_maps_time)
+              && whole_lines(a.d_x_maps + b * a.d_x_maps_batch + a.C + lo, a.d_x_maps_time);
+    at.gate_x_row = -a.x_maps_time;
+    at.impulse_x_row = -a.x_maps_time;
+    at.gate_bias = a.gate_bias + lo;
+    at.impulse_bias = a.impulse_bias + lo;
+    at.back_h_kept = scratch.rows(1);
+    back_h_kept_crossing = a.d_h_edge + b * a.C + lo;
+    clear(back_h_kept_crossing, 1, a.C, width);
+    at.d_gate_bias_part = scratch.rows(1);
+    d_gate_bias_total = scratch.rows(1);
+    clear(at.d_gate_bias_part, 1, 0, width), clear(d_gate_bias_total, 1, 0, width);
+    at.d_impulse_bias_part = scratch.rows(1);
+    d_impulse_bias_total = scratch.rows(1);
+    clear(at.d_impulse_bias_part, 1, 0, width), clear(d_impulse_bias_total, 1, 0, width);
+  }
+
+  // Before the first step of all: the registers hold what lies before the sequence.
+  void begin() {
+    refill(at.back_h_kept, 1, h_final_grad_beyond, width);
+  }
+
+  // A boundary: the registers are emptied and refilled from the edges.
+  void cross() {
     add(back_h_kept_crossing, a.C, at.back_h_kept, 1, width);
     refill(at.back_h_kept, 1, zeros, width);
-  };
+  }
 
-  long t = a.T - 1;
-  for (long s = 0; s < a.T; ++s, --t) {
-    if (reset.at(t + 1)) cross();
-    at.gate_x = a.x_maps + b * a.x_maps_batch + t * a.x_maps_time + lo;
-    at.impulse_x = a.x_maps + b * a.x_maps_batch + a.C + t * a.x_maps_time + lo;
-    at.h_grad = a.h_grad + b * a.h_grad_batch + t * a.h_grad_time + lo;
-    at.h_prev = earlier(a.h + b * a.h_batch + lo, a.h_time, t, 1, h_start_beyond, h_edge_beyond, reset);
-    at.to_d_x_maps_0 = a.d_x_maps + b * a.d_x_maps_batch + t * a.d_x_maps_time + lo;
-    at.to_d_x_maps_1 = a.d_x_maps + b * a.d_x_maps_batch + a.C + t * a.d_x_maps_time + lo;
-    // memory is walked downwards in channels too, as in time
-    long c = width - width % LANES;
-    if (c < width) lanes<false>(at, c, width - c, width);
-    while ((c -= LANES) >= 0) lanes<true>(at, c, LANES, width);
-    if ((s + 1) % 256 == 0) {  // short partial sums lose fewer digits
-      fold(d_gate_bias_total, at.d_gate_bias_part, width);
-      fold(d_impulse_bias_total, at.d_impulse_bias_part, width);
+  // The steps s0 … s1 - 1 of T, counted in the direction of the run: the registers hold what came before them, and then what
+  // comes before those after them.
+  void steps(long s0, long s1) {
+    const Args &a = this->a;
+    const long b = this->b, lo = this->lo, width = this->width;
+    const Boundaries reset = this->reset;
+    (void)b, (void)lo, (void)reset;
+    Step at = this->at;  // the compiler cannot know that no store reaches a local copy's fields
+    long t = a.T - 1 - s0;
+    for (long s = s0; s < s1; ++s, --t) {
+      if (reset.at(t + 1)) cross();
+      at.gate_x = a.x_maps + b * a.x_maps_batch + lo + t * a.x_maps_time;
+      at.impulse_x = a.x_maps + b * a.x_maps_batch + a.C + lo + t * a.x_maps_time;
+      at.h_grad = a.h_grad + b * a.h_grad_batch + lo + t * a.h_grad_time;
+      at.h_prev = earlier(a.h + b * a.h_batch + lo, a.h_time, t, 1, h_start_beyond, h_edge_beyond, reset);
+      at.to_d_x_maps_0 = a.d_x_maps + b * a.d_x_maps_batch + lo + t * a.d_x_maps_time;
+      at.to_d_x_maps_1 = a.d_x_maps + b * a.d_x_maps_batch + a.C + lo + t * a.d_x_maps_time;
+      // memory is walked downwards in channels too, as in time
+      long c = width - width % LANES;
+      if (c < width) lanes<false>(at, c, width - c, width);
+      while ((c -= LANES) >= 0) lanes<true>(at, c, LANES, width);
+      if ((s + 1) % 256 == 0) {  // short partial sums lose fewer digits
+        fold(d_gate_bias_total, at.d_gate_bias_part, width);
+        fold(d_impulse_bias_total, at.d_impulse_bias_part, width);
+      }
     }
   }
-  if (a.T && reset.at(0)) cross();
-  // what is held in the end
-  copy(a.d_h_start + b * a.C + lo, a.C, at.back_h_kept, 1, width);
-  fold(d_gate_bias_total, at.d_gate_bias_part, width);
-  copy(a.d_gate_bias + b * a.C + lo, 0, d_gate_bias_total, 1, width);
-  fold(d_impulse_bias_total, at.d_impulse_bias_part, width);
-  copy(a.d_impulse_bias + b * a.C + lo, 0, d_impulse_bias_total, 1, width);
-  if (at.past) __sync_synchronize();  // what was written past the cache is there for all
+
+  // After the last step of all: what the registers hold is written.
+  void end() {
+    if (a.T && reset.at(0)) cross();
+    copy(a.d_h_start + b * a.C + lo, a.C, at.back_h_kept, 1, width);
+  }
+
+  // What is left of it in memory.
+  void leave() {
+    fold(d_gate_bias_total, at.d_gate_bias_part, width);
+    copy(a.d_gate_bias + b * a.C + lo, 0, d_gate_bias_total, 1, width);
+    fold(d_impulse_bias_total, at.d_impulse_bias_part, width);
+    copy(a.d_impulse_bias + b * a.C + lo, 0, d_impulse_bias_total, 1, width);
+    if (at.past) __sync_synchronize();  // what was written past the cache is there for all
+  }
+};
+
+// All steps of batch element b, channels [lo, lo + width).
+static void sweep(const Args &a, long b, long lo, long width) {
+  Sweep whole(a, b, lo, width);
+  whole.begin();
+  whole.steps(0, a.T);
+  whole.end();
+  whole.leave();
 }
 
 }  // namespace gilr_backward_digest_

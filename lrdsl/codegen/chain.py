@@ -1,0 +1,173 @@
+"""A kernel in blocks of time: what `templates/cpu/chain.j2` needs beyond the rest of a View."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..ir.kernel import Kernel, Link, carried
+from ..ir.program import Edge, Program, Scan, Step
+from ..ir.symbols import params, samples
+from .in_lanes import Columns, InLanes
+from .lines import Load, Register, Total, step_lines
+from .maps import MapView, map_view
+from .printers import Printer, number
+
+
+@dataclass(frozen=True)
+class Place:
+    """Row `row` of a register, in which a number of a state is, or `count` rows from there on; `told`: where it stands among
+    the rows that blocks tell each other. edge: what it holds after a boundary."""
+
+    register: str
+    row: int
+    told: int
+    edge: str
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Added:
+    """A recurrence that is added up: `name`_upto is what the steps so far do to its state, a `map` in held + size rows.
+    step: coefficients and rests of one step. zero: of its algebra, a state that is as good as a finite one."""
+
+    name: str
+    map: str
+    rows: int
+    identity: tuple[str, ...]
+    nothing: tuple[str, ...]
+    zero: str
+    step: str
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class LanesLink:
+    """The same for steps side by side: as in a `LanesView`."""
+
+    reads: tuple[Columns, ...]
+    lines: tuple[str, ...]
+    states: tuple[str, ...]
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """What is read as one of several columns."""
+        return frozenset(value for x in self.reads for value, _ in x.values)
+
+
+@dataclass(frozen=True)
+class LinkView:
+    """One walk that adds up. registers: those that run in it. kept: of these, the rows that are told as they are."""
+
+    number: int
+    loads: tuple[Load, ...]
+    reads: frozenset[str]
+    constants: tuple[str, ...]
+    registers: tuple[Register, ...]
+    lines: tuple[str, ...]
+    added: tuple[Added, ...]
+    kept: tuple[Place, ...]
+    in_lanes: LanesLink | None
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """All rows of registers that this walk tells."""
+        return (*(p for a in self.added for p in a.places), *self.kept)
+
+
+@dataclass(frozen=True)
+class ChainView:
+    """told: rows that a block tells the next. rows: of scratch memory. parts: (a sum's field, where its part of a block begins,
+    how many rows it has, whether its largest counts); all: rows of a block's part."""
+
+    maps: tuple[MapView, ...]
+    links: tuple[LinkView, ...]
+    told: int
+    rows: int
+    parts: tuple[tuple[str, int, int, bool], ...]
+    all: int
+
+    @property
+    def added(self) -> tuple[Added, ...]:
+        """All recurrences."""
+        return tuple(a for link in self.links for a in link.added)
+
+
+def chain_view(kernel: Kernel, printer: Printer, register: Callable[[Edge], Register], loads: Sequence[Load],
+               sums: Sequence[Total], crossings: Sequence[tuple[str, int]], in_lanes: InLanes | None) -> ChainView:
+    """loads: of the whole Program; crossings: (field, depth)."""
+    made = _Links(kernel, printer, register, loads, in_lanes)
+    found = tuple(made.link(number, link) for number, link in enumerate(kernel.links, 1))
+    parts = list[tuple[str, int, int, bool]]()
+    for field, depth, largest in (*((s.name, 1, s.largest) for s in sums), *((f, d, False) for f, d in crossings)):
+        parts.append((field, sum(p[2] for p in parts), depth, largest))
+    return ChainView(tuple(made.maps.values()), found, sum(made.depths), sum(a.rows for link in found for a in link.added),
+                     tuple(parts), sum(p[2] for p in parts))
+
+
+class _Links:
+    def __init__(self, kernel: Kernel, printer: Printer, register: Callable[[Edge], Register], loads: Sequence[Load],
+                 in_lanes: InLanes | None) -> None:
+        self.in_lanes = in_lanes
+        self.kernel, self.printer, self.names = kernel, printer, dict(kernel.names)
+        self.loads = {r.sample: load for r, load in zip(kernel.reads, loads, strict=True)}
+        self.edges = {e.base: e for e in kernel.program.registers}
+        self.registers = {base: register(e) for base, e in self.edges.items()}
+        self.depths = [r.depth for r in self.registers.values()]
+        self.first = {base: sum(self.depths[:k]) for k, base in enumerate(self.registers)}
+        self.maps: dict[tuple[Any, ...], MapView] = {}
+
+    def link(self, number: int, link: Link) -> LinkView:
+        program, adding = link.program, {s for s in link.sums if s in link.program.steps and any(s.orders)}
+        added, kept, lines, reads = list[Added](), list[Place](), list[str](), list[Step]()
+        orders: Mapping[str, int] = {t: k for s in self.kernel.program.steps if isinstance(s, Scan)
+                                     for t, k in zip(s.targets, s.orders, strict=True)}
+        for step in program.steps:
+            if step in adding:
+                assert isinstance(step, Scan)
+                found = self._added(step)
+                added.append(found)
+                lines.append(f"{found.name}_upto.step({found.step});")
+            elif step not in link.sums:
+                lines += step_lines(step, self.names, self.printer)
+            elif not (isinstance(step, Scan) and step in self.kernel.program.steps):  # a register, told as it is
+                base = step.targets[0]
+                kept.append(self._place(base, orders.get(base, 0), self.edges[base].depth - orders.get(base, 0)))
+            reads.append(step)
+        bases = {e.base for e in program.registers} | {s.targets[0] for s in link.sums if s not in self.kernel.program.steps}
+        exprs = [e for step in reads for e in step.exprs]
+        names = {s.base for e in exprs for s in samples(e)}
+        return LinkView(
+            number, tuple(load for s, load in self.loads.items() if s in program.reads()),
+            frozenset(self.names[str(p)] for e in exprs for p in params(e)),
+            tuple(self.names[let.target] for let in self.kernel.constants if let.target in names),
+            tuple(r for base, r in self.registers.items() if base in bases), tuple(lines), tuple(added), tuple(kept),
+            self._side_by_side(program, dict(zip((s for s in program.steps if s in adding), added, strict=True)), link.sums))
+
+    def _side_by_side(self, program: Program, added: Mapping[Step, Added], sums: Sequence[Scan]) -> LanesLink | None:
+        if not self.in_lanes:
+            return None
+        steps = [s for s in program.steps if s in added or s not in sums]
+        solved = [s for s in steps if isinstance(s, Scan) and s not in added]
+        lines = self.in_lanes.lines(steps, {s: f"{a.name}_upto" for s, a in added.items()})
+        return LanesLink(self.in_lanes.reads(program), lines, tuple(self.names[t] for s in solved for t in s.targets))
+
+    def _place(self, base: str, row: int, count: int = 1) -> Place:
+        r = self.registers[base]
+        return Place(r.name, row, self.first[base] + row, r.edge, count)
+
+    def _added(self, scan: Scan) -> Added:
+        structure = carried(self.kernel.program, scan)
+        rests = tuple(back == 1 and (scan.b[j] != 0 or scan.other is not None) for j, back in structure.state)
+        key = structure.step, structure.many, rests, scan.algebra
+        if key not in self.maps:
+            name = f"Upto{len(self.maps) + 1}" if self.maps else "Upto"
+            self.maps[key] = map_view(name, structure, rests, self.kernel.compute)
+        found = self.maps[key]
+        given = [self.printer(e) for e in (*structure.coefficients, *(
+            scan.b[j] for (j, _), rest in zip(structure.state, rests, strict=True) if rest))]
+        zero = number(structure.algebra.zero, self.kernel.compute) if structure.algebra else ""
+        return Added("_".join(self.names[t] for t in scan.targets), found.name, found.held + found.size,
+                     (*found.identity, *found.zero), found.nothing, zero, ", ".join(given),
+                     tuple(self._place(scan.targets[j], back - 1) for j, back in structure.state))
