@@ -81,10 +81,11 @@ def more(level: str, shape: tuple[int, int, int], turned: bool = False) -> dict[
         return {}
     found: dict[str, Make] = {}
     if find_spec("numba"):
-        if not turned:
-            found["numba by hand"] = peers_numba.by_hand()
-        if turned or shape[2] == 1:
-            found["numba along time"] = peers_numba.along_time()
+        for kept in (False, True):
+            if not turned:
+                found["numba by hand" + ", outputs kept" * kept] = peers_numba.by_hand(kept)
+            if turned or shape[2] == 1:
+                found["numba along time" + ", outputs kept" * kept] = peers_numba.along_time(kept)
     if level == "numba":
         return found
     if find_spec("jax"):

@@ -1,6 +1,7 @@
 """The linear scan and its gradient as one would write them by hand in numba, in the two orders that one may hold numbers in.
 
-Outputs are numpy's, which asks for huge pages; torch does not, and numba would pay for that at every call.
+Outputs are numpy's, which asks for huge pages; torch does not, and numba would pay for that at every call. Where they are
+kept, each call writes over those of the call before: no function for others, but what its loops take alone.
 """
 
 from __future__ import annotations
@@ -20,34 +21,42 @@ Pass = Callable[..., None]
 BLOCK = 64  # channels that one thread takes through time: 256 bytes of each row
 
 
-def by_hand() -> Make:
+def by_hand(kept: bool = False) -> Make:
     """(B, T, C): batch and channels in parallel, channels innermost."""
-    return lambda inputs: _ready(*_rows(), leaves(inputs))
+    def make(inputs: Tensors) -> Ready:
+        own, run = leaves(inputs), _function(*_rows(), kept)
+        return Ready(lambda: run(own["a"], own["b"]), own)
+    return make
 
 
-def along_time() -> Make:
+def along_time(kept: bool = False) -> Make:
     """(B, C, T): sequences in parallel, time innermost. Takes (B, T, C) where that is a view of it, as for one channel."""
     def make(inputs: Tensors) -> Ready:
         own = leaves(inputs)
         turned = {n: x.mT for n, x in own.items()}
         if not all(x.is_contiguous() for x in turned.values()):
             raise ValueError("time is not innermost")
-        run = _function(*_times())
+        run = _function(*_times(), kept)
         return Ready(lambda: run(turned["a"], turned["b"]).mT, own)
     return make
 
 
-def _ready(forward: Pass, backward: Pass, own: dict[str, Tensor]) -> Ready:
-    run = _function(forward, backward)
-    return Ready(lambda: run(own["a"], own["b"]), own)
-
-
-def _function(forward: Pass, backward: Pass) -> Callable[[Tensor, Tensor], Tensor]:
+def _function(forward: Pass, backward: Pass, kept: bool) -> Callable[[Tensor, Tensor], Tensor]:
     """The two passes as a function for autograd."""
+    held: dict[int, np.ndarray] = {}
+
+    def output(place: int, like: Tensor) -> np.ndarray:
+        if kept and place in held:
+            return held[place]
+        made = np.empty(like.shape, np.float32)
+        if kept:
+            held[place] = made
+        return made
+
     class ByHand(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-            h = np.empty(a.shape, np.float32)
+            h = output(0, a)
             forward(a.detach().numpy(), b.detach().numpy(), h)
             states = torch.from_numpy(h)
             ctx.save_for_backward(a, states)
@@ -56,7 +65,7 @@ def _function(forward: Pass, backward: Pass) -> Callable[[Tensor, Tensor], Tenso
         @staticmethod
         def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
             a, h = ctx.saved_tensors
-            found = np.empty(a.shape, np.float32), np.empty(a.shape, np.float32)
+            found = output(1, a), output(2, a)
             backward(*(x.detach().contiguous().numpy() for x in (a, h, gradient)), *found)
             return torch.from_numpy(found[0]), torch.from_numpy(found[1])
 
