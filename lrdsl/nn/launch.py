@@ -10,15 +10,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .. import options
 from ..compiler import backend_for, launch_of
 from ..errors import BackendUnavailable, DtypeMismatch, ShapeMismatch
 from ..ir.program import Program
 from ..ir.source import OUTPUTS, Extent, Launch, slots
 from .dtypes import NAMES, check_dtype, compute, dtype_of, short
+from .prepared import Prepared, Signature, plain, remember, signature
 from .threads import share_threads
 from .windows import time_first
 
 Tensors = tuple[Tensor, ...]
+LARGE = 1 << 20  # bytes of outputs; above it a kernel takes longer than the preparation of its call
 
 
 class Launcher:
@@ -44,9 +47,48 @@ class Launcher:
         self.alike = tuple(k for k, s in enumerate(self.ins) if s.kind in ("sequence", "vector") and not s.full)
         self._dtypes: dict[torch.dtype, tuple[tuple[torch.dtype, ...], tuple[torch.dtype, ...]]] = {}
         self._launches: dict[tuple[torch.dtype, str], Launch] = {}
+        self._calls: dict[tuple[Signature, str | None], Prepared | None] = {}
 
     def run(self, *args: Tensor | None) -> Tensors:
         """Compute: the op's kernel on every device."""
+        prepared = self.prepared(signature(args), args)
+        return (prepared and prepared(args)) or self._run(args)
+
+    def prepared(self, found: Signature, args: Sequence[Tensor | None]) -> Prepared | None:
+        """The call on tensors of this signature, all but their addresses; None for what is not small, or not plain."""
+        key = found, options.backend()
+        try:
+            return self._calls[key]
+        except KeyError:
+            return remember(self._calls, key, self._prepare(args) if plain(found) else None)
+
+    def _prepare(self, args: Sequence[Tensor | None]) -> Prepared | None:
+        B, T, C = self.sizes(args)
+        tensors, dtype = self._checked(args, B, T, C), self.dtype(args)
+        first = tensors[0]
+        if first is None or not (B and T and C):
+            return None
+        launch = self._compiled(dtype, "cpu")
+        extent = launch.extent(B, T, C)
+        outs = self._allocate(first, dtype, B, T, C, extent)
+        if extent.scratch or sum(o.numel() * o.itemsize for o in outs) > LARGE:
+            return None
+        ins, places, slot = [], [], 0
+        for k, s in [*enumerate(self.ins[:-1]), *((None, s) for s in self.outs), (len(self.ins) - 1, self.ins[-1])]:
+            if k is None:
+                places.append(slot)
+            elif (tensor := tensors[k]) is not None:
+                ins.append((slot, k, tensor is not args[k]))
+            slot += len(s.fields)
+        parts = any(s.kind in ("sum", "shared") or (s.kind == "crossing" and o.shape[0] != B)
+                    for s, o in zip(self.outs, outs, strict=True))
+        return Prepared(launch, self._values(tensors, outs, (B, T, C)), ins,
+                        [(at, tuple(o.shape), o.stride(), None if o.dtype is first.dtype else o.dtype)
+                         for at, o in zip(places, outs, strict=True)],
+                        (lambda outs: self._finish(outs, dtype, B)) if parts else None, (B, T, C), self.gives(dtype))
+
+    def _run(self, args: Sequence[Tensor | None]) -> Tensors:
+        """As `run`, for a signature that is not prepared."""
         B, T, C = self.sizes(args)
         tensors, dtype = self._checked(args, B, T, C), self.dtype(args)
         first = tensors[0]

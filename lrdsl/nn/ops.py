@@ -11,7 +11,7 @@ import hashlib
 import keyword
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from . import derive, functions
 from .dtypes import NARROW, autocasts, settled
 from .launch import Launcher, Tensors
 from .newton import Solver
+from .prepared import Signature, signature, unwatched
 
 SCHEMA = 1  # of names, of the order of arguments and of the slots
 LARGEST = 64  # arguments of an op: torch keeps a set of them in one word
@@ -50,7 +51,7 @@ class Op:
         self.program, self.name = program, name
         self.arguments = (*program.inputs, "reset")
         self.outputs = program.outputs
-        self.size = len(self.outputs)
+        self.size, self.keeps = len(self.outputs), tuple(k.name for k in program.keeps)
         self.launcher = Solver(program) if program.solver else Launcher(program)
         self.ragged: dict[tuple[bool, tuple[str, ...]], Op] = {}  # its relatives for packed segments: 16 bits, edges given
         self._backwards: dict[frozenset[str], derive.Backward] = {}
@@ -105,26 +106,41 @@ class Op:
         if absent not in self._backwards:
             adjoint = adjoint_of(self.program, absent)
             # Without a sequence to read, a Program would not know how long it is: then read the zeros.
-            self._backwards[absent] = derive.Backward(self.program, adjoint, op_of(adjoint.program)) \
+            self._backwards[absent] = derive.Backward(
+                self.program, adjoint, op_of(adjoint.program), self.backward().needs if absent else None) \
                 if adjoint.program.buffers or not absent else self.backward()
         return self._backwards[absent]
 
     def __call__(self, *args: Tensor | None) -> Tensors:
-        """Compute, by the one of four ways that the moment asks for."""
+        """Compute, by the one of five ways that the moment asks for."""
+        if not torch.compiler.is_compiling() and unwatched():
+            known = self.known(signature(args), args)
+            if known is not None:
+                return known
         first = args[0]
         if first is not None and (first.dtype in NARROW or autocasts(first)):
             args, precise = settled(self.launcher.ins, args)
             if precise:
                 return self.precise(*args)
-        differentiable = torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in args)
+        differentiable = torch.is_grad_enabled() and _learns(args)
         if torch.compiler.is_compiling() or torch._C._is_tracing():
             return self._own(self.kept.raw(*args)) if differentiable else self.raw(*args)
         if self.transforms(args):
             return self._own(functions.Transformed.apply(self.kept, *args))  # type: ignore[no-untyped-call]
         if differentiable:
-            return self._own(functions.Eager.apply(self.kept, *args))  # type: ignore[no-untyped-call]
+            return self._own(functions.Eager.apply(self.kept, None, *args))  # type: ignore[no-untyped-call]
         with torch._C._AutoDispatchBelowAutograd():
             return self.raw(*args)
+
+    def known(self, found: Signature, args: Sequence[Tensor | None]) -> Tensors | None:
+        """The outputs of a prepared call in a moment that is `unwatched`; None for other calls. found: its signature."""
+        if args[0] is None or args[0].dtype in NARROW:
+            return None
+        differentiable = torch.is_grad_enabled() and _learns(args)
+        prepared = (self.kept if differentiable else self).launcher.prepared(found, args)
+        if prepared is None:
+            return None
+        return prepared(args) if not differentiable else self._own(functions.Eager.apply(self.kept, prepared, *args))  # type: ignore[no-untyped-call]
 
     @staticmethod
     def transforms(args: Iterable[Tensor | None]) -> bool:
@@ -132,7 +148,7 @@ class Op:
         return torch._C._are_functorch_transforms_active() or _dual(args)
 
     def _own(self, outputs: Tensors) -> Tensors:
-        return outputs if self.kept is self else tuple(outputs[i] for i in self.picks)
+        return outputs if self.kept is self else tuple([outputs[i] for i in self.picks])
 
     def raw(self, *args: Tensor | None) -> Tensors:
         """The registered op itself."""
@@ -211,6 +227,14 @@ def _arguments(names: Iterable[str]) -> list[str]:
             unique, k = f"{plain}_{k}", k + 1
         found.append(unique)
     return found
+
+
+def _learns(args: Iterable[Tensor | None]) -> bool:
+    """Whether one of them has a gradient. A loop, because a generator costs each call twice the time."""
+    for a in args:  # noqa: SIM110
+        if a is not None and a.requires_grad:
+            return True
+    return False
 
 
 def _dual(args: Iterable[Tensor | None]) -> bool:

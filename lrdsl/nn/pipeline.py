@@ -50,6 +50,19 @@ class Pipeline:
         # What lies in memory whole, so that its last samples need no register.
         self.held = inputs | {s.target for s in self.plan.steps if isinstance(s, Sized)}
 
+    @property
+    def alone(self) -> tuple[Op, tuple[str | None, ...], tuple[int, ...]] | None:
+        """The op of a cell that is one fused pass and reads nothing beside what it is given: which of that are its arguments,
+        and which of its outputs the cell's. None for other cells."""
+        read = {d.name for d in self.spec.declared if d.kind in ("input", "vector", "scalar")}
+        if len(self.steps) != 1 or self.solved or self.widened or self.spec.of("mask") or self.spec.of("first"):
+            return None
+        op = self.steps[0][0]
+        if not isinstance(op, Op) or not {base for _, base in self.plan.outputs} <= {*op.outputs}:
+            return None
+        return (op, tuple(n if n in read else None for n in op.arguments),
+                tuple(op.outputs.index(base) for _, base in self.plan.outputs))
+
     def _products(self, dense: Dense) -> Products:
         """(key of the source, depth, blocks) of the products that are read at a lag."""
         depth = {(e.base, e.side): e.depth for program in self.plan.programs for e in program.edges}
