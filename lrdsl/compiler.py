@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from . import explain as explanation
-from . import options
+from . import options, stored
 from .backends import cuda, emulated, native, reference
 from .codegen.emit import emit, emit_together
 from .errors import BackendUnavailable, BadDeclaration, CellError, NotBuilt
@@ -31,6 +31,7 @@ from .ir.solver import Newton, solver_of
 from .ir.source import Extent, Launch, Source
 from .ir.spec import Spec
 from .passes import precision
+from .passes.adjoint import Adjoint
 from .passes.newton import iteration
 from .passes.partition import partition
 from .passes.ragged import ragged
@@ -142,7 +143,13 @@ def inner_keeps(program: Program) -> frozenset[str]:
 @functools.cache
 def plan_of(spec: Spec) -> Plan:
     """The Plan that runs a cell. Raises NotLinear and its kin."""
-    plan = _with_keeps(partition(stratify(realify(spec))))
+    if stored_before := stored.find(spec):
+        plan, adjoints = stored_before
+        _adjoints.update({(program, frozenset(absent)): made for program, absent, made in adjoints})
+    else:
+        plan = _with_keeps(partition(stratify(realify(spec))))
+        every = [(p, absent) for p in plan.programs for absent in dict.fromkeys((frozenset[str](), inner_keeps(p)))]
+        stored.put(spec, plan, [(p, tuple(sorted(absent)), adjoint_of(p, absent)) for p, absent in every])
     if options.dump_dir():
         compile(Cell(spec), "cpu")
     return plan
@@ -160,7 +167,17 @@ def newton_of(programs: Sequence[Program]) -> tuple[Program, ...]:
 
 
 iteration_of = functools.cache(iteration)
-adjoint_of = functools.cache(precision.adjoint)
+_adjoints: dict[tuple[Program, frozenset[str]], Adjoint] = {}
+
+
+def adjoint_of(program: Program, absent: frozenset[str]) -> Adjoint:
+    """The backward pass of a Program where the gradients of the Keeps in `absent` are zero."""
+    known = program, absent
+    if known not in _adjoints:
+        _adjoints[known] = precision.adjoint(program, absent)
+    return _adjoints[known]
+
+
 tangent_of = functools.cache(precision.tangent)
 
 
@@ -182,7 +199,7 @@ def launch_of(program: Program, dtype: str, backend: str) -> Launch:
     if backend == "reference":
         return reference.load(program, dtype)
     if backend == "native":
-        return native.load(source_of(program, "cpu", dtype))
+        return native.recall(program, dtype, stored.versions(), functools.partial(source_of, program, "cpu", dtype))
     if backend not in BACKENDS:
         raise BackendUnavailable(f"the backend {backend!r} does not exist; the backends are {', '.join(BACKENDS)}")
     def text(strategy: Strategy) -> Source:

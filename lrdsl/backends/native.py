@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import json
 import logging
 import os
 import shlex
@@ -19,6 +21,7 @@ from pathlib import Path
 from ..errors import BackendUnavailable, ToolchainError
 from ..files import kept
 from ..ir import dtypes
+from ..ir.program import Program
 from ..ir.source import Extent, Launch, Source, fields, slots
 from . import cache
 
@@ -67,10 +70,16 @@ def machine() -> str:
                      *cpu])
 
 
+def toolchain() -> tuple[list[str], list[str]]:
+    """The compiler with its flags, and with them all that a build depends on beside its text."""
+    command = _command()
+    return command, [*command, cache.identity(command[0]), machine()]
+
+
 def build(source: Source, place: Path | None = None) -> Path:
     """The shared object of a Source, from the cache or compiled now. Raises ToolchainError, BackendUnavailable."""
-    command, place = _command(), place or cache.directory()
-    name = cache.key([cache.code(source.text), *command, cache.identity(command[0]), machine()]) + ".so"
+    (command, made_by), place = toolchain(), place or cache.directory()
+    name = cache.key([cache.code(source.text), *made_by]) + ".so"
     return cache.find(place, name) or cache.put(place, name, compiled([*command, "-"], source.text, source.entry))
 
 
@@ -90,12 +99,41 @@ def compiled(command: Sequence[str], text: str, name: str) -> bytes:
 
 
 def load(source: Source) -> Launch:
-    """The Source as something to launch on the slots of `ir.source.fields` with a number of threads.
+    """The Source as something to launch, see `launch`."""
+    return launch(_library(source), source)
+
+
+def recall(program: Program, dtype: str, versions: Sequence[str], text: Callable[[], Source]) -> Launch:
+    """`load` of the Source that `text` makes of a Program, without making it where an earlier process has.
+
+    An entry says which shared object it was, and by which code, compiler, flags and machine it came to be; where any of these
+    is another today, it is none.
+    """
+    made_by = [*versions, *toolchain()[1]]
+    place, name = cache.directory(), cache.key(["launch", program.digest, dtype, *made_by]) + ".json"
+    said = cache.read(place, name)
+    if said is not None:
+        with contextlib.suppress(ValueError, TypeError, LookupError, OSError, AttributeError):
+            found = json.loads(said)
+            if found["made by"] == made_by and (library := cache.find(place, found["library"])):
+                return launch(ctypes.CDLL(str(library)), Source("cpu", found["entry"], "", program, dtype,
+                                                                together=found["together"]))
+    source = text()
+    library = Path((loaded := _library(source))._name)
+    with contextlib.suppress(OSError):
+        if library.parent == place:
+            entry = {"made by": made_by, "library": library.name, "entry": source.entry, "together": source.together}
+            cache.put(place, name, json.dumps(entry).encode(), sync=False)
+    return launch(loaded, source)
+
+
+def launch(library: ctypes.CDLL, source: Source) -> Launch:
+    """The entry of a loaded Source as something to launch on the slots of `ir.source.fields` with a number of threads.
 
     Sequences are addressed with channels contiguous. Work on fewer than SMALL numbers runs on the caller's thread, and so
     does everything in a forked child, which has none of its parent's threads.
     """
-    kernel = getattr(_library(source), source.entry)
+    kernel = getattr(library, source.entry)
     kernel.argtypes, kernel.restype = (ctypes.c_char_p, ctypes.c_long), None
     names = fields(source.program)
     pack = struct.Struct(f"{len(names)}q").pack

@@ -1,7 +1,7 @@
 """One torch op a Program: forward, its adjoint, the adjoint's adjoint … each is just a Program.
 
-An op is named by the content of its Program, of its Program's adjoint and by the version of the code, because torch's
-compilation caches trust the name: an op of the same name with another backward gets the old one's gradient, silently.
+An op is named by the content of its Program and by the code that derives its gradient, because torch's compilation
+caches trust the name: an op of the same name with another backward gets the old one's gradient, silently.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from .. import __version__
 from ..compiler import adjoint_of, tangent_of
 from ..errors import NotBuilt
 from ..ir.program import Program
 from ..passes.precision import with_full
 from ..passes.replay import unbordered
+from ..stored import versions
 from . import derive, functions
+from .checks import constant
 from .dtypes import NARROW, autocasts, settled
 from .launch import Launcher, Tensors
 from .newton import Solver
@@ -66,9 +67,8 @@ class Op:
         return self if forward == self.program else op_of(forward)
 
     def ready(self) -> Op:
-        """This op, with `kept` and its gradient made: while torch.compile traces a call, nothing can be."""
-        for op in (self, self.precise):
-            op.kept.backward()
+        """This op, with `kept` and its gradient made: while torch.compile traces a call, nothing can be but by a `constant`."""
+        self.kept.backward()
         return self
 
     @functools.cached_property
@@ -121,6 +121,7 @@ class Op:
         if first is not None and (first.dtype in NARROW or autocasts(first)):
             args, precise = settled(self.launcher.ins, args)
             if precise:
+                _make_precise(self.name)
                 return self.precise(*args)
         differentiable = torch.is_grad_enabled() and _learns(args)
         if torch.compiler.is_compiling() or torch._C._is_tracing():
@@ -203,11 +204,18 @@ def named(name: str) -> Op:
     return _ops[name]
 
 
+@constant
+def _make_precise(name: str) -> bool:
+    """Make the precise form of the op of that name, unless it is there."""
+    named(name).precise.ready()
+    return True
+
+
 def name_of(program: Program) -> str:
-    """`gilr_1f3c…`: the Program's name and a hash of all that decides what the op computes, its gradient included."""
-    parts = [__version__, str(SCHEMA), program.digest]
+    """`gilr_1f3c…`: the Program's name and a hash of all that decides what the op and its gradient compute: the Program, the
+    code."""
+    parts = [*versions(), str(SCHEMA), program.digest]
     parts += [str(program.solver)] if program.solver else []
-    parts += [] if program.replay else [adjoint_of(program, frozenset()).program.digest]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
     return f"{_identifier(program.name)}_{digest}"
 

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..compiler import plan_of, ragged_of
@@ -18,6 +17,7 @@ from ..ir.source import slots
 from ..ir.spec import Spec
 from ..passes.ragged import carried_name, given_name, key_of
 from .carry import NONE, Window, last_window
+from .checks import constant
 from .dtypes import NARROW
 from .ops import Op, named, op_of
 from .products import Weights, fill_of, product
@@ -231,9 +231,9 @@ def pipeline_of(spec: Spec) -> Pipeline:
     return Planar(spec) if spec.complex else Pipeline(spec)
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _make_ragged(name: str, narrow: bool, *given: str) -> bool:
-    """Make the op for packed segments of the op of that name, unless it is there; torch.compile does it while it traces."""
+    """Make the op for packed segments of the op of that name, unless it is there."""
     op, key = named(name), (narrow, given)
     if key not in op.ragged:
         op.ragged[key] = op_of(ragged_of(op.program, frozenset(given), narrow)).ready()
