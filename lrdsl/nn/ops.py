@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import keyword
 import re
 import threading
@@ -172,6 +173,8 @@ class Op:
         run, fake = self.launcher.run, self.launcher.fake
         for key in ("CPU", "CUDA"):
             _library.impl(self.name, (lambda *a: run(*a)[0]) if single else run, key)
+        # torch notes where an op was registered, and looks for the module of that file among all that the process has loaded.
+        inspect.modulesbyfile.setdefault(__file__, __name__)
         torch.library.register_fake(path, (lambda *a: fake(*a)[0]) if single else fake, lib=_library)
         torch.library.register_autograd(path, functions.pull_registered, setup_context=functools.partial(
             functions.save_registered, self), lib=_library)
