@@ -211,6 +211,12 @@ def launch_of(program: Program, dtype: str, backend: str) -> Launch:
     return _by_size(program, dtype, functools.cache(lambda strategy: emulated.load(text(strategy))))
 
 
+def begin(program: Program, dtype: str, backend: str) -> None:
+    """Start what `launch_of` will soon be asked for, where a compiler can work on it beside this process."""
+    if backend == "native":
+        native.begin(program, dtype, stored.versions(), functools.partial(source_of, program, "cpu", dtype))
+
+
 def _by_size(program: Program, dtype: str, loaded: Callable[[Strategy], Launch]) -> Launch:
     """The kernels of all strategies as one: each call goes to the one that its size is for."""
     kernels = schedules(program, "cuda", dtype)

@@ -6,25 +6,23 @@ import contextlib
 import ctypes
 import functools
 import json
-import logging
 import os
 import shlex
 import shutil
 import struct
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from ..errors import BackendUnavailable, ToolchainError
-from ..files import kept
+from ..errors import BackendUnavailable
 from ..ir import dtypes
 from ..ir.program import Program
 from ..ir.source import Extent, Launch, Source, fields, slots
 from . import cache
+from .native_build import Build, compiled
 
+__all__ = ["compiled", "build", "begin", "load", "recall", "launch", "compiler", "machine", "toolchain"]
 COMPILERS = ("g++", "clang++", "c++")
 # Not -ffast-math: linked with it, a library changes the arithmetic of the whole process (denormals become 0).
 FLAGS = ("-std=gnu++17", "-O2", "-fno-math-errno", "-fno-trapping-math", "-fno-exceptions",
@@ -33,7 +31,7 @@ SMALL = 1 << 15  # numbers; below it a second thread costs more than it does
 LARGE = 4 << 20  # bytes; above it memory comes fresh from the system, and costs more than the kernel page by page
 PAGE = 2 << 20
 _PROCESS = os.getpid()
-_log = logging.getLogger("lrdsl.compile")
+_running: dict[str, Build] = {}  # by the name of the entry that each will be
 
 
 def compiler() -> list[str]:
@@ -80,22 +78,23 @@ def build(source: Source, place: Path | None = None) -> Path:
     """The shared object of a Source, from the cache or compiled now. Raises ToolchainError, BackendUnavailable."""
     (command, made_by), place = toolchain(), place or cache.directory()
     name = cache.key([cache.code(source.text), *made_by]) + ".so"
-    return cache.find(place, name) or cache.put(place, name, compiled([*command, "-"], source.text, source.entry))
+    if found := cache.find(place, name):
+        return found
+    running = _running.pop(name, None)
+    if running is None or running.owner != os.getpid():
+        running = Build([*command, "-"], source.text, source.entry)
+    return cache.put(place, name, running.finish())
 
 
-def compiled(command: Sequence[str], text: str, name: str) -> bytes:
-    """The shared object that a compiler makes of a text, which it reads where the command says "-". Raises ToolchainError."""
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="lrdsl-") as work:
-        product = Path(work, f"{name}.so")
-        done = subprocess.run([*command, "-o", str(product)], input=text, capture_output=True, check=False, cwd=work,
-                              encoding="utf-8", errors="replace", env={**os.environ, "LC_ALL": "C"})
-        if done.returncode == 0 and product.exists():
-            _log.info("compiled %s in %.2f s", name, time.perf_counter() - start)
-            return product.read_bytes()
-    path = kept(text, name, ".cpp")
-    said = [path if word == "-" else word for word in command]
-    raise ToolchainError(said, done.stderr or f"nothing, with exit status {done.returncode}", path)
+def begin(program: Program, dtype: str, versions: Sequence[str], text: Callable[[], Source]) -> None:
+    """Start to compile what `recall` will soon be asked for, unless it is there: two kernels then take the time of one."""
+    if _recalled(program, dtype, versions)[2] is not None:
+        return
+    source, (command, made_by) = text(), toolchain()
+    name = cache.key([cache.code(source.text), *made_by]) + ".so"
+    if name not in _running and not cache.find(cache.directory(), name):
+        with contextlib.suppress(OSError):  # which `build` will tell
+            _running[name] = Build([*command, "-"], source.text, source.entry)
 
 
 def load(source: Source) -> Launch:
@@ -109,22 +108,36 @@ def recall(program: Program, dtype: str, versions: Sequence[str], text: Callable
     An entry says which shared object it was, and by which code, compiler, flags and machine it came to be; where any of these
     is another today, it is none.
     """
-    made_by = [*versions, *toolchain()[1]]
-    place, name = cache.directory(), cache.key(["launch", program.digest, dtype, *made_by]) + ".json"
-    said = cache.read(place, name)
+    place, name, said = _recalled(program, dtype, versions)
     if said is not None:
-        with contextlib.suppress(ValueError, TypeError, LookupError, OSError, AttributeError):
-            found = json.loads(said)
-            if found["made by"] == made_by and (library := cache.find(place, found["library"])):
-                return launch(ctypes.CDLL(str(library)), Source("cpu", found["entry"], "", program, dtype,
-                                                                together=found["together"]))
+        with contextlib.suppress(OSError, AttributeError):  # no library, or one without the entry
+            known = Source("cpu", said["entry"], "", program, dtype, together=said["together"])
+            return launch(ctypes.CDLL(str(place / said["library"])), known)
     source = text()
-    library = Path((loaded := _library(source))._name)
-    with contextlib.suppress(OSError):
-        if library.parent == place:
-            entry = {"made by": made_by, "library": library.name, "entry": source.entry, "together": source.together}
+    loaded = _library(source)
+    library = Path(loaded._name)
+    if library.parent == place:
+        entry = {"made by": _made_by(versions), "library": library.name, "entry": source.entry, "together": source.together}
+        with contextlib.suppress(OSError):
             cache.put(place, name, json.dumps(entry).encode(), sync=False)
     return launch(loaded, source)
+
+
+def _made_by(versions: Sequence[str]) -> list[str]:
+    return [*versions, *toolchain()[1]]
+
+
+def _recalled(program: Program, dtype: str, versions: Sequence[str]) -> tuple[Path, str, dict[str, Any] | None]:
+    """The cache, the name of a Program's entry there, and what it says if that holds today and its shared object is whole."""
+    place, made_by = cache.directory(), _made_by(versions)
+    name = cache.key(["launch", program.digest, dtype, *made_by]) + ".json"
+    data = cache.read(place, name)
+    if data is not None:
+        with contextlib.suppress(ValueError, TypeError, LookupError):
+            said = json.loads(data)
+            if said["made by"] == made_by and {"entry", "together"} < said.keys() and cache.find(place, said["library"]):
+                return place, name, said
+    return place, name, None
 
 
 def launch(library: ctypes.CDLL, source: Source) -> Launch:

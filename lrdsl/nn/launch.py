@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import options
-from ..compiler import backend_for, launch_of
+from ..compiler import backend_for, begin, launch_of
 from ..errors import BackendUnavailable, DtypeMismatch, ShapeMismatch
 from ..ir.program import Program
 from ..ir.source import OUTPUTS, Extent, Launch, slots
@@ -207,6 +207,11 @@ class Launcher:
             edge = final.get(slot.name)
             start = given.get(edge.start) if edge and edge.start else None
             out.fill_(edge.init if edge else 0.0) if start is None else out.copy_(start)
+
+    def begin(self, dtype: torch.dtype, device: str) -> None:
+        """Start to compile for these, if that can be beside other work."""
+        if (dtype, backend := backend_for(device)) not in self._launches and device == "cpu":
+            begin(self.program, NAMES[dtype], backend)
 
     def _compiled(self, dtype: torch.dtype, device: str) -> Launch:
         key = dtype, backend_for(device)

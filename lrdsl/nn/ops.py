@@ -6,6 +6,7 @@ caches trust the name: an op of the same name with another backward gets the old
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -20,8 +21,8 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from ..compiler import adjoint_of, tangent_of
-from ..errors import NotBuilt
+from ..compiler import adjoint_of, inner_keeps, tangent_of
+from ..errors import LrdslError, NotBuilt
 from ..ir.program import Program
 from ..passes.precision import with_full
 from ..passes.replay import unbordered
@@ -56,6 +57,7 @@ class Op:
         self.size, self.keeps = len(self.outputs), tuple(k.name for k in program.keeps)
         self.launcher = Solver(program) if program.solver else Launcher(program)
         self.ragged: dict[tuple[bool, tuple[str, ...]], Op] = {}  # its relatives for packed segments: 16 bits, edges given
+        self._begun: set[torch.dtype] = set()
         self._backwards: dict[frozenset[str], derive.Backward] = {}
         self.overload: Callable[..., Any] = self._register()
 
@@ -139,10 +141,19 @@ class Op:
         if args[0] is None or args[0].dtype in NARROW:
             return None
         differentiable = torch.is_grad_enabled() and _learns(args)
+        if differentiable and args[0].dtype not in self._begun:
+            self._begin(args[0].dtype, args[0].device.type)
         prepared = (self.kept if differentiable else self).launcher.prepared(found, args)
         if prepared is None:
             return None
         return prepared(args) if not differentiable else self._own(functions.Eager.apply(self.kept, prepared, *args))  # type: ignore[no-untyped-call]
+
+    def _begin(self, dtype: torch.dtype, device: str) -> None:
+        """Let a compiler begin with the kernel of the gradient, while another makes that of the values."""
+        self._begun.add(dtype)
+        with contextlib.suppress(LrdslError):  # which whoever asks for the gradient is told
+            gradient = self.kept.backward(inner_keeps(self.kept.program))
+            op_of(gradient.adjoint.program).launcher.begin(dtype, device)
 
     @staticmethod
     def transforms(args: Iterable[Tensor | None]) -> bool:
