@@ -197,15 +197,16 @@ class RNN(nn.Module):
             for direction in range(self.directions):
                 at = k * self.directions + direction
                 part, tree, given = self.parts[at], trees[at], call.windows[at]
-                first, *others = part.pipeline.spec.names("input")
+                first, *others = part.inputs
                 inputs = {first: x, **{n: call.inputs[n] for n in others}, **part.beside(tree, x, self.training)}
                 windows = part.windows(tree, call.rows, given)
                 # A reverse run ends on the sample at 0; only a Carry goes on to the boundary before it.
                 reset = call.reset if return_state or not part.pipeline.reverse else call.reset_inside
-                told = 0 if compiling else JOURNAL.total
+                listening = bool(part.pipeline.solved) and not compiling
+                told = JOURNAL.total if listening else 0
                 values = part.pipeline(inputs, part.numbers(tree), part.weights(tree), windows, reset,
                                        self.hidden_size, call.segments)
-                solved.append(() if compiling else JOURNAL.since(told))
+                solved.append(JOURNAL.since(told) if listening else ())
                 ways.append(part.pipeline.outputs(values))
                 edges = {key: (start, given.get(key, NONE)[1]) for key, (start, _) in windows.items()}
                 after.append(part.pipeline.carried(values, edges, reset, return_state, call.segments))
