@@ -55,14 +55,12 @@ def key(spec: Spec) -> str | None:
 def find(spec: Spec) -> tuple[Plan, Adjoints] | None:
     """The Plan of a cell and adjoints of its Programs by what has no gradient, at the cell's own lines; None if unknown."""
     name = key(spec)
-    data = None if name is None else cache.read(cache.directory(), name)
-    if data is None:
-        return None
     try:
-        plan, adjoints = record.read(data.decode(), _CLASSES, places(spec))
-    except (ValueError, TypeError, LookupError, RecursionError):
+        data = None if name is None else cache.read(cache.directory(), name)
+        plan, adjoints = record.read(data.decode(), _CLASSES, places(spec)) if data else (None, ())
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return None
-    return plan, adjoints
+    return (plan, adjoints) if isinstance(plan, Plan) else None
 
 
 def put(spec: Spec, plan: Plan, adjoints: Sequence[tuple[Program, tuple[str, ...], Adjoint]]) -> None:

@@ -88,12 +88,12 @@ def build(source: Source, place: Path | None = None) -> Path:
 
 def begin(program: Program, dtype: str, versions: Sequence[str], text: Callable[[], Source]) -> None:
     """Start to compile what `recall` will soon be asked for, unless it is there: two kernels then take the time of one."""
-    if _recalled(program, dtype, versions)[2] is not None:
-        return
-    source, (command, made_by) = text(), toolchain()
-    name = cache.key([cache.code(source.text), *made_by]) + ".so"
-    if name not in _running and not cache.find(cache.directory(), name):
-        with contextlib.suppress(OSError):  # which `build` will tell
+    with contextlib.suppress(OSError):  # which `recall` will tell
+        if _recalled(program, dtype, versions)[2] is not None:
+            return
+        source, (command, made_by) = text(), toolchain()
+        name = cache.key([cache.code(source.text), *made_by]) + ".so"
+        if name not in _running and not cache.find(cache.directory(), name):
             _running[name] = Build([*command, "-"], source.text, source.entry)
 
 
@@ -108,7 +108,10 @@ def recall(program: Program, dtype: str, versions: Sequence[str], text: Callable
     An entry says which shared object it was, and by which code, compiler, flags and machine it came to be; where any of these
     is another today, it is none.
     """
-    place, name, said = _recalled(program, dtype, versions)
+    try:
+        place, name, said = _recalled(program, dtype, versions)
+    except OSError:  # no directory, not even one of this process: `load` says what to do about it
+        return load(text())
     if said is not None:
         with contextlib.suppress(OSError, AttributeError):  # no library, or one without the entry
             known = Source("cpu", said["entry"], "", program, dtype, together=said["together"])
