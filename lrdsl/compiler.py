@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from . import explain as explanation
-from . import options
+from . import options, stored
 from .backends import cuda, emulated, native, reference
 from .codegen.emit import emit, emit_together
 from .errors import BackendUnavailable, BadDeclaration, CellError, NotBuilt
@@ -31,13 +31,14 @@ from .ir.solver import Newton, solver_of
 from .ir.source import Extent, Launch, Source
 from .ir.spec import Spec
 from .passes import precision
+from .passes.adjoint import Adjoint
 from .passes.footprint import footprint
 from .passes.newton import iteration
 from .passes.partition import partition
 from .passes.ragged import ragged
 from .passes.realify import realify
 from .passes.replay import bordered
-from .passes.schedule import blocks, chosen, schedule, schedules, spare, strategies
+from .passes.schedule import blocks, chosen, narrow, schedule, schedules, spare, strategies
 from .passes.simplify import simplify
 from .passes.stratify import stratify
 
@@ -143,7 +144,13 @@ def inner_keeps(program: Program) -> frozenset[str]:
 @functools.cache
 def plan_of(spec: Spec) -> Plan:
     """The Plan that runs a cell. Raises NotLinear and its kin."""
-    plan = _with_keeps(partition(stratify(realify(spec))))
+    if stored_before := stored.find(spec):
+        plan, adjoints = stored_before
+        _adjoints.update({(program, frozenset(absent)): made for program, absent, made in adjoints})
+    else:
+        plan = _with_keeps(partition(stratify(realify(spec))))
+        every = [(p, absent) for p in plan.programs for absent in dict.fromkeys((frozenset[str](), inner_keeps(p)))]
+        stored.put(spec, plan, [(p, tuple(sorted(absent)), adjoint_of(p, absent)) for p, absent in every])
     if options.dump_dir():
         compile(Cell(spec), "cpu")
     return plan
@@ -161,7 +168,17 @@ def newton_of(programs: Sequence[Program]) -> tuple[Program, ...]:
 
 
 iteration_of = functools.cache(iteration)
-adjoint_of = functools.cache(precision.adjoint)
+_adjoints: dict[tuple[Program, frozenset[str]], Adjoint] = {}
+
+
+def adjoint_of(program: Program, absent: frozenset[str]) -> Adjoint:
+    """The backward pass of a Program where the gradients of the Keeps in `absent` are zero."""
+    known = program, absent
+    if known not in _adjoints:
+        _adjoints[known] = precision.adjoint(program, absent)
+    return _adjoints[known]
+
+
 tangent_of = functools.cache(precision.tangent)
 
 
@@ -183,8 +200,7 @@ def launch_of(program: Program, dtype: str, backend: str) -> Launch:
     if backend == "reference":
         return reference.load(program, dtype)
     if backend == "native":
-        kernel = functools.cache(lambda strategy: native.load(source_of(program, "cpu", dtype, strategy=strategy)))
-        return _in_blocks(program, dtype, kernel, _by_size(program, dtype, "cpu", kernel))
+        return _on_cpu(program, dtype)
     if backend not in BACKENDS:
         raise BackendUnavailable(f"the backend {backend!r} does not exist; the backends are {', '.join(BACKENDS)}")
     def text(strategy: Strategy) -> Source:
@@ -192,49 +208,57 @@ def launch_of(program: Program, dtype: str, backend: str) -> Launch:
 
     if backend == "cuda":  # which compiles when a kernel first runs on a device
         made = {s: cuda.load(text(s)) for s in strategies(program, "cuda")}
-        return _by_size(program, dtype, "cuda", made.__getitem__)
-    return _by_size(program, dtype, "cuda", functools.cache(lambda strategy: emulated.load(text(strategy))))
+        return _by_size(program, dtype, made.__getitem__)
+    return _by_size(program, dtype, functools.cache(lambda strategy: emulated.load(text(strategy))))
 
 
-def _in_blocks(program: Program, dtype: str, loaded: Callable[[Strategy], Launch], launch: Launch) -> Launch:
-    """A Program's kernels, and for calls that leave threads without work those in blocks of time."""
-    kernels = functools.cache(lambda: schedules(program, "cpu", dtype))
+def begin(program: Program, dtype: str, backend: str, B: int, T: int, C: int) -> None:
+    """Start what `launch_of` will soon be asked for, where a compiler can work on it beside this process."""
+    if backend == "native":
+        strategy = strategy_of(program, dtype, T, C)
+        native.begin(program, dtype, strategy, stored.versions(), functools.partial(source_of, program, "cpu", dtype,
+                                                                                    strategy=strategy))
+
+
+def strategy_of(program: Program, dtype: str, T: int, C: int) -> Strategy:
+    """The kernel that runs a Program on T steps of C channels on the CPU, where threads do not share the time."""
+    return "lanes" if narrow(dtype, T, C) and "lanes" in strategies(program, "cpu") else "rows"
+
+
+def _on_cpu(program: Program, dtype: str) -> Launch:
+    """A Program's kernels as one: each call goes to the one that its size is for; one that leaves threads without work to
+    blocks of time, where the Program can be cut so."""
+    @functools.cache
+    def loaded(strategy: Strategy) -> Launch:
+        return native.recall(program, dtype, strategy, stored.versions(),
+                             functools.partial(source_of, program, "cpu", dtype, strategy=strategy))
 
     @functools.lru_cache(1024)
-    def fit(B: int, T: int, C: int) -> tuple[Strategy, int, int]:
-        at_once: Strategy = "chained_lanes" if chosen(kernels(), B, T, C).strategy == "lanes" else "chained"
-        kernel = next((k for k in kernels() if k.strategy == at_once), None)
-        steps, width = blocks(kernel, B, T, C) if kernel else (0, 0)
-        _launch.info("%s at (B, T, C) = (%d, %d, %d): blocks of %d steps, %d channels", program.name, B, T, C, steps, width)
-        return at_once, steps, width
+    def fit(B: int, T: int, C: int) -> Strategy:
+        strategy = strategy_of(program, dtype, T, C)
+        _launch.info("%s at (B, T, C) = (%d, %d, %d): %s", program.name, B, T, C, strategy)
+        return strategy
+
+    @functools.lru_cache(1024)
+    def cut(B: int, T: int, C: int) -> tuple[Strategy, int, int]:
+        strategy: Strategy = "chained_lanes" if fit(B, T, C) == "lanes" else "chained"
+        steps, width = 0, 0
+        if strategy in strategies(program, "cpu"):
+            steps, width = blocks(schedule(program, "cpu", dtype, strategy), B, T, C)
+            _launch.info("%s at (B, T, C) = (%d, %d, %d): blocks of %d steps, %d channels", program.name, B, T, C, steps, width)
+        return strategy, steps, width
 
     def run(values: Sequence[int], threads: int, *where: int) -> None:
         B, T, C = values[-3:]
-        if threads > 1 and spare(B, C, threads) and not native.forked():
-            strategy, steps, width = fit(B, T, C)
+        if threads > 1 and B * T * C >= native.SMALL and spare(B, C, threads) and not native.forked():
+            strategy, steps, width = cut(B, T, C)
             if steps:
                 loaded(strategy).run(values, threads, steps, width, 0)
                 return
-        launch.run(values, threads, *where)
-
-    return Launch(run, launch.extent, launch.turned)
-
-
-def _by_size(program: Program, dtype: str, target: Target, loaded: Callable[[Strategy], Launch]) -> Launch:
-    """The kernels of all strategies as one: each call goes to the one that its size is for."""
-    kernels = schedules(program, target, dtype)
-
-    @functools.lru_cache(1024)
-    def fit(B: int, T: int, C: int) -> tuple[Strategy, Extent]:
-        strategy = chosen(kernels, B, T, C).strategy
-        _launch.info("%s at (B, T, C) = (%d, %d, %d): %s", program.name, B, T, C, strategy)
-        return strategy, source_of(program, target, dtype, strategy=strategy).extent(B, T, C)
-
-    def run(values: Sequence[int], *where: int) -> None:
-        loaded(fit(*values[-3:])[0]).run(values, *where)
+        loaded(fit(B, T, C)).run(values, threads, *where)
 
     def extent(B: int, T: int, C: int) -> Extent:
-        return fit(B, T, C)[1]
+        return loaded(fit(B, T, C)).extent(B, T, C)
 
     def turned(values: Sequence[int], *where: int) -> None:
         _launch.info("%s at (B, T, C) = (%d, %d, %d), steps next to each other: lanes", program.name, *values[-3:])
@@ -242,7 +266,26 @@ def _by_size(program: Program, dtype: str, target: Target, loaded: Callable[[Str
         assert walk is not None
         walk(values, *where)
 
-    return Launch(run, extent, turned if any(k.strategy == "lanes" for k in kernels) else None)
+    return Launch(run, extent, turned)
+
+
+def _by_size(program: Program, dtype: str, loaded: Callable[[Strategy], Launch]) -> Launch:
+    """The kernels of all strategies as one: each call goes to the one that its size is for."""
+    kernels = schedules(program, "cuda", dtype)
+
+    @functools.lru_cache(1024)
+    def fit(B: int, T: int, C: int) -> tuple[Strategy, Extent]:
+        strategy = chosen(kernels, B, T, C).strategy
+        _launch.info("%s at (B, T, C) = (%d, %d, %d): %s", program.name, B, T, C, strategy)
+        return strategy, source_of(program, "cuda", dtype, strategy=strategy).extent(B, T, C)
+
+    def run(values: Sequence[int], *where: int) -> None:
+        loaded(fit(*values[-3:])[0]).run(values, *where)
+
+    def extent(B: int, T: int, C: int) -> Extent:
+        return fit(B, T, C)[1]
+
+    return Launch(run, extent)
 
 
 def turns(program: Program) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -16,6 +18,21 @@ def templates() -> Path:
         if (place / "cpu").is_dir():
             return place
     raise InternalError("templates", f"neither {package / 'templates'} nor {package.parent / 'templates'} holds them")
+
+
+@functools.cache
+def fingerprint() -> str:
+    """A hash of the package's own sources and templates: the version of the code, whatever `__version__` says."""
+    package, digest = Path(__file__).resolve().parent, hashlib.sha256()
+    for top, suffix in ((str(package), ".py"), (str(templates()), "")):
+        for folder, folders, names in os.walk(top):
+            folders[:] = sorted(f for f in folders if f != "__pycache__")
+            for name in sorted(n for n in names if n.endswith(suffix)):
+                path = os.path.join(folder, name)
+                with open(path, "rb") as file:
+                    data = file.read()
+                digest.update(f"{os.path.relpath(path, top)} {len(data)}\n".encode() + data)
+    return digest.hexdigest()
 
 
 def kept(text: str, name: str, suffix: str) -> str:

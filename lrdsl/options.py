@@ -40,6 +40,10 @@ ENVIRONMENT: tuple[EnvVar, ...] = (
     EnvVar("LRDSL_LOGS", f"what to tell on stderr, separated by commas: {', '.join(LOGS)}", "warnings only"),
 )
 
+# What os.environ holds, where it can be had: to ask os.environ for what is not set takes ten times as long.
+_SET = getattr(os.environ, "_data", os.environ)
+_SAID = os.environ.encodekey("LRDSL_BACKEND") if _SET is not os.environ else "LRDSL_BACKEND"
+
 
 def dump_dir() -> Path | None:
     """Where the stages are dumped; None when they are not."""
@@ -48,8 +52,8 @@ def dump_dir() -> Path | None:
 
 
 def backend() -> str | None:
-    """The backend that the user insists on; None when the choice is ours."""
-    return _get("LRDSL_BACKEND").lower() or None
+    """The backend that the user insists on; None when the choice is ours. Every call of a kernel asks."""
+    return (_get("LRDSL_BACKEND").lower() or None) if _SAID in _SET else None
 
 
 def cache_dir() -> Path:

@@ -1,6 +1,6 @@
 """The rules of the house: imports go one way, each library has one door, what is public says what it does.
 
-    errors, files, location, options  <-  ir  <-  frontend | passes | codegen | backends  <-  cells, explain, compiler
+    errors, files, location, options  <-  ir  <-  frontend | passes | codegen | backends  <-  cells, explain, stored, compiler
                                                                                           <-  nn, check  <-  cli
 """
 
@@ -28,8 +28,9 @@ MAY: dict[str, set[str]] = {
     **dict.fromkeys(MIDDLE, FLOOR | {"ir"}),
     "cells": FLOOR | {"ir", "frontend"},
     "explain": FLOOR | MIDDLE | {"ir"},
-    "compiler": FLOOR | MIDDLE | {"ir", "cells", "explain"},
-    "nn": FLOOR | MIDDLE | {"ir", "cells", "compiler"},
+    "stored": FLOOR | MIDDLE | {"ir"},
+    "compiler": FLOOR | MIDDLE | {"ir", "cells", "explain", "stored"},
+    "nn": FLOOR | MIDDLE | {"ir", "cells", "compiler", "stored"},
 }
 MAY["check"] = MAY["compiler"] | {"compiler"}
 MAY["doctor"] = MAY["cli"] = MAY["__main__"] = {*MAY, "doctor", "cli"}

@@ -24,9 +24,9 @@ from pathlib import Path
 from .. import options
 
 SCHEMA = 1
-LARGEST = 2000  # entries; some 20 kB each
+LARGEST = 4000  # entries; some 20 kB each
 _DIGEST = hashlib.sha256().digest_size
-_OURS = re.compile(r"[0-9a-f]{40}\.(so|cubin)|\.lrdsl-\w+")  # what may be removed: the directory may hold other files
+_OURS = re.compile(r"[0-9a-f]{40}\.(so|cubin|json)|\.lrdsl-\w+")  # what may be removed: the directory may hold other files
 
 
 def key(parts: Iterable[str]) -> str:
@@ -139,14 +139,16 @@ def read(place: Path, name: str) -> bytes | None:
     return data[:-_DIGEST]
 
 
-def put(place: Path, name: str, data: bytes) -> Path:
-    """Publish an entry atomically. Raises OSError where it cannot be written."""
+def put(place: Path, name: str, data: bytes, sync: bool = True) -> Path:
+    """Publish an entry atomically. sync: wait until it is on disk; one that is quickly made again may be lost in a crash, which
+    its digest tells. Raises OSError where it cannot be written."""
     fd, temporary = tempfile.mkstemp(prefix=".lrdsl-", dir=place)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(data + hashlib.sha256(data).digest())
             file.flush()
-            os.fsync(fd)
+            if sync:
+                os.fsync(fd)
             os.fchmod(fd, 0o500)
         os.replace(temporary, place / name)
     except BaseException:

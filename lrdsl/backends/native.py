@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
-import logging
+import json
 import os
 import shlex
 import shutil
 import struct
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from ..errors import BackendUnavailable, ToolchainError
-from ..files import kept
+from ..errors import BackendUnavailable
+from ..ir.kernel import Strategy
+from ..ir.program import Program
 from ..ir.source import Extent, Launch, Source, fields
 from . import cache
+from .native_build import Build, compiled
 
+__all__ = ["compiled", "build", "begin", "load", "recall", "launch", "compiler", "machine", "toolchain"]
 COMPILERS = ("g++", "clang++", "c++")
 # Not -ffast-math: linked with it, a library changes the arithmetic of the whole process (denormals become 0).
 FLAGS = ("-std=gnu++17", "-O2", "-fno-math-errno", "-fno-trapping-math", "-fno-exceptions",
          "-fno-asynchronous-unwind-tables", "-fPIC", "-shared", "-w", "-x", "c++")
+FLAGS_OF_SOURCE = ("together", "lanes", "chained")  # what is to be known of one whose text is not
 SMALL = 1 << 15  # numbers; below it a second thread costs more than it does
 _PROCESS = os.getpid()
-_log = logging.getLogger("lrdsl.compile")
+_running: dict[str, Build] = {}  # by the name of the entry that each will be
 
 
 def compiler() -> list[str]:
@@ -73,36 +76,91 @@ def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
                      *cpu])
 
 
+def toolchain() -> tuple[list[str], list[str]]:
+    """The compiler with its flags, and with them all that a build depends on beside its text."""
+    command = _command()
+    return command, [*command, cache.identity(command[0]), machine()]
+
+
 def build(source: Source, place: Path | None = None) -> Path:
     """The shared object of a Source, from the cache or compiled now. Raises ToolchainError, BackendUnavailable."""
-    command, place = _command(), place or cache.directory()
-    name = cache.key([cache.code(source.text), *command, cache.identity(command[0]), machine()]) + ".so"
-    return cache.find(place, name) or cache.put(place, name, compiled([*command, "-"], source.text, source.entry))
+    (command, made_by), place = toolchain(), place or cache.directory()
+    name = cache.key([cache.code(source.text), *made_by]) + ".so"
+    if found := cache.find(place, name):
+        return found
+    running = _running.pop(name, None)
+    if running is None or running.owner != os.getpid():
+        running = Build([*command, "-"], source.text, source.entry)
+    return cache.put(place, name, running.finish())
 
 
-def compiled(command: Sequence[str], text: str, name: str) -> bytes:
-    """The shared object that a compiler makes of a text, which it reads where the command says "-". Raises ToolchainError."""
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="lrdsl-") as work:
-        product = Path(work, f"{name}.so")
-        done = subprocess.run([*command, "-o", str(product)], input=text, capture_output=True, check=False, cwd=work,
-                              encoding="utf-8", errors="replace", env={**os.environ, "LC_ALL": "C"})
-        if done.returncode == 0 and product.exists():
-            _log.info("compiled %s in %.2f s", name, time.perf_counter() - start)
-            return product.read_bytes()
-    path = kept(text, name, ".cpp")
-    said = [path if word == "-" else word for word in command]
-    raise ToolchainError(said, done.stderr or f"nothing, with exit status {done.returncode}", path)
+def begin(program: Program, dtype: str, strategy: Strategy, versions: Sequence[str], text: Callable[[], Source]) -> None:
+    """Start to compile what `recall` will soon be asked for, unless it is there: two kernels then take the time of one."""
+    with contextlib.suppress(OSError):  # which `recall` will tell
+        if _recalled(program, dtype, strategy, versions)[2] is not None:
+            return
+        source, (command, made_by) = text(), toolchain()
+        name = cache.key([cache.code(source.text), *made_by]) + ".so"
+        if name not in _running and not cache.find(cache.directory(), name):
+            _running[name] = Build([*command, "-"], source.text, source.entry)
 
 
 def load(source: Source) -> Launch:
-    """The Source as something to launch on the slots of `ir.source.fields` with a number of threads.
+    """The Source as something to launch, see `launch`."""
+    return launch(_library(source), source)
+
+
+def recall(program: Program, dtype: str, strategy: Strategy, versions: Sequence[str], text: Callable[[], Source]) -> Launch:
+    """`load` of the Source that `text` makes of a Program, without making it where an earlier process has.
+
+    An entry says which shared object it was, and by which code, compiler, flags and machine it came to be; where any of these
+    is another today, it is none.
+    """
+    try:
+        place, name, said = _recalled(program, dtype, strategy, versions)
+    except OSError:  # no directory, not even one of this process: `load` says what to do about it
+        return load(text())
+    if said is not None:
+        with contextlib.suppress(OSError, AttributeError):  # no library, or one without the entry
+            known = Source("cpu", said["entry"], "", program, dtype, **{name: said[name] for name in FLAGS_OF_SOURCE})
+            return launch(ctypes.CDLL(str(place / said["library"])), known)
+    source = text()
+    loaded = _library(source)
+    library = Path(loaded._name)
+    if library.parent == place:
+        entry = {"made by": _made_by(versions), "library": library.name, "entry": source.entry,
+                 **{name: getattr(source, name) for name in FLAGS_OF_SOURCE}}
+        with contextlib.suppress(OSError):
+            cache.put(place, name, json.dumps(entry).encode(), sync=False)
+    return launch(loaded, source)
+
+
+def _made_by(versions: Sequence[str]) -> list[str]:
+    return [*versions, *toolchain()[1]]
+
+
+def _recalled(program: Program, dtype: str, strategy: Strategy,
+              versions: Sequence[str]) -> tuple[Path, str, dict[str, Any] | None]:
+    """The cache, the name of a Program's entry there, and what it says if that holds today and its shared object is whole."""
+    place, made_by = cache.directory(), _made_by(versions)
+    name = cache.key(["launch", program.digest, dtype, strategy, *made_by]) + ".json"
+    data = cache.read(place, name)
+    if data is not None:
+        with contextlib.suppress(ValueError, TypeError, LookupError):
+            said = json.loads(data)
+            if said["made by"] == made_by and {"entry", *FLAGS_OF_SOURCE} < said.keys() and cache.find(place, said["library"]):
+                return place, name, said
+    return place, name, None
+
+
+def launch(library: ctypes.CDLL, source: Source) -> Launch:
+    """The entry of a loaded Source as something to launch on the slots of `ir.source.fields` with a number of threads.
 
     Sequences are addressed with channels contiguous. A kernel in blocks of time takes steps and channels of a block after the
     threads. Work on fewer than SMALL numbers runs on the caller's thread, and so
     does everything in a forked child, which has none of its parent's threads.
     """
-    kernel = getattr(_library(source), source.entry)
+    kernel = getattr(library, source.entry)
     more = 2 if source.chained else 1 if source.lanes else 0
     kernel.argtypes, kernel.restype = (ctypes.c_char_p, ctypes.c_long, *[ctypes.c_long] * more), None
     names = fields(source.program)

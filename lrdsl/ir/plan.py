@@ -185,4 +185,5 @@ class Plan:
         return "\n".join(lines)
 
 
-__all__ = ["Affine", "Block", "Dense", "Plan", "Sequence", "Sized", "Stage"]
+RECORDED = (Plan, Dense, Sized, Stage, Block, Affine, Sequence)
+__all__ = ["RECORDED", "Affine", "Block", "Dense", "Plan", "Sequence", "Sized", "Stage"]

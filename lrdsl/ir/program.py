@@ -36,12 +36,13 @@ import sympy as sp
 
 from ..errors import InternalError
 from ..location import Location
+from . import record
 from .algebras import ALGEBRAS, Algebra, AlgebraName
 from .shapes import AXIAL, Shape, check_axis, said, spread
 from .solver import Newton
 from .structure import Structure, structure
 from .symbols import At, params, samples
-from .text import exact, show
+from .text import show
 
 
 @dataclass(frozen=True)
@@ -371,11 +372,9 @@ class Program:
 
     @functools.cached_property
     def digest(self) -> str:
-        """A hash of everything that the Program means: its text and its numbers to the last bit, wherever it was written."""
-        numbers = [exact(e) for step in self.steps for e in step.exprs] + [float(e.init).hex() for e in self.edges]
-        anywhere = replace(self, steps=tuple(replace(step, where=None) for step in self.steps), replay=None, solver=None)
-        again = [self.replay.program.digest, repr((self.replay.states, self.replay.every))] if self.replay else []
-        return hashlib.sha256("\n".join([str(anywhere), *numbers, *again]).encode()).hexdigest()
+        """A hash of everything that the Program means, to the last bit of its numbers, wherever it was written and however its
+        Nonlinears are solved."""
+        return hashlib.sha256(record.write(replace(self, solver=None), CLASSES).encode()).hexdigest()
 
     def structure(self, scan: Scan) -> Structure:
         """That of one of its recurrences, with all that the lines say of the coefficients."""
@@ -462,3 +461,7 @@ class Program:
                 f"{before}, what the register of {state} holds, from {border}" for state, border, before in self.replay.states)]
             lines += [f"    {line}" for line in str(self.replay.program).splitlines()]
         return "\n".join(lines)
+
+
+RECORDED = (Buffer, Vector, Edge, Let, Scan, Nonlinear, Keep, Sum, Replay, Program, Newton)
+CLASSES = {c.__name__: c for c in RECORDED}

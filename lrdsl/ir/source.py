@@ -175,5 +175,8 @@ class Launch:
     extent: Callable[[int, int, int], Extent]
     turned: Callable[[Sequence[int], int, int, int, int], None] | None = None
 
-    def __call__(self, values: Sequence[int], threads: int = 1, device: int = 0, stream: int = 0, scratch: int = 0) -> None:
-        self.run(values, threads, device, stream, scratch)
+    def __call__(self, values: Sequence[int], threads: int = 1, device: int = 0, stream: int = 0, scratch: int = 0,
+                 turned: bool = False) -> None:
+        run = self.turned if turned else self.run
+        assert run is not None
+        run(values, threads, device, stream, scratch)

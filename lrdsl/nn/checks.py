@@ -1,13 +1,23 @@
-"""Checks of numbers, which a device may know only later."""
+"""Checks of numbers, which a device may know only later; and what torch.compile does while it traces."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ..errors import CellError
+
+Called = TypeVar("Called", bound=Callable[..., object])
+
+
+def constant(function: Called) -> Called:
+    """torch.compile calls this function while it traces, and takes what it returns for a constant. That is all that
+    torch.compiler.assume_constant_result does, which imports half a second of torch first."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def insist(right: Tensor, error: Callable[[], CellError], otherwise: str) -> None:

@@ -5,13 +5,13 @@ All of it is differentiable torch and calls of further ops, so that every order 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..ir.program import Program
-from ..passes.adjoint import Adjoint
+from ..passes.adjoint import Adjoint, Piece
 from ..passes.tangent import Tangent
 from .pieces import assemble
 
@@ -22,36 +22,57 @@ Call = Callable[..., tuple[Tensor, ...]]
 class Backward:
     """Pulls gradients of a Program's outputs back to its inputs, through `op`, the op of `adjoint.program`.
 
-    needs: the inputs and outputs that it reads, by what they are and their position.
+    needs: the inputs and outputs that a call is given, by what they are and their position; those that it reads unless the
+    caller keeps more.
     """
 
-    def __init__(self, program: Program, adjoint: Adjoint, op: Call) -> None:
+    def __init__(self, program: Program, adjoint: Adjoint, op: Call, needs: tuple[tuple[str, int], ...] | None = None) -> None:
         self.program, self.adjoint, self.op = program, adjoint, op
         place = {"input": {n: i for i, n in enumerate(program.inputs)}}
         place["output"] = place["gradient"] = {n: i for i, n in enumerate(program.outputs)}
-        self.takes = tuple((str(o.what), place[o.what][o.name], o.flip, o.nearest) for o in adjoint.takes)
-        self.needs = tuple(sorted({(what, i) for what, i, *_ in self.takes if what != "gradient"}))
+        takes = [(str(o.what), place[o.what][o.name], o.flip, o.nearest) for o in adjoint.takes]
+        self.needs = tuple(sorted({(what, i) for what, i, *_ in takes if what != "gradient"})) if needs is None else needs
+        self._needed = tuple((what == "input", i) for what, i in self.needs)
+        # Whether it is a gradient, which one or which of the values, how it is turned.
+        self.takes = tuple((what == "gradient", i if what == "gradient" else self.needs.index((what, i)), flip, nearest)
+                           for what, i, flip, nearest in takes)
         depth = {n: e.depth for e in program.edges for n in (e.start, e.edge) if n}
         gives = dict(adjoint.gives)
         self.gives = tuple((gives.get(n, ()), depth.get(n, 0)) for n in program.inputs)
         self.columns = {k.name: len(k.samples) for k in adjoint.program.keeps}
+        self.outputs = adjoint.program.outputs
+        # The outputs that are a gradient as they are; a gradient that is put together has its pieces.
+        self.ready = tuple(self.outputs.index(p[0].name) if len(p) == 1 and p[0] == Piece(p[0].name) and
+                           p[0].name in self.outputs else None for p, _ in self.gives)
 
-    def __call__(self, values: Mapping[tuple[str, int], Maybe], gradients: Sequence[Maybe], reset: Maybe,
-                 wanted: Sequence[bool], sizes: tuple[int, int, int], dtypes: Sequence[torch.dtype]) -> list[Maybe]:
+    def needed(self, inputs: Sequence[Maybe], outputs: Sequence[Maybe]) -> list[Maybe]:
+        """What `needs` names."""
+        return [inputs[i] if given else outputs[i] for given, i in self._needed]
+
+    def __call__(self, values: Sequence[Maybe], gradients: Sequence[Maybe], reset: Maybe, wanted: Sequence[bool],
+                 sizes: tuple[int, int, int], dtypes: Sequence[torch.dtype]) -> list[Maybe]:
         """The gradient of each input, None where it is zero or not wanted. values: what `needs` names; sizes: B, T, C; dtypes:
         of the outputs."""
-        known = next(t for t in (*gradients, *values.values()) if t is not None)
         args: list[Maybe] = []
-        for what, i, flip, nearest in self.takes:
-            tensor = gradients[i] if what == "gradient" else values[what, i]
-            if tensor is None and what == "gradient":
-                tensor = self._zeros(known, i, sizes, dtypes)
-            if tensor is not None:
-                tensor = tensor.flip(1) if flip else tensor[:, nearest - 1:nearest] if nearest else tensor
+        for gradient, i, flip, nearest in self.takes:
+            tensor = gradients[i] if gradient else values[i]
+            if tensor is None and gradient:
+                like = next(t for t in (*gradients, *values) if t is not None)
+                tensor = self._zeros(like, i, sizes, dtypes)
+            if tensor is not None and (flip or nearest):
+                tensor = tensor.flip(1) if flip else tensor[:, nearest - 1:nearest]
             args.append(tensor)
-        got = dict(zip(self.adjoint.program.outputs, self.op(*args, reset), strict=True))
-        return [assemble(pieces, got, self.columns, reset, depth) if want and pieces else None
-                for want, (pieces, depth) in zip(wanted, self.gives, strict=True)]
+        outputs, got = self.op(*args, reset), None
+        found: list[Maybe] = []
+        for want, ready, (pieces, depth) in zip(wanted, self.ready, self.gives, strict=True):
+            if not want or not pieces:
+                found.append(None)
+            elif ready is not None:
+                found.append(outputs[ready])
+            else:
+                got = got or dict(zip(self.outputs, outputs, strict=True))
+                found.append(assemble(pieces, got, self.columns, reset, depth))
+        return found
 
     def _zeros(self, like: Tensor, i: int, sizes: tuple[int, int, int], dtypes: Sequence[torch.dtype]) -> Maybe:
         """The gradient of output `i` where it is zero: None for a window."""

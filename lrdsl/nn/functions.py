@@ -5,7 +5,7 @@ Two Functions, because the one that torch.func and forward mode need costs twice
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,23 +15,29 @@ from .batching import fold
 
 if TYPE_CHECKING:
     from .ops import Op
+    from .prepared import Prepared
 
 Maybe = Tensor | None
+NOTHING: frozenset[str] = frozenset()
 
 
 class Eager(torch.autograd.Function):
     """An op and its gradient, for everyday calls."""
 
     @staticmethod
-    def forward(ctx: Any, op: Op, *args: Maybe) -> tuple[Tensor, ...]:
-        with torch._C._AutoDispatchBelowAutograd():
-            outputs = op.raw(*args)
-        save(ctx, op, args, outputs)
+    def forward(ctx: Any, op: Op, prepared: Prepared | None, *args: Maybe) -> tuple[Tensor, ...]:
+        outputs = prepared(args) if prepared else None
+        if outputs is None:
+            with torch._C._AutoDispatchBelowAutograd():
+                outputs = op.raw(*args)
+            save(ctx, op, args, outputs)
+        elif prepared:
+            _save(ctx, op, args, outputs, prepared.sizes, prepared.dtypes)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Maybe) -> Any:
-        return None, *pull(ctx, gradients, ctx.needs_input_grad[1:])
+        return None, None, *pull(ctx, gradients, ctx.needs_input_grad[2:])
 
 
 class Transformed(torch.autograd.Function):
@@ -53,9 +59,10 @@ class Transformed(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Maybe) -> tuple[Tensor, ...]:
-        n = len(ctx.op.arguments)
+        op: Op = ctx.call[0]
+        n = len(op.arguments)
         args, outputs = ctx.saved_tensors[:n], ctx.saved_tensors[n:]
-        return ctx.op.forward_mode(args[:-1], tangents[:-1], args[-1], outputs)
+        return op.forward_mode(args[:-1], tangents[:-1], args[-1], outputs)
 
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[Any], op: Op, *args: Maybe) -> Any:
@@ -64,46 +71,49 @@ class Transformed(torch.autograd.Function):
 
 def save(ctx: Any, op: Op, args: Sequence[Maybe], outputs: Sequence[Tensor]) -> None:
     """Keep what the backward pass may read, and nothing else; where only borders of states are kept, all inputs."""
-    ctx.op, ctx.sizes, ctx.dtypes = op, op.launcher.sizes(args), op.launcher.gives(op.launcher.dtype(args))
-    needs = op.backward().needs
+    _save(ctx, op, args, outputs, op.launcher.sizes(args), op.launcher.gives(op.launcher.dtype(args)))
+
+
+def _save(ctx: Any, op: Op, args: Sequence[Maybe], outputs: Sequence[Tensor], sizes: tuple[int, int, int],
+          dtypes: Sequence[torch.dtype]) -> None:
+    ctx.call = op, sizes, dtypes
     inputs = () if op.thorough is None else args[:-1]
-    ctx.save_for_backward(*(args[i] if what == "input" else outputs[i] for what, i in needs), *inputs, args[-1])
+    ctx.save_for_backward(*op.backward().needed(args, outputs), *inputs, args[-1])
     ctx.set_materialize_grads(False)
 
 
 def pull(ctx: Any, gradients: Sequence[Maybe], wanted: Sequence[bool]) -> list[Maybe]:
     """The gradients of an op's arguments, `reset` included."""
-    op: Op = ctx.op
+    op, sizes, dtypes = ctx.call
     *values, reset = ctx.saved_tensors
     if op.thorough is not None:
         count = len(op.backward().needs)
         values, inputs = values[:count], values[count:]
         if torch.is_grad_enabled() or op.transforms((*inputs, *gradients)):
-            return _again(op, op.thorough, (*inputs, reset), gradients, wanted, ctx.sizes)
-    known = dict(zip(op.backward().needs, values, strict=True))
-    return _pull(op, known, gradients, reset, wanted, ctx.sizes, ctx.dtypes)
+            return _again(op, op.thorough, (*inputs, reset), gradients, wanted, sizes)
+    return _pull(op, values, gradients, reset, wanted, sizes, dtypes)
 
 
-def _pull(op: Op, known: Mapping[tuple[str, int], Maybe], gradients: Sequence[Maybe], reset: Maybe, wanted: Sequence[bool],
+def _pull(op: Op, values: Sequence[Maybe], gradients: Sequence[Maybe], reset: Maybe, wanted: Sequence[bool],
           sizes: tuple[int, int, int], dtypes: Sequence[torch.dtype]) -> list[Maybe]:
-    if all(g is None for g in gradients):
+    if all([g is None for g in gradients]):  # noqa: C419
         return [None] * len(op.arguments)
-    absent = frozenset(k.name for k, g in zip(op.program.keeps, gradients, strict=False) if g is None)
-    return [*op.backward(absent)(known, gradients, reset, wanted[:-1], sizes, dtypes), None]
+    absent = [name for name, g in zip(op.keeps, gradients, strict=False) if g is None]
+    return [*op.backward(frozenset(absent) if absent else NOTHING)(values, gradients, reset, wanted[:-1], sizes, dtypes), None]
 
 
 def save_registered(op: Op, ctx: Any, inputs: Sequence[Maybe], output: Any) -> None:
     """`save` for the registered op, which in a graph may be one that does not write all that backward reads."""
     if op.kept is op:
         return save(ctx, op, inputs, (output,) if isinstance(output, Tensor) else output)
-    ctx.op = op
+    ctx.call = op, (), ()
     ctx.save_for_backward(*inputs)
     ctx.set_materialize_grads(False)
 
 
 def pull_registered(ctx: Any, *gradients: Maybe) -> tuple[Maybe, ...]:
     """`pull` for the registered op; what was not written is computed again."""
-    op: Op = ctx.op
+    op: Op = ctx.call[0]
     if op.kept is op:
         return tuple(pull(ctx, gradients, ctx.needs_input_grad))
     args = ctx.saved_tensors
@@ -116,9 +126,9 @@ def _again(op: Op, same: Op, args: Sequence[Maybe], gradients: Sequence[Maybe], 
     differentiably."""
     kept = same.kept
     outputs = kept(*args)
-    known = {(what, i): args[i] if what == "input" else outputs[i] for what, i in kept.backward().needs}
+    values = kept.backward().needed(args, outputs)
     by_name, dtypes = dict(zip(op.outputs, gradients, strict=True)), kept.launcher.gives(kept.launcher.dtype(args))
-    return _pull(kept, known, [by_name.get(n) for n in kept.outputs], args[-1], wanted, sizes, dtypes)
+    return _pull(kept, values, [by_name.get(n) for n in kept.outputs], args[-1], wanted, sizes, dtypes)
 
 
 def fold_registered(op: Op, info: Any, in_dims: Sequence[Any], *args: Maybe) -> Any:

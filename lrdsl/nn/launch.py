@@ -11,17 +11,20 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..compiler import backend_for, launch_of, turns
+from .. import options
+from ..compiler import backend_for, begin, launch_of, turns
 from ..errors import BackendUnavailable, DtypeMismatch, ShapeMismatch
 from ..ir.program import Program
 from ..ir.source import OUTPUTS, Extent, Launch, slots
 from . import pool
 from .dtypes import NAMES, check_dtype, compute, dtype_of, short
+from .prepared import Prepared, Signature, plain, remember, signature
 from .threads import share_threads
 from .windows import time_first
 
 Tensors = tuple[Tensor, ...]
 New = Callable[[Tensor, tuple[int, ...], torch.dtype], Tensor]  # (like, shape, dtype): a contiguous tensor of any content
+LARGE = 1 << 20  # bytes of outputs; above it a kernel takes longer than the preparation of its call
 
 
 class Launcher:
@@ -47,9 +50,49 @@ class Launcher:
         self.alike = tuple(k for k, s in enumerate(self.ins) if s.kind in ("sequence", "vector") and not s.full)
         self._dtypes: dict[torch.dtype, tuple[tuple[torch.dtype, ...], tuple[torch.dtype, ...]]] = {}
         self._launches: dict[tuple[torch.dtype, str], Launch] = {}
+        self._calls: dict[tuple[Signature, str | None], Prepared | None] = {}
 
     def run(self, *args: Tensor | None) -> Tensors:
         """Compute: the op's kernel on every device."""
+        prepared = self.prepared(signature(args), args)
+        return (prepared and prepared(args)) or self._run(args)
+
+    def prepared(self, found: Signature, args: Sequence[Tensor | None]) -> Prepared | None:
+        """The call on tensors of this signature, all but their addresses; None for what is not small, or not plain."""
+        key = found, options.backend()
+        try:
+            return self._calls[key]
+        except KeyError:
+            return remember(self._calls, key, self._prepare(args) if plain(found) else None)
+
+    def _prepare(self, args: Sequence[Tensor | None]) -> Prepared | None:
+        B, T, C = self.sizes(args)
+        turned = self._turned(args)
+        tensors, dtype = self._checked(args, B, T, C, turned), self.dtype(args)
+        first = tensors[0]
+        if first is None or turned or not (B and T and C):
+            return None
+        launch = self._compiled(dtype, "cpu")
+        extent = launch.extent(B, T, C)
+        outs = self._allocate(first, dtype, B, T, C, extent, turned, _new)
+        if extent.scratch or sum(o.numel() * o.itemsize for o in outs) > LARGE:
+            return None
+        ins, places, slot = [], [], 0
+        for k, s in [*enumerate(self.ins[:-1]), *((None, s) for s in self.outs), (len(self.ins) - 1, self.ins[-1])]:
+            if k is None:
+                places.append(slot)
+            elif (tensor := tensors[k]) is not None:
+                ins.append((slot, k, tensor is not args[k]))
+            slot += len(s.fields)
+        parts = any(s.kind in ("sum", "shared") or (s.kind == "crossing" and o.shape[0] != B)
+                    for s, o in zip(self.outs, outs, strict=True))
+        return Prepared(launch, self._values(tensors, outs, (B, T, C), turned), ins,
+                        [(at, tuple(o.shape), o.stride(), None if o.dtype is first.dtype else o.dtype)
+                         for at, o in zip(places, outs, strict=True)],
+                        (lambda outs: self._finish(outs, dtype, B)) if parts else None, (B, T, C), self.gives(dtype))
+
+    def _run(self, args: Sequence[Tensor | None]) -> Tensors:
+        """As `run`, for a signature that is not prepared."""
         B, T, C = self.sizes(args)
         turned = self._turned(args)
         tensors, dtype = self._checked(args, B, T, C, turned), self.dtype(args)
@@ -65,11 +108,9 @@ class Launcher:
         values = self._values(tensors, outs, (B, T, C), turned)
         if first.is_cuda:
             self._on_device(launch, values, first, extent.scratch)
-        elif turned and launch.turned:
-            launch.turned(values, torch.get_num_threads(), 0, 0, 0)
         else:
             scratch = first.new_zeros((extent.scratch // 8,), dtype=torch.int64) if extent.scratch else None
-            launch(values, torch.get_num_threads(), scratch=0 if scratch is None else scratch.data_ptr())
+            launch(values, torch.get_num_threads(), scratch=0 if scratch is None else scratch.data_ptr(), turned=turned)
         return self._finish(outs, dtype, B)
 
     def fake(self, *args: Tensor | None) -> Tensors:
@@ -194,6 +235,11 @@ class Launcher:
             edge = final.get(slot.name)
             start = given.get(edge.start) if edge and edge.start else None
             out.fill_(edge.init if edge else 0.0) if start is None else out.copy_(start)
+
+    def begin(self, dtype: torch.dtype, device: str, sizes: tuple[int, int, int]) -> None:
+        """Start to compile for these, if that can be beside other work."""
+        if (dtype, backend := backend_for(device)) not in self._launches and device == "cpu":
+            begin(self.program, NAMES[dtype], backend, *sizes)
 
     def _compiled(self, dtype: torch.dtype, device: str) -> Launch:
         key = dtype, backend_for(device)

@@ -26,6 +26,11 @@ class Layout:
     def B(self) -> int:
         return prod(self.batch)
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is (B, T, C) itself."""
+        return len(self.batch) == 1 and self.dim == 1
+
     def inward(self, sequence: Tensor) -> Tensor:
         """(B, T, C) of a sequence, a view where strides allow it."""
         if len(self.batch) == 1:

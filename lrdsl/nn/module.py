@@ -207,13 +207,14 @@ class RNN(nn.Module):
             for direction in range(self.directions):
                 at = k * self.directions + direction
                 part, tree, given = self.parts[at], trees[at], call.windows[at]
-                first, *others = part.pipeline.spec.names("input")
+                first, *others = part.inputs
                 inputs = {first: x, **{n: call.inputs[n] for n in others}, **part.beside(tree, x, self.training)}
                 # A reverse run ends on the sample at 0; only a Carry goes on to the boundary before it.
                 reset = call.reset if return_state or not part.pipeline.reverse else call.reset_inside
-                told = 0 if compiling else JOURNAL.total
+                listening = bool(part.pipeline.solved) and not compiling
+                told = JOURNAL.total if listening else 0
                 found, left = one_pass(part, tree, inputs, given, call.rows, reset, return_state, call.segments)
-                solved.append(() if compiling else JOURNAL.since(told))
+                solved.append(JOURNAL.since(told) if listening else ())
                 ways.append(found)
                 after.append(left)
             outputs = ways[0] if len(ways) == 1 else tuple(torch.cat(pair, 2) for pair in zip(*ways, strict=True))

@@ -16,6 +16,7 @@ from ..ir.program import Program
 from ..ir.solver import Newton
 from .dtypes import compute
 from .launch import Launcher, Tensors
+from .prepared import Signature
 
 GROWTH = 1e6  # times the smallest residual so far: an iteration that is so far off does not come back
 
@@ -65,6 +66,9 @@ class Solver(Launcher):
         self.name = program.name.removesuffix("_ragged")
         self.made = iteration_of(program)
         self.steps, self.finish = Launcher(self.made.step), Launcher(self.made.finish)
+
+    def prepared(self, found: Signature, args: Sequence[Tensor | None]) -> None:
+        """None: each iteration is a call of its own."""
 
     def run(self, *args: Tensor | None) -> Tensors:
         """The solution, by Newton's method if that converges, else one step after another."""

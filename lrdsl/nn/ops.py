@@ -1,17 +1,19 @@
 """One torch op a Program: forward, its adjoint, the adjoint's adjoint … each is just a Program.
 
-An op is named by the content of its Program, of its Program's adjoint and by the version of the code, because torch's
-compilation caches trust the name: an op of the same name with another backward gets the old one's gradient, silently.
+An op is named by the content of its Program and by the code that derives its gradient, because torch's compilation
+caches trust the name: an op of the same name with another backward gets the old one's gradient, silently.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import inspect
 import keyword
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,16 +21,18 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from .. import __version__
-from ..compiler import adjoint_of, tangent_of
-from ..errors import NotBuilt
+from ..compiler import adjoint_of, inner_keeps, tangent_of
+from ..errors import LrdslError, NotBuilt
 from ..ir.program import Program
 from ..passes.precision import with_full
 from ..passes.replay import unbordered
+from ..stored import versions
 from . import derive, functions
+from .checks import constant
 from .dtypes import NARROW, autocasts, settled
 from .launch import Launcher, Tensors
 from .newton import Solver
+from .prepared import Signature, signature, unwatched
 
 SCHEMA = 1  # of names, of the order of arguments and of the slots
 LARGEST = 64  # arguments of an op: torch keeps a set of them in one word
@@ -50,9 +54,10 @@ class Op:
         self.program, self.name = program, name
         self.arguments = (*program.inputs, "reset")
         self.outputs = program.outputs
-        self.size = len(self.outputs)
+        self.size, self.keeps = len(self.outputs), tuple(k.name for k in program.keeps)
         self.launcher = Solver(program) if program.solver else Launcher(program)
         self.ragged: dict[tuple[bool, tuple[str, ...]], Op] = {}  # its relatives for packed segments: 16 bits, edges given
+        self._begun: set[torch.dtype] = set()
         self._backwards: dict[frozenset[str], derive.Backward] = {}
         self.overload: Callable[..., Any] = self._register()
 
@@ -65,9 +70,8 @@ class Op:
         return self if forward == self.program else op_of(forward)
 
     def ready(self) -> Op:
-        """This op, with `kept` and its gradient made: while torch.compile traces a call, nothing can be."""
-        for op in (self, self.precise):
-            op.kept.backward()
+        """This op, with `kept` and its gradient made: while torch.compile traces a call, nothing can be but by a `constant`."""
+        self.kept.backward()
         return self
 
     @functools.cached_property
@@ -105,26 +109,51 @@ class Op:
         if absent not in self._backwards:
             adjoint = adjoint_of(self.program, absent)
             # Without a sequence to read, a Program would not know how long it is: then read the zeros.
-            self._backwards[absent] = derive.Backward(self.program, adjoint, op_of(adjoint.program)) \
+            self._backwards[absent] = derive.Backward(
+                self.program, adjoint, op_of(adjoint.program), self.backward().needs if absent else None) \
                 if adjoint.program.buffers or not absent else self.backward()
         return self._backwards[absent]
 
     def __call__(self, *args: Tensor | None) -> Tensors:
-        """Compute, by the one of four ways that the moment asks for."""
+        """Compute, by the one of five ways that the moment asks for."""
+        if not torch.compiler.is_compiling() and unwatched():
+            known = self.known(signature(args), args)
+            if known is not None:
+                return known
         first = args[0]
         if first is not None and (first.dtype in NARROW or autocasts(first)):
             args, precise = settled(self.launcher.ins, args)
             if precise:
+                _make_precise(self.name)
                 return self.precise(*args)
-        differentiable = torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in args)
+        differentiable = torch.is_grad_enabled() and _learns(args)
         if torch.compiler.is_compiling() or torch._C._is_tracing():
             return self._own(self.kept.raw(*args)) if differentiable else self.raw(*args)
         if self.transforms(args):
             return self._own(functions.Transformed.apply(self.kept, *args))  # type: ignore[no-untyped-call]
         if differentiable:
-            return self._own(functions.Eager.apply(self.kept, *args))  # type: ignore[no-untyped-call]
+            return self._own(functions.Eager.apply(self.kept, None, *args))  # type: ignore[no-untyped-call]
         with torch._C._AutoDispatchBelowAutograd():
             return self.raw(*args)
+
+    def known(self, found: Signature, args: Sequence[Tensor | None]) -> Tensors | None:
+        """The outputs of a prepared call in a moment that is `unwatched`; None for other calls. found: its signature."""
+        if args[0] is None or args[0].dtype in NARROW:
+            return None
+        differentiable = torch.is_grad_enabled() and _learns(args)
+        if differentiable and args[0].dtype not in self._begun:
+            self._begin(args[0].dtype, args[0].device.type, self.launcher.sizes(args))
+        prepared = (self.kept if differentiable else self).launcher.prepared(found, args)
+        if prepared is None:
+            return None
+        return prepared(args) if not differentiable else self._own(functions.Eager.apply(self.kept, prepared, *args))  # type: ignore[no-untyped-call]
+
+    def _begin(self, dtype: torch.dtype, device: str, sizes: tuple[int, int, int]) -> None:
+        """Let a compiler begin with the kernel of the gradient, while another makes that of the values."""
+        self._begun.add(dtype)
+        with contextlib.suppress(LrdslError):  # which whoever asks for the gradient is told
+            gradient = self.kept.backward(inner_keeps(self.kept.program))
+            op_of(gradient.adjoint.program).launcher.begin(dtype, device, sizes)
 
     @staticmethod
     def transforms(args: Iterable[Tensor | None]) -> bool:
@@ -132,7 +161,7 @@ class Op:
         return torch._C._are_functorch_transforms_active() or _dual(args)
 
     def _own(self, outputs: Tensors) -> Tensors:
-        return outputs if self.kept is self else tuple(outputs[i] for i in self.picks)
+        return outputs if self.kept is self else tuple([outputs[i] for i in self.picks])
 
     def raw(self, *args: Tensor | None) -> Tensors:
         """The registered op itself."""
@@ -155,6 +184,8 @@ class Op:
         run, fake = self.launcher.run, self.launcher.fake
         for key in ("CPU", "CUDA"):
             _library.impl(self.name, (lambda *a: run(*a)[0]) if single else run, key)
+        # torch notes where an op was registered, and looks for the module of that file among all that the process has loaded.
+        inspect.modulesbyfile.setdefault(__file__, __name__)
         torch.library.register_fake(path, (lambda *a: fake(*a)[0]) if single else fake, lib=_library)
         torch.library.register_autograd(path, functions.pull_registered, setup_context=functools.partial(
             functions.save_registered, self), lib=_library)
@@ -187,11 +218,18 @@ def named(name: str) -> Op:
     return _ops[name]
 
 
+@constant
+def _make_precise(name: str) -> bool:
+    """Make the precise form of the op of that name, unless it is there."""
+    named(name).precise.ready()
+    return True
+
+
 def name_of(program: Program) -> str:
-    """`gilr_1f3c…`: the Program's name and a hash of all that decides what the op computes, its gradient included."""
-    parts = [__version__, str(SCHEMA), program.digest]
+    """`gilr_1f3c…`: the Program's name and a hash of all that decides what the op and its gradient compute: the Program, the
+    code."""
+    parts = [*versions(), str(SCHEMA), program.digest]
     parts += [str(program.solver)] if program.solver else []
-    parts += [] if program.replay else [adjoint_of(program, frozenset()).program.digest]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
     return f"{_identifier(program.name)}_{digest}"
 
@@ -211,6 +249,14 @@ def _arguments(names: Iterable[str]) -> list[str]:
             unique, k = f"{plain}_{k}", k + 1
         found.append(unique)
     return found
+
+
+def _learns(args: Iterable[Tensor | None]) -> bool:
+    """Whether one of them has a gradient. A loop, because a generator costs each call twice the time."""
+    for a in args:  # noqa: SIM110
+        if a is not None and a.requires_grad:
+            return True
+    return False
 
 
 def _dual(args: Iterable[Tensor | None]) -> bool:

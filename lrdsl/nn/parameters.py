@@ -78,7 +78,9 @@ class Layer:
         self.widths = {a.name: [given.get(o, hidden) for o in a.operands] for a in pipeline.plan.affines}
         self.features = tuple(given.get(base, hidden) for _, base in pipeline.plan.outputs)
         self.reads_more = bool(pipeline.spec.of("mask") + pipeline.spec.of("first"))
+        self.inputs = pipeline.spec.names("input")
         self.entries = tuple(self._entries())
+        self._some = next((e.path for e in sorted(self.entries, key=lambda e: e.kind != "weight")), ())
         self._check_names()
 
     def _entries(self) -> Iterator[Entry]:
@@ -138,8 +140,7 @@ class Layer:
 
     def some(self, tree: nn.Module) -> Tensor | None:
         """A parameter, for its dtype and device: a weight if there is one, because numbers may be more precise."""
-        found = sorted(self.entries, key=lambda e: e.kind != "weight")
-        return get(tree, found[0].path) if found else None
+        return get(tree, self._some) if self._some else None
 
     def numbers(self, tree: nn.Module) -> dict[str, Tensor]:
         """Biases, Vectors and Scalars by name."""

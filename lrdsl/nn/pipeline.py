@@ -6,7 +6,6 @@ import functools
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..compiler import plan_of, ragged_of
@@ -18,6 +17,7 @@ from ..ir.source import slots
 from ..ir.spec import Spec
 from ..passes.ragged import carried_name, given_name, key_of
 from .carry import NONE, Window, last_window
+from .checks import constant
 from .dtypes import NARROW
 from .ops import Op, named, op_of
 from .products import Weights, fill_of, product
@@ -49,6 +49,19 @@ class Pipeline:
         self.solved = tuple(p.name for p in self.plan.programs if p.solver)
         # What lies in memory whole, so that its last samples need no register.
         self.held = inputs | {s.target for s in self.plan.steps if isinstance(s, Sized)}
+
+    @property
+    def alone(self) -> tuple[Op, tuple[str | None, ...], tuple[int, ...]] | None:
+        """The op of a cell that is one fused pass and reads nothing beside what it is given: which of that are its arguments,
+        and which of its outputs the cell's. None for other cells."""
+        read = {d.name for d in self.spec.declared if d.kind in ("input", "vector", "scalar")}
+        if len(self.steps) != 1 or self.solved or self.widened or self.spec.of("mask") or self.spec.of("first"):
+            return None
+        op = self.steps[0][0]
+        if not isinstance(op, Op) or not {base for _, base in self.plan.outputs} <= {*op.outputs}:
+            return None
+        return (op, tuple(n if n in read else None for n in op.arguments),
+                tuple(op.outputs.index(base) for _, base in self.plan.outputs))
 
     def _products(self, dense: Dense) -> Products:
         """(key of the source, depth, blocks) of the products that are read at a lag."""
@@ -218,9 +231,9 @@ def pipeline_of(spec: Spec) -> Pipeline:
     return Planar(spec) if spec.complex else Pipeline(spec)
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _make_ragged(name: str, narrow: bool, *given: str) -> bool:
-    """Make the op for packed segments of the op of that name, unless it is there; torch.compile does it while it traces."""
+    """Make the op for packed segments of the op of that name, unless it is there."""
     op, key = named(name), (narrow, given)
     if key not in op.ragged:
         op.ragged[key] = op_of(ragged_of(op.program, frozenset(given), narrow)).ready()

@@ -73,6 +73,7 @@ class Planar(Pipeline):
 
     def __init__(self, spec: Spec) -> None:
         self.spec, self.inner = spec, Pipeline(realify(spec))
+        self.steps = ()
         self.plan, self.reverse, self.solved = whole(self.inner.plan, spec), self.inner.reverse, self.inner.solved
         self._pairs, self._maps = halves(spec), map_halves(spec)
         self._pairs = {**self._pairs, **{f"{n}.bias": (f"{re}.bias", f"{im}.bias") for n, (re, im) in self._maps.items()}}

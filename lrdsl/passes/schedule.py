@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..errors import NotBuilt
+from ..ir import dtypes
 from ..ir.functions import Elementwise
 from ..ir.kernel import CHAINED, LANES, Axis, Chunks, Kernel, Read, Strategy, Target, lagged
 from ..ir.names import c_name
@@ -57,10 +58,15 @@ def strategies(program: Program, target: Target) -> tuple[Strategy, ...]:
 def chosen(kernels: Sequence[Kernel], B: int, T: int, C: int) -> Kernel:
     """The kernel to run on T steps of B * C channels. Raises IndexError where there is none."""
     if kernels[0].target == "cpu":
-        wanted = "lanes" if C * (8 if kernels[0].compute == "float64" else 4) <= NARROW and T >= FEW else "rows"
+        wanted = "lanes" if narrow(kernels[0].dtype, T, C) else "rows"
     else:
         wanted = "chunked" if B * C < MANY and T > SHORT else "serial"
     return next((k for k in kernels if k.strategy == wanted), kernels[0])
+
+
+def narrow(dtype: str, T: int, C: int) -> bool:
+    """Whether T steps of C channels are too narrow for vectors of channels (CPU)."""
+    return C * dtypes.size(dtypes.compute(dtype)) <= NARROW and T >= FEW
 
 
 def spare(B: int, C: int, threads: int) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lrdsl as lr
-from lrdsl.nn.launch import Launcher
+from lrdsl.ir.source import Launch
 from tests.nn.cells import FUNCTIONS, MODULES
 from tests.nn.compare import as_tuple, assert_close, leaf
 
@@ -48,14 +48,13 @@ class Copies(TorchDispatchMode):
 def passed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """(address, stride of the batch, of time) of every sequence that a kernel was given."""
     found: list[tuple[int, ...]] = []
-    plain = Launcher._values
+    plain = Launch.__call__
 
-    def values(self: Launcher, tensors: Any, outs: Any, sizes: Any, turned: bool) -> list[int]:
-        given = plain(self, tensors, outs, sizes, turned)
-        found.append(tuple(given))
-        return given
+    def launch(self: Launch, values: Any, *where: Any, **options: Any) -> None:
+        found.append(tuple(values))
+        plain(self, values, *where, **options)
 
-    monkeypatch.setattr(Launcher, "_values", values)
+    monkeypatch.setattr(Launch, "__call__", launch)
     return found
 
 

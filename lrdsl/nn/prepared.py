@@ -1,0 +1,88 @@
+"""Calls that are prepared once: what was checked and worked out for some tensors holds for all of the same signature.
+
+A call on a tiny input costs what Python does around the kernel. So the checks, sizes, strides and outputs of a call are worked
+out when a signature is first seen; later calls fill in addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+from torch.nn import Parameter
+
+from ..ir.source import Launch
+
+MOST = 1000  # signatures that are remembered: a new length at every call may not fill the memory
+_tracing, _transforming = torch._C._is_tracing, torch._C._are_functorch_transforms_active
+_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
+_profiling = torch._C._autograd._profiler_enabled
+Part = tuple[type, bool, bool, torch.dtype, torch.Size, tuple[int, ...]]
+Signature = tuple[Part | None, ...]
+K = TypeVar("K")
+V = TypeVar("V")
+Out = tuple[int, tuple[int, ...], tuple[int, ...], torch.dtype | None]
+
+
+def signature(args: Sequence[Tensor | None]) -> Signature:
+    """All of some tensors that decides how an op runs on them, but for a device that is not the CPU."""
+    return tuple([a if a is None else (type(a), a.is_cpu, a.is_neg(), a.dtype, a.shape, a.stride()) for a in args])
+
+
+def plain(found: Signature) -> bool:
+    """Whether these are tensors whose memory is what they say, on the CPU: no subclass, and no negation that is yet to come."""
+    return all(part is None or (part[0] in (Tensor, Parameter) and part[1] and not part[2]) for part in found)
+
+
+def unwatched() -> bool:
+    """Whether an op of this thread is only its values and its gradient: nothing traces or transforms it, sees it or changes it
+    (a mode, a profiler, an autocast region), so that it may be computed without asking torch's dispatcher."""
+    return not (_tracing() or _transforming() or _modes() or _function_modes() or _profiling() or forward_ad._current_level >= 0
+                or torch.is_autocast_enabled("cpu"))
+
+
+def remember(known: dict[K, V], key: K, value: V) -> V:
+    """Put a value among what is known of signatures."""
+    if len(known) >= MOST:
+        known.clear()
+    known[key] = value
+    return value
+
+
+class Prepared:
+    """A launch on the CPU, all but the addresses: called with tensors of the one signature that it was made for.
+
+    values: the slots of `ir.source.fields`, with strides and sizes. ins: (slot, argument, whether a dense copy is read) of each
+    tensor that is given. outs: (slot, shape, strides, dtype) of each output, no dtype where it is the first argument's. finish:
+    what makes results of the outputs, if anything does. sizes: B, T, C; dtypes: of the results.
+    """
+
+    def __init__(self, launch: Launch, values: Sequence[int], ins: Sequence[tuple[int, int, bool]],
+                 outs: Sequence[Out], finish: Callable[[list[Tensor]], tuple[Tensor, ...]] | None,
+                 sizes: tuple[int, int, int], dtypes: tuple[torch.dtype, ...]) -> None:
+        self.launch, self.values, self.finish, self.sizes, self.dtypes = launch, list(values), finish, sizes, dtypes
+        self.ins = tuple((slot, k) for slot, k, copied in ins if not copied)
+        self.copied = tuple((slot, k) for slot, k, copied in ins if copied)
+        self.places, self.outs = tuple(out[0] for out in outs), tuple(out[1:] for out in outs)
+
+    def __call__(self, args: Sequence[Any]) -> tuple[Tensor, ...] | None:
+        """The outputs; None of tensors without memory, which those of torch.autograd's own old vmap look as if they had."""
+        values = self.values[:]
+        try:
+            for slot, k in self.ins:
+                values[slot] = args[k].data_ptr()
+        except RuntimeError:
+            return None
+        if self.copied:
+            copies = [args[k].contiguous() for _, k in self.copied]  # alive until the kernel has run
+            for (slot, _), copy in zip(self.copied, copies, strict=True):
+                values[slot] = copy.data_ptr()
+        new = args[0].new_empty_strided
+        outs = [new(shape, strides, dtype=dtype) if dtype else new(shape, strides) for shape, strides, dtype in self.outs]
+        for slot, out in zip(self.places, outs, strict=True):
+            values[slot] = out.data_ptr()
+        self.launch(values, torch.get_num_threads())
+        return self.finish(outs) if self.finish else tuple(outs)

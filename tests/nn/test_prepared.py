@@ -1,0 +1,105 @@
+"""Calls that are prepared once: the second call of a signature is the first one's, and whoever watches still sees an op."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import lrdsl as lr
+from lrdsl.nn import launch, prepared
+from tests.nn.compare import assert_close
+
+
+def loop(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """The definition."""
+    h, found = torch.zeros_like(a[:, 0]), []
+    for t in range(a.shape[1]):
+        h = a[:, t] * h + b[:, t]
+        found.append(h)
+    return torch.stack(found, 1)
+
+
+LAYOUTS = {"plain": lambda x: x.clone(), "time first": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+           "channels apart": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+           "one for all": lambda x: x[:1, :1].expand(x.shape), "negated view": lambda x: torch._neg_view(-x)}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_call_of_a_signature_has_its_own_values(layout: str) -> None:
+    for seed in range(3):
+        torch.manual_seed(seed)
+        a, b = (LAYOUTS[layout](torch.rand(2, 5, 3, dtype=torch.float64)).detach().requires_grad_() for _ in "ab")
+        y = lr.linear_scan(a, b)
+        want = loop(a, b)
+        assert_close(y, want)
+        assert_close(torch.autograd.grad(y.sum(), (a, b)), torch.autograd.grad(want.sum(), (a, b)))
+
+
+def test_results_do_not_share_memory() -> None:
+    a, b = torch.rand(1, 4, 2), torch.rand(1, 4, 2)
+    one = lr.linear_scan(a, b)
+    kept = one.clone()
+    lr.linear_scan(a, 2 * b)
+    assert_close(one, kept)
+
+
+def test_mistakes_are_found_after_a_right_call() -> None:
+    a = torch.rand(1, 4, 2, dtype=torch.float64)
+    lr.linear_scan(a, a)
+    for wrong in (torch.rand(1, 5, 2), torch.rand(1, 4, 3), torch.rand(4, 2)):
+        with pytest.raises(lr.ShapeMismatch):
+            lr.linear_scan(a, wrong)
+    with pytest.raises(lr.DtypeMismatch):
+        lr.linear_scan(a, a.float())
+    with pytest.raises(lr.DtypeMismatch):
+        lr.linear_scan(a, 3.0)  # type: ignore[arg-type]
+    assert_close(lr.linear_scan(a, a), loop(a, a))
+
+
+def test_a_backend_that_is_set_later_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    a = torch.rand(1, 3, 2)
+    want, asked = lr.linear_scan(a, a), []
+    launch_of = launch.launch_of
+    monkeypatch.setattr(launch, "launch_of", lambda p, dtype, backend: asked.append(backend) or launch_of(p, dtype, backend))
+    op = lr.function(lr.cells.linear_scan).pipeline.steps[0][0]
+    monkeypatch.setattr(op.launcher, "_launches", {})  # type: ignore[union-attr]
+    monkeypatch.setattr(op.launcher, "_calls", dict(op.launcher._calls))  # type: ignore[union-attr]
+    for backend in ("reference", "", "reference"):
+        monkeypatch.setenv("LRDSL_BACKEND", backend)
+        assert_close(lr.linear_scan(a, a), want)
+    assert "reference" in asked
+
+
+class Seen(TorchDispatchMode):
+    """The ops that a mode sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_mode_and_a_profiler_see_the_op() -> None:
+    a = torch.rand(1, 4, 2)
+    want = lr.linear_scan(a, a)
+    with Seen() as seen:
+        assert_close(lr.linear_scan(a, a), want)
+    assert any(n.startswith("lrdsl.linear_scan") for n in seen.names)
+    with torch.profiler.profile() as profile:
+        lr.linear_scan(a, a)
+    assert any(e.name.startswith("lrdsl::linear_scan") for e in profile.events() or ())
+
+
+def test_signatures_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepared, "MOST", 3)
+    scan = lr.function(lr.cells.linear_scan)
+    for T in range(1, 9):
+        a = torch.rand(1, T, 2)
+        assert_close(scan(a, a), loop(a, a))
+        assert len(scan._unchanged) <= 3
