@@ -40,7 +40,7 @@ class Way(Protocol):
 def blas(a: Tensor, b: Tensor, out: Tensor, add: bool) -> None:
     """By torch's BLAS."""
     if add:
-        torch.addmm(out, a, b, out=out)
+        out.addmm_(a, b)
     else:
         torch.mm(a, b, out=out)
 
@@ -145,10 +145,10 @@ def backward(samples: Tensor, given: Given, wanted: Sequence[bool]) -> tuple[Ten
     into = None if by_samples is None else by_samples.flatten(0, 1)
     for at in pieces(M, K + sum(g.shape[1] for g, *_ in parts)):
         for k, (g, w, total, times, over) in enumerate(parts):
-            if into is not None:
-                times(g[at], w, into[at], k > 0)
             if total is not None:
                 over(g[at].t(), rows[at], total, True)
+            if into is not None:
+                times(g[at], w, into[at], k > 0)
     return by_samples, by_weight
 
 

@@ -67,9 +67,9 @@ LR_INLINE State<N> solved(M a, State<N> b, const State<N> &before, const Lanes<D
   return a(before, b);
 }
 
-// The steps of a sequence whose rows, of its channels, lie `along` apart.
-template <class T, int DEPTH> LR_INLINE V take(const T *rows, long along, const Lanes<DEPTH> &in) {
-  if (along == in.channels) return load(rows - in.lowest);
+// The steps of a sequence whose rows, of its channels, lie `along` apart. WHOLE: next to each other, and they fill vectors.
+template <bool WHOLE, class T, int DEPTH> LR_INLINE V take(const T *rows, long along, const Lanes<DEPTH> &in) {
+  if (WHOLE || along == in.channels) return load(rows - in.lowest);
   T dense[LANES] = {};
   for (long g = 0, lane = in.lowest; g < in.steps; ++g)
     for (long c = 0; c < in.channels; ++c) dense[lane++] = rows[g * along + c];
@@ -78,7 +78,7 @@ template <class T, int DEPTH> LR_INLINE V take(const T *rows, long along, const 
 // ends: nothing is written later over what lies next to these steps.
 template <bool WHOLE, class T, int DEPTH>
 LR_INLINE void give(T *rows, long along, V v, const Lanes<DEPTH> &in, bool past, bool ends) {
-  if (along == in.channels && (WHOLE || !ends)) return write<true>(rows - in.lowest, v, LANES, past);
+  if (WHOLE || (along == in.channels && !ends)) return write<true>(rows - in.lowest, v, LANES, past);
   T dense[LANES];
   store(dense, v);
   for (long g = 0, lane = in.lowest; g < in.steps; ++g)
@@ -109,23 +109,23 @@ template <int K> LR_INLINE V looked_up(const V (&v)[K], const I (&from)[K - 1]) 
   for (int m = 0; m < K - 1; ++m) found = pick(found, v[m + 1], from[m]);
   return found;
 }
-// between: how far apart the columns are.
+// between: how far apart the columns are; WHOLE: no further than they are wide.
 template <bool WHOLE, int K, class T, int DEPTH>
 LR_INLINE void take(const T *rows, long along, long between, const Lanes<DEPTH> &in, const Woven<K> &woven, V (&v)[K]) {
-  if (WHOLE && along == K * in.channels && between == in.channels) {
+  if (WHOLE) {
     V whole[K];
     for (int k = 0; k < K; ++k) whole[k] = load(rows + k * LANES);
     for (int k = 0; k < K; ++k) v[k] = looked_up(whole, woven.apart[k]);
   } else
-    for (int k = 0; k < K; ++k) v[k] = take(rows + k * between, along, in);
+    for (int k = 0; k < K; ++k) v[k] = take<false>(rows + k * between, along, in);
 }
 template <bool WHOLE, int K, class T, int DEPTH>
 LR_INLINE void give(T *rows, long along, long between, const V (&v)[K], const Lanes<DEPTH> &in, const Woven<K> &woven,
                     bool past, bool ends) {
-  if (WHOLE && along == K * in.channels && between == in.channels)
+  if (WHOLE)
     for (int k = 0; k < K; ++k) write<true>(rows + k * LANES, looked_up(v, woven.together[k]), LANES, past);
   else
-    for (int k = 0; k < K; ++k) give<WHOLE>(rows + k * between, along, v[k], in, past, ends);
+    for (int k = 0; k < K; ++k) give<false>(rows + k * between, along, v[k], in, past, ends);
 }
 
 // One number a channel, in the lanes of all its steps.

@@ -50,8 +50,8 @@ def passed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     found: list[tuple[int, ...]] = []
     plain = Launcher._values
 
-    def values(self: Launcher, tensors: Any, outs: Any, sizes: Any) -> list[int]:
-        given = plain(self, tensors, outs, sizes)
+    def values(self: Launcher, tensors: Any, outs: Any, sizes: Any, turned: bool) -> list[int]:
+        given = plain(self, tensors, outs, sizes, turned)
         found.append(tuple(given))
         return given
 
@@ -83,13 +83,16 @@ def test_a_module_copies_no_sequence(cell: lr.Cell, layout: str, backend: str, p
         assert_close([y, *as_tuple(h_n)], [(r := layer(value.contiguous()))[0], *as_tuple(r[1])])
 
 
-def test_channels_apart_are_copied_once(quick: None, passed: list[tuple[int, ...]]) -> None:
+@pytest.mark.parametrize("first", [False, True])
+def test_what_lies_unlike_the_first_is_copied_once(first: bool, quick: None, passed: list[tuple[int, ...]]) -> None:
+    """Channels next to each other and steps next to each other: all sequences of a call lie as the first does."""
     a, b = torch.randn(B, C, T).transpose(1, 2), torch.randn(B, T, C)
+    x, y = (a, b) if first else (b, a)
     with torch.no_grad(), Copies() as copies:
-        y = lr.linear_scan(a, b)
-    assert passed[0][0] != a.data_ptr() and passed[0][3] == b.data_ptr()
+        h = lr.linear_scan(x, y)
+    assert passed[0][0] == x.data_ptr() and passed[0][3] != y.data_ptr()
     assert len(copies.found) <= 1
-    assert_close([y], [lr.linear_scan(a.contiguous(), b)])
+    assert_close([h], [lr.linear_scan(x.contiguous(), y.contiguous())])
 
 
 @pytest.mark.parametrize("shape", [(0, T), (B, 0), (0, 0), (B, 1), (1, 1)], ids=str)
