@@ -59,6 +59,11 @@ class View:
     lanes: LanesView | None = None
 
     @property
+    def moved(self) -> int:
+        """Numbers of a step and channel that are read and written: what is read at two lags is so once."""
+        return len({x.base for x in self.loads}) + len(self.stores)
+
+    @property
     def folded(self) -> tuple[Total, ...]:
         """The sums, whose short parts are added up apart."""
         return tuple(s for s in self.sums if not s.largest)

@@ -9,7 +9,8 @@ template <bool WHOLE> LR_INLINE void put(real *p, V v, long n) {
   else store_n(p, v, n);
 }
 
-// What is larger than the cache is better written past it: in whole vectors, and with a fence in the end.
+// What leaves the cache before anybody reads it is better written past it: in whole vectors, and with a fence in the end. That
+// is so where all that a call reads and writes, `count` numbers, does not fit.
 enum { CACHE = 32 << 20 };
 #if LR_DOUBLE
 #define LR_MOVNT(bits) __builtin_ia32_movntpd##bits
