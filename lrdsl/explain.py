@@ -11,7 +11,7 @@ import sympy as sp
 
 from .errors import CellError
 from .ir import functions as f
-from .ir.kernel import Kernel
+from .ir.kernel import CHAINED, Kernel
 from .ir.plan import Dense, Plan, Sized, Stage
 from .ir.program import Nonlinear, Program, Recurrent, Scan
 from .ir.spec import Equation, MapCall, Spec
@@ -177,7 +177,8 @@ def _kernels(target: str, kernels: Kernels) -> list[str]:
     lines = []
     for (stage, name), own in of_program.items():
         read, written = own[0].bytes
-        ways = " or ".join(f"chunks of {k.chunk}" if k.chunk else k.strategy for k in own)
+        ways = " or ".join(f"chunks of {k.chunk}" if k.chunk else k.strategy for k in own if k.strategy not in CHAINED)
+        ways += ", chained" if any(k.strategy in CHAINED for k in own) else ""
         lines.append(f"  {target:<5}{ways:<24}{name:<30}{stage:<10}reads {read:>3g}, writes {written:>3g}")
     reasons = dict.fromkeys(k.reason for own in of_program.values() for k in own)
     return lines + [line for reason in reasons for line in textwrap.wrap(

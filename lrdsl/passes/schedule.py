@@ -34,9 +34,10 @@ MANY, SHORT = 24_000, 128
 # registers may hold what is known of a warp's steps, learned numbers and sums; the rest is for addresses and arithmetic.
 HELD_OF_128, HELD_OF_255 = 44, 120
 
-# chained (CPU): a thread's own channels are two cache lines at least; blocks of time whose inputs fit a near cache twice, for
-# memory that does not fit the farthest one, of so many steps at least, and of so many channels at most.
-CHANNELS, CACHE, BLOCK, SHORTEST, WIDEST = 32, 32 << 20, 256 << 10, 64, 128
+# chained (CPU): rows of fewer channels are not cut between threads, which made two slower than one (32 of 64 floats: twice as
+# slow); blocks of time whose inputs fit a near cache twice, for memory that does not fit the farthest one, of so many steps at
+# least, and of so many channels at most.
+CHANNELS, CACHE, BLOCK, SHORTEST, WIDEST = 256, 32 << 20, 256 << 10, 64, 512
 
 # With an axis: channels whose states lie in a near cache (CPU: for N = 16, 4 KiB of states, 128 KiB of a segment that is
 # computed again).
@@ -81,7 +82,7 @@ def blocks(kernel: Kernel, B: int, T: int, C: int) -> tuple[int, int]:
     if B * T * C * (read + written) < CACHE:
         return 0, 0
     parts = -(-C // WIDEST)
-    width = C if parts == 1 else -(-C // (parts * CHANNELS)) * CHANNELS
+    width = C if parts == 1 else -(-C // (parts * 32)) * 32
     depth = max([1, *(e.depth for e in kernel.program.registers)])
     steps = max(int(BLOCK / (max(read, 1) * width)) // SHORTEST * SHORTEST, SHORTEST, depth)
     return (0, 0) if 2 * steps >= T else (steps, width)
