@@ -52,7 +52,8 @@ def test_a_value_keeps_its_type(value: Any) -> None:
     assert again == value and type(again) is type(value) and repr(again) == repr(value)
 
 
-@pytest.mark.parametrize("value", [[1], {"a": 1}, object(), sp.Symbol("x"), sp.sin(1, evaluate=False), print], ids=str)
+@pytest.mark.parametrize("value", [[1], {"a": 1}, object(), sp.Symbol("x"), sp.sin(1, evaluate=False), print],
+                         ids=lambda value: type(value).__name__)
 def test_what_has_no_form_is_refused(value: Any) -> None:
     with pytest.raises(record.Unrecordable):
         record.write(value, CLASSES)
