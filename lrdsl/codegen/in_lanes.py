@@ -20,7 +20,8 @@ from .printers import Printer, number
 
 @dataclass(frozen=True)
 class LanesMap:
-    """What steps do to a state: the struct `name` of `count` numbers, with the arithmetic of `MapView`."""
+    """What steps do to a state: the struct `name` of `count` numbers, with the arithmetic of `MapView`. A single one has its
+    rounding error beside it: where coefficients are just below 1, the product of each vector would be rounded the same way."""
 
     name: str
     note: str
@@ -142,7 +143,7 @@ class InLanes:
             for term in row:
                 entry = sp.Integer(1) if term.number is None else structure.coefficients[term.number]
                 entries[i][term.column] = term.sign * entry
-        matrix = [self.printer(entries[i][j]) for i, j in map(structure.place, range(of.count))]
+        matrix = [self.printer(entries[i][j]) for i, j in map(structure.place, range(structure.count))]
         rest: list[Any] = [scan.b[j] if back == 1 else sp.Integer(0) for j, back in structure.state]
         if structure.algebra:
             matrix = [self.printer(scan.A[0][0, 0])]
@@ -160,12 +161,12 @@ class InLanes:
 
 
 def _map(name: str, structure: Structure, dtype: str) -> LanesMap:
-    seen = map_view(name, structure, (True,) * structure.size, dtype, exact=False)
+    seen = map_view(name, structure, (True,) * structure.size, dtype)
 
     def splat(value: float) -> str:
         return f"splat({number(value, dtype)})"
 
     zero = structure.algebra.zero if structure.algebra else 0.0
-    identity = (0.0,) if structure.algebra else structure.identity
-    return LanesMap(name, seen.note, seen.size, seen.count, seen.apply, seen.after, tuple(map(splat, identity)),
+    identity = (0.0,) if structure.algebra else (*structure.identity, *[0] * (seen.held - seen.count))
+    return LanesMap(name, seen.note, seen.size, seen.held, seen.apply, seen.after, tuple(map(splat, identity)),
                     (splat(zero),) * seen.size)

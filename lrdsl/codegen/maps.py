@@ -37,9 +37,8 @@ class MapView:
     zero: tuple[str, ...]
 
 
-def map_view(name: str, structure: Structure, rests: tuple[bool, ...], dtype: str, exact: bool = True) -> MapView:
-    """rests: which rows of a step have a rest that is not 0. exact: a single number has its rounding error beside it, which few
-    steps can do without."""
+def map_view(name: str, structure: Structure, rests: tuple[bool, ...], dtype: str) -> MapView:
+    """rests: which rows of a step have a rest that is not 0."""
     note = f"What steps do to a state: {structure.name}."
     if structure.algebra:
         join, zero = f"lr_{name_of_class(structure.algebra.sum)}", number(structure.algebra.zero, dtype)
@@ -55,7 +54,7 @@ def map_view(name: str, structure: Structure, rests: tuple[bool, ...], dtype: st
     def step(i: int, rest: str) -> str:
         return _sum(((_coefficient(t), f"h.of[{t.column}]") for t in structure.step[i]), rest)
 
-    held = 0 if not count else structure.held if exact else count
+    held = structure.held if count else 0
     rest = tuple(f"lr_fma(p[1], h.of[{i}], b.of[{i}])" if held > count else f"b.of[{i}]" for i in range(n))
     after = tuple(_sum(_products(structure.many[i], "p", structure, j)) for i, j in places)
     step_a = tuple(_sum(_products(structure.step[i], "c", structure, j)) for i, j in places)

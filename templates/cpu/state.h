@@ -1,11 +1,11 @@
 
-// Which the compiler fuses where the processor can. That c is hidden keeps it from finding that c is -(a * b), and the rounding
-// error of a product 0.
+// Which the compiler fuses where the processor can. It does not fuse a product that it has computed already for another use, so
+// that -(a * b) + a * b would be 0, and not the rounding error of the product: a is hidden from it.
 LR_INLINE V lr_fma(V a, V b, V c) {
 #if defined(__x86_64__)
-  asm("" : "+v"(c));
+  asm("" : "+v"(a));
 #elif defined(__aarch64__)
-  asm("" : "+w"(c));
+  asm("" : "+w"(a));
 #endif
   return a * b + c;
 }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,6 +53,36 @@ def test_lanes_agree_with_the_reference(name: str, kind: str, dtype: str) -> Non
 @pytest.mark.parametrize(("name", "kind", "dtype"), CASES)
 def test_lanes_agree_at_every_size(name: str, kind: str, dtype: str) -> None:
     agree(name, kind, dtype, TIMES, 5, CASES.index((name, kind, dtype)))
+
+
+STEPS = 1 << 17
+NEAR_ONE = {"constant": np.full(STEPS, 1 - 1e-5, "f4"),
+            "different": (1 - 8 / STEPS * np.random.default_rng(0).random(STEPS)).astype("f4")}
+
+
+def drift(coefficients: str, change: Callable[[str], str] = str) -> float:
+    """The largest error over many steps with coefficients near 1, over what is allowed: twice that of a float32 loop, and 4 ulp
+    of the largest state."""
+    a, b = NEAR_ONE[coefficients], np.random.default_rng(1).standard_normal(STEPS).astype("f4")
+    [program] = plan_of(lr.cells.linear_scan.spec).programs
+    given = {"a": a[None, :, None, None], "b": b[None, :, None, None], "h.start": None, "h.edge": None, ".reset": None}
+    problem = Problem(program, STEPS, B=1, C=1, given=given)
+    got = problem.solve(load(program, "float32", change, "lanes"), 1, 1, "plain", "float32")["h"].ravel()
+    truth, loop = (np.array(list(itertools.accumulate(zip(a.astype(kind), b.astype(kind), strict=True),
+                                                      lambda h, x: x[0] * h + x[1], initial=kind(0)))[1:])
+                   for kind in (np.float64, np.float32))
+    return float(abs(got - truth).max() / (2 * abs(loop - truth).max() + 4 * np.spacing(abs(truth).max().astype("f4"))))
+
+
+@pytest.mark.parametrize("coefficients", NEAR_ONE)
+def test_products_near_one_do_not_drift(coefficients: str) -> None:
+    assert drift(coefficients) <= 0.5
+
+
+@pytest.mark.parametrize("coefficients", NEAR_ONE)
+def test_products_without_their_rounding_errors_drift(coefficients: str) -> None:
+    """That of a product that is rounded the same way in each vector is seen."""
+    assert drift(coefficients, lambda text: text.replace("lr_fma(p[1], h.of[0], b.of[0])", "b.of[0]")) > 1
 
 
 @pytest.mark.parametrize("reverse", [False, True])
