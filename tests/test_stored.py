@@ -104,7 +104,7 @@ def program() -> Any:
 
 
 def recall(text: Callable[[], Source], versions: tuple[str, ...] = ("1",)) -> Any:
-    return native.recall(program(), "float64", versions, text)
+    return native.recall(program(), "float64", "rows", versions, text)
 
 
 def text() -> Source:
@@ -156,9 +156,9 @@ def test_an_entry_that_does_not_hold_is_none(change: dict[str, Any], place: Path
 
 
 def test_a_kernel_that_was_begun_is_waited_for(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    native.begin(program(), "float64", ("1",), text)
+    native.begin(program(), "float64", "rows", ("1",), text)
     monkeypatch.setattr(native, "Build", lambda *_: pytest.fail("compiled twice"))
     assert len(native._running) == 1
     recall(text)
     assert not native._running
-    native.begin(program(), "float64", ("1",), lambda: pytest.fail("it is there"))
+    native.begin(program(), "float64", "rows", ("1",), lambda: pytest.fail("it is there"))

@@ -158,7 +158,7 @@ def judged(network: Network, ready: Ready, hidden: int) -> Verdict:
     inputs = {n: p.detach() for n, p in ready.leaves.items()}
     gradient = torch.randn(*inputs["x"].shape[:2], hidden, device=inputs["x"].device)
     try:
-        return verdict(ready, solve(lambda p: stacked(network.written, loop, p), inputs, gradient), gradient)
+        return verdict(ready, solve(lambda p: stacked(network.written, loop, p), inputs, [gradient]), [gradient])
     except Exception as failure:  # one that cannot run is a line under the table
         return Verdict(math.nan, math.nan, said(failure))
 

@@ -153,7 +153,8 @@ class Launcher:
                 return False
             step, channel = tensor.stride()[1:]
             if step or channel:  # else one number stands for all
-                return step == 1 != channel and min(tensor.shape[1:]) > 1 and tensor.device.type == "cpu" and self._turns
+                return step == 1 != channel and min(tensor.shape[1:]) > 1 and tensor.device.type == "cpu" and \
+                    backend_for("cpu") == "native" and self._turns
         return False
 
     @functools.cached_property

@@ -249,8 +249,8 @@ def test_an_entry_of_another_machine_is_compiled_again(place: Path, private: Pat
 
 def test_two_machines_share_a_cache(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whose CPUs differ in one instruction set: either finds what was compiled for it, and nothing else."""
-    compiled, compiling, machine = [], native.compiled, native.machine
-    monkeypatch.setattr(native, "compiled", lambda *said: compiled.append(said) or compiling(*said))
+    compiled, build, machine = [], native.Build, native.machine
+    monkeypatch.setattr(native, "Build", lambda *said: compiled.append(said) or build(*said))
     place.mkdir(parents=True, mode=0o700)
     found = []
     for flags in ("avx2", "avx2 avx512f", "avx2", "avx2 avx512f"):

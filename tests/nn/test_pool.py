@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import lrdsl as lr
 from lrdsl.backends.blocks import Block, Pool
 from lrdsl.nn import pool
+from lrdsl.nn.launch import Launcher
 from tests.nn.cells import FUNCTIONS, MODULES, constant
 from tests.nn.compare import as_tuple, gradients
 
@@ -36,10 +37,11 @@ class Poisoned(Pool):
 
 @pytest.fixture
 def pooled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
-    """A pool of its own, which the smallest outputs come from."""
+    """A pool of its own, which the smallest outputs come from; those of calls that are prepared never do."""
     found = Poisoned()
     monkeypatch.setattr(pool, "POOL", found)
     monkeypatch.setattr(pool, "SMALLEST", 1)
+    monkeypatch.setattr(Launcher, "prepared", lambda self, found, args: None)
     monkeypatch.delenv("LRDSL_POOL", raising=False)
     yield found
 

@@ -110,7 +110,7 @@ struct Sweep {
         reset{a.reset ? a.reset + b * a.reset_batch : 0, a.reset_time, a.T} {
     h_start_beyond = window(a.h_start, b * a.h_start_batch + lo, a.h_start_depth, scratch, 0.0f);
     h_edge_beyond = window(a.h_edge, b * a.h_edge_batch + lo, a.h_edge_depth, scratch, 0.0f);
-    at.past = large(a.B * a.T * a.C)
+    at.past = large(a.B * a.T * a.C * 3)
               && whole_lines(a.h + b * a.h_batch + lo, a.h_time);
     at.gate_x_row = a.x_maps_time;
     at.impulse_x_row = a.x_maps_time;
@@ -283,7 +283,7 @@ struct Sweep {
     h_edge_beyond = window(a.h_edge, b * a.h_edge_batch + lo, a.h_edge_depth, scratch, 0.0f);
     h_final_grad_beyond = window(a.h_final_grad, b * a.h_final_grad_batch + lo, a.h_final_grad_depth, scratch, 0.0f);
     zeros = window(0, 0, 0, scratch, 0.0f);
-    at.past = large(a.B * a.T * a.C * 2)
+    at.past = large(a.B * a.T * a.C * 6)
               && whole_lines(a.d_x_maps + b * a.d_x_maps_batch + lo, a.d_x_maps_time)
               && whole_lines(a.d_x_maps + b * a.d_x_maps_batch + a.C + lo, a.d_x_maps_time);
     at.gate_x_row = -a.x_maps_time;
