@@ -22,6 +22,7 @@ from lrdsl.compiler import source_of
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import RESET, Launch
 from lrdsl.passes import chain, in_lanes, schedule
+from tests.backends import harness
 from tests.backends.harness import Problem, programs
 from tests.backends.structures import STRUCTURES
 from tests.backends.test_native import SHIM, alone
@@ -153,7 +154,7 @@ def test_products_lose_no_more_than_a_loop(lanes: bool) -> None:
     given = {"a": a, "b": b, "h.start": np.full((1, 1, 1), 9.0), "h.edge": None, RESET: None}
     problem = Problem(program, steps, B=1, C=1, given=given)
     error = problem.error(problem.solve(load(program, "float32", steps=4096, lanes=lanes), 1, 1, dtype="float32", threads=2))
-    assert error < 1.5 * problem.error(problem.solve(driver.launch_of(program, "float32", "native"), 1, 1, dtype="float32"))
+    assert error < 1.5 * problem.error(problem.solve(harness.load(program, "float32"), 1, 1, dtype="float32"))
 
 
 # ---- threads --------------------------------------------------------------------------------------------------------
