@@ -9,7 +9,8 @@ from benchmarks.compare import compare
 from benchmarks.timing import wall
 
 
-@pytest.mark.parametrize("name", [n for n in cells.EQUATIONS if cells.zoo(n)])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "sru" else pytest.mark.long)
+                                  for n in cells.EQUATIONS if cells.zoo(n)])
 def test_a_layer_and_its_peers_agree(name: str) -> None:
     found = compare(cells.case(name, 2, 12, 5, "cpu", compiled=False), "cpu", wall, seconds=0.0, rounds=1)
     both = {r.candidate for r in found if r.times and r.way == "forward and backward"}
