@@ -64,22 +64,3 @@ LR_INLINE real over_lanes(V v) {
     for (int i = 0; i < half; ++i) v[i] += v[i + half];
   return v[0];
 }
-
-// As `share`, with blocks of WIDTH channels whatever the number of threads: each block leaves sums of its own.
-template <class Args, void (*SWEEP)(const Args &, long, long, long), long WIDTH> static void share_blocks(const Args *args, long threads) {
-  struct Work {
-    const Args &a;
-    long blocks, next;
-    static void run(void *self) {
-      Work &w = *(Work *)self;
-      for (long i; (i = __atomic_fetch_add(&w.next, 1, __ATOMIC_RELAXED)) < w.a.B * w.blocks;) {
-        const long lo = i % w.blocks * WIDTH;
-        SWEEP(w.a, i / w.blocks, lo, w.a.C - lo < WIDTH ? w.a.C - lo : WIDTH);
-      }
-    }
-  };
-  if (args->B == 0 || args->C == 0) return;
-  Work work = {*args, (args->C + WIDTH - 1) / WIDTH, 0};
-  if (threads > 1 && work.blocks * args->B > 1 && GOMP_parallel) GOMP_parallel(Work::run, &work, threads, 0);
-  else Work::run(&work);
-}

@@ -164,49 +164,37 @@ static inline void fold(real *total, real *part, long width) {
 // The pool of threads that torch uses; absent where libgomp is not loaded.
 extern "C" void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned) __attribute__((weak));
 
-// Every (batch element, block of channels) once, by whichever thread comes first. What a sweep computes does not depend on
-// the thread that runs it.
-template <class Args, void (*SWEEP)(const Args &, long, long, long)> static void share(const Args *args, long threads) {
+// Every (batch element, block of `width` channels) once, by whichever thread comes first. What a sweep computes does not depend
+// on the thread that runs it.
+template <class Args, class Sweep> static void share_blocks(const Args *args, long threads, long width, const Sweep &sweep) {
   struct Work {
     const Args &a;
+    const Sweep &sweep;
     long blocks, width, next;
     static void run(void *self) {
       Work &w = *(Work *)self;
       for (long i; (i = __atomic_fetch_add(&w.next, 1, __ATOMIC_RELAXED)) < w.a.B * w.blocks;) {
         const long lo = i % w.blocks * w.width;
-        SWEEP(w.a, i / w.blocks, lo, w.a.C - lo < w.width ? w.a.C - lo : w.width);
+        w.sweep(w.a, i / w.blocks, lo, w.a.C - lo < w.width ? w.a.C - lo : w.width);
       }
     }
   };
   if (args->B == 0 || args->C == 0) return;
-  const long line = 128 / ITEM;  // blocks of two cache lines at least
-  const long wanted = threads > args->B ? (threads + args->B - 1) / args->B : 1;
-  const long width = ((args->C + wanted - 1) / wanted + line - 1) / line * line;
-  Work work = {*args, (args->C + width - 1) / width, width, 0};
+  Work work = {*args, sweep, (args->C + width - 1) / width, width, 0};
   // One piece of work wakes nobody: a second thread would have nothing to do, and be waited for.
   if (threads > 1 && work.blocks * args->B > 1 && GOMP_parallel) GOMP_parallel(Work::run, &work, threads, 0);
   else Work::run(&work);
 }
-
+// With a block for each thread that the batch leaves without work, of two cache lines at least.
+template <class Args, class Sweep> static void share(const Args *args, long threads, const Sweep &sweep) {
+  const long line = 128 / ITEM, wanted = threads > args->B && args->B ? (threads + args->B - 1) / args->B : 1;
+  share_blocks(args, threads, ((args->C + wanted - 1) / wanted + line - 1) / line * line, sweep);
+}
 // The same in kernels of lanes, which take all channels of a step, or channel after channel where a sequence's steps lie
 // next to each other.
-template <class Args, void (*SWEEP)(const Args &, long, long, long, bool)>
-static void share_lanes(const Args *args, long threads, bool turned) {
-  struct Work {
-    const Args &a;
-    long blocks, width, next;
-    bool turned;
-    static void run(void *self) {
-      Work &w = *(Work *)self;
-      for (long i; (i = __atomic_fetch_add(&w.next, 1, __ATOMIC_RELAXED)) < w.a.B * w.blocks;) {
-        const long lo = i % w.blocks * w.width;
-        SWEEP(w.a, i / w.blocks, lo, w.a.C - lo < w.width ? w.a.C - lo : w.width, w.turned);
-      }
-    }
-  };
-  if (args->B == 0 || args->C == 0) return;
-  const long wanted = turned && threads > 1 ? 4 * threads : 1, width = (args->C + wanted - 1) / wanted;
-  Work work = {*args, (args->C + width - 1) / width, width, 0, turned};
-  if (threads > 1 && work.blocks * args->B > 1 && GOMP_parallel) GOMP_parallel(Work::run, &work, threads, 0);
-  else Work::run(&work);
+template <class Args, class Sweep> static void share_lanes(const Args *args, long threads, bool turned, const Sweep &sweep) {
+  const long wanted = turned && threads > 1 ? 4 * threads : 1;
+  share_blocks(args, threads, (args->C + wanted - 1) / wanted, [&](const Args &a, long b, long lo, long width) {
+    sweep(a, b, lo, width, turned);
+  });
 }

@@ -195,7 +195,7 @@ static void sweep(const Args &a, long b, long lo, long width) {
 }  // namespace s6_digest_
 
 extern "C" void s6_digest(const s6_digest_::Args *args, long threads) {
-  share_blocks<s6_digest_::Args, s6_digest_::sweep, 64>(args, threads);
+  share_blocks(args, threads, 64, s6_digest_::sweep);  // each block leaves sums of its own
 }
 
 namespace s6_backward_digest_ {
@@ -494,5 +494,5 @@ static void sweep(const Args &a, long b, long lo, long width) {
 }  // namespace s6_backward_digest_
 
 extern "C" void s6_backward_digest(const s6_backward_digest_::Args *args, long threads) {
-  share_blocks<s6_backward_digest_::Args, s6_backward_digest_::sweep, 64>(args, threads);
+  share_blocks(args, threads, 64, s6_backward_digest_::sweep);  // each block leaves sums of its own
 }

@@ -172,7 +172,7 @@ static void sweep(const Args &a, long b, long lo, long width) {
 }  // namespace gilr_digest_
 
 extern "C" void gilr_digest(const gilr_digest_::Args *args, long threads) {
-  share<gilr_digest_::Args, gilr_digest_::sweep>(args, threads);
+  share(args, threads, gilr_digest_::sweep);
 }
 
 namespace gilr_backward_digest_ {
@@ -368,5 +368,5 @@ static void sweep(const Args &a, long b, long lo, long width) {
 }  // namespace gilr_backward_digest_
 
 extern "C" void gilr_backward_digest(const gilr_backward_digest_::Args *args, long threads) {
-  share<gilr_backward_digest_::Args, gilr_backward_digest_::sweep>(args, threads);
+  share(args, threads, gilr_backward_digest_::sweep);
 }
