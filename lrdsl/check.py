@@ -24,7 +24,6 @@ import numpy as np
 from .backends.emulated import SCHEDULES, Counts, EmulationError, Emulator, Schedule
 from .backends.memory import numbers, stored
 from .backends.reference import partial_run
-from .compiler import adjoint_of, inner_keeps, iteration_of, plan_of, source_of, tangent_of
 from .frontend.cell import Cell
 from .ir import functions as f
 from .ir.dtypes import DTYPES, NARROW
@@ -32,8 +31,10 @@ from .ir.functions import Elementwise
 from .ir.kernel import Strategy
 from .ir.program import Program
 from .ir.source import OUTPUTS, RESET, Extent, Slot, Source, slots
+from .kernels import source_of
 from .passes.replay import unbordered
 from .passes.schedule import schedule, strategies
+from .programs import adjoint_of, inner_keeps, iteration_of, plan_of, tangent_of
 
 Array = Any
 

@@ -38,6 +38,7 @@ from lrdsl.backends.emulated_counts import Counts
 from lrdsl.codegen.emit import emit
 from lrdsl.ir.kernel import Chunks, Kernel
 from lrdsl.ir.source import CHANNELS, Launch
+from lrdsl.kernels import launch_of, source_of
 from lrdsl.nn.threads import share_threads
 from lrdsl.passes.schedule import chosen, schedules
 
@@ -65,14 +66,14 @@ def candidates(a: Tensor, b: Tensor, threads: int) -> dict[str, tuple[Callable[[
     if a.is_cuda:
         three = ThreeLaunches(a, b)
         texts = {k.strategy: cuda.load(emit([k])[0]) for k in KERNELS}
-        return {SERIAL: ours(texts["serial"]), OURS: ours(texts[chosen(KERNELS, 1, T, m).strategy]),
+        return {SERIAL: ours(texts["serial"]), OURS: ours(texts[chosen(PROGRAM, "cuda", "float32", 1, T, m)]),
                 DESIGN: (three.on_gpu(), lambda: three.h)}
     share_threads()
-    native_launch = native.load(emit(list(schedules(PROGRAM, "cpu", "float32")))[0])
-    serial, of_serial = ours(native_launch)
-    parallel, of_parallel = ours(native_launch)
+    serial, of_serial = ours(native.load(source_of(PROGRAM, "cpu", "float32")))
+    fit = launch_of(PROGRAM, "float32", "native")
+    parallel, of_parallel = ours(fit)
     found: dict[str, tuple[Callable[[], object], Callable[[], Tensor]]] = {
-        SERIAL: (serial, of_serial), OURS: (lambda: native_launch(parallel.values, threads), of_parallel)}
+        SERIAL: (serial, of_serial), OURS: (lambda: fit(parallel.values, threads), of_parallel)}
     h = torch.empty_like(a)
     for each in (0, 1, 4, 8):
         name = f"{DESIGN}, {each} slices a thread" if each else BY_HAND
@@ -113,7 +114,8 @@ def emulated(m: int, T: int) -> dict[str, Any]:
     """Bytes a step and channel and steps on the critical path, of both designs; the bytes counted by the emulator."""
     given = numbers(PROGRAM, 1, T, m, "cpu")
     three = ThreeLaunches(given["a"][0], given["b"][0])
-    kernel = chosen(KERNELS, 1, T, m)
+    strategy = chosen(PROGRAM, "cuda", "float32", 1, T, m)
+    kernel = next(k for k in KERNELS if k.strategy == strategy)
     source = emit([kernel])[0]
     call = place(PROGRAM, Launch(lambda *_: None, source.extent), given, 1, T, m)
     ours = Emulator(source).run(call.values, scratch=call.scratch.data_ptr(), sectors=True)

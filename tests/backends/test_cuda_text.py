@@ -14,9 +14,9 @@ import pytest
 import lrdsl as lr
 from lrdsl.backends import emulated
 from lrdsl.backends.emulated import SCHEDULES, Counts, Emulator, Schedule
-from lrdsl.compiler import source_of
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import Launch
+from lrdsl.kernels import source_of
 from lrdsl.passes.schedule import strategies
 from tests.backends.harness import KINDS, LAYOUTS, Problem, programs
 from tests.codegen.cells import CELLS
