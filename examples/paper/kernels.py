@@ -6,12 +6,13 @@ The paper's design is Algorithm 1: time in slices, one a processor; what each do
 between them are known all steps are walked again. Ours is what lrdsl chooses to run at a size.
 
 On a GPU: the `serial` kernel of lrdsl, a thread a channel; the paper's three launches, with up to 960 warps; ours, in chunks or
-serial. On a CPU, serial is lrdsl's kernel on one thread, which walks time once with the channels in its vectors. Ours is the
-same kernel on all threads, which share channels and sequences out, and never time: for one sequence of few channels it *is*
-the serial one. The paper's design is its natural counterpart, three phases, where a thread has 1, 4 or 8 slices of time,
-whichever is fastest (steps of one are computed while those of the others wait). It reads twice and multiplies three times as
-often, so that by the paper's own count it wins from three processors on. By hand: its last phase alone, as one slice, which is
-the serial walk with no more in it than this recurrence needs; where it is faster than lrdsl's, so would be its design for that.
+serial. On a CPU, serial is lrdsl's kernel `rows` on one thread, which walks time once with the channels in its vectors. Ours
+is what lrdsl runs on all threads: for a few channels `lanes`, whose vectors hold consecutive steps, and where the sequences do
+not fit the cache, blocks of time that the threads share. The paper's design is its natural counterpart, three phases, where a
+thread has 1, 4 or 8 slices of time, whichever is fastest (steps of one are computed while those of the others wait). It reads
+twice and multiplies three times as often, so that by the paper's own count it wins from three processors on. By hand: its last
+phase alone, as one slice, which is the serial walk with no more in it than this recurrence needs; where it is faster than
+lrdsl's, so would be its design for that.
 
 The CUDA texts of both are compared on the emulator: bytes moved, and steps on the critical path, which are those that one
 thread takes after another or waits for, on 132 multiprocessors: steps of the recurrence, sums of stretches, states handed on.
