@@ -16,6 +16,8 @@ from torch.nn import Parameter
 
 from ..ir.source import Launch
 
+LARGE = 1 << 20  # bytes of outputs; above it a kernel takes longer than the preparation of its call
+WASTE = torch.empty(LARGE, dtype=torch.uint8)  # where kernels write what nobody reads
 MOST = 1000  # signatures that are remembered: a new length at every call may not fill the memory
 _tracing, _transforming = torch._C._is_tracing, torch._C._are_functorch_transforms_active
 _modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
@@ -63,8 +65,8 @@ class Prepared:
     def __init__(self, launch: Launch, values: Sequence[int], ins: Sequence[tuple[int, int, bool]],
                  outs: Sequence[Out], finish: Callable[[list[Tensor]], tuple[Tensor, ...]] | None,
                  sizes: tuple[int, int, int], dtypes: tuple[torch.dtype, ...]) -> None:
-        self.launch, self.values, self.finish, self.sizes, self.dtypes = launch, list(values), finish, sizes, dtypes
-        self.ins = tuple((slot, k) for slot, k, copied in ins if not copied)
+        self.run, self.values, self.finish, self.sizes, self.dtypes = launch.run, list(values), finish, sizes, dtypes
+        self.ins = tuple((slot, k) for slot, k, _ in ins)
         self.copied = tuple((slot, k) for slot, k, copied in ins if copied)
         self.places, self.outs = tuple(out[0] for out in outs), tuple(out[1:] for out in outs)
 
@@ -72,7 +74,7 @@ class Prepared:
         """The outputs; None of tensors without memory, which those of torch.autograd's own old vmap look as if they had."""
         values = self.values[:]
         try:
-            for slot, k in self.ins:
+            for slot, k in self.ins:  # those that are copied, too: theirs may be the one without memory
                 values[slot] = args[k].data_ptr()
         except RuntimeError:
             return None
@@ -84,5 +86,5 @@ class Prepared:
         outs = [new(shape, strides, dtype=dtype) if dtype else new(shape, strides) for shape, strides, dtype in self.outs]
         for slot, out in zip(self.places, outs, strict=True):
             values[slot] = out.data_ptr()
-        self.launch(values, torch.get_num_threads())
+        self.run(values, torch.get_num_threads(), 0, 0, 0)
         return self.finish(outs) if self.finish else tuple(outs)
