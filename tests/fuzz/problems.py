@@ -120,8 +120,8 @@ class Problem(Setting):
     storage: torch.dtype | None = None  # of 16 bits, which hold all of its numbers
 
     def drawn(self, name: str, like: Tensor) -> Tensor:
-        """Numbers that belong to a name, in the shape and dtype of a tensor. For a real one they are the real parts of those for
-        a complex one: where terms cancel, lrdsl sees before it runs that a value is real, and torch does not."""
+        """Numbers that belong to a name, in the shape and dtype of a tensor. For a real one they are the real parts of
+        those for a complex one: where terms cancel, lrdsl sees before it runs that a value is real, and torch does not."""
         dice = torch.Generator().manual_seed(zlib.crc32(f"{name} {self.seed}".encode()))
         found = [torch.rand(like.shape, generator=dice, dtype=torch.float32) * 2 - 1 for _ in range(1 + like.is_complex())]
         found = found if self.storage is None else [x.to(self.storage).float() for x in found]
