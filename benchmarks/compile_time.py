@@ -2,11 +2,11 @@
 
     python -m benchmarks.compile_time [--rounds N] [--csv FILE]
 
-In between is a new cell where another one was compiled before, by any process: Jinja's templates are then known as code. Each run
-is a fresh process, of one thread. torch and lrdsl are imported, and torch has run a layer of its own, before the clock
-starts; in some lrdsl has run another cell, too (templates parsed). Declared: the front end. Forward: until the first call of
-the module returns, one that will have gradients. Both: until its gradients are there. Processor: what the process itself worked
-for that, without compilers; where others use the machine this is the steadier number. Allowed are 150 ms cold and 15 ms warm.
+In between is a new cell where another process has compiled others: Jinja's templates are then known as code. Each run is a
+fresh process, of one thread. torch and lrdsl are imported, and torch has run a layer of its own, before the clock starts; in
+some lrdsl has run another cell, too (templates parsed). Declared: the front end. Forward: until the first call of the module
+returns, one that will have gradients. Both: until its gradients are there. Processor: what the process itself worked for that,
+without compilers; where others use the machine this is the steadier number. Allowed are 150 ms cold and 15 ms warm.
 """
 
 from __future__ import annotations

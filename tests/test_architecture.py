@@ -92,8 +92,8 @@ def test_the_rules_find_something() -> None:
 
 @EVERY
 def test_nothing_that_is_read_can_run(file: Path) -> None:
-    """No pickle, no eval; exec only for a cell's own text, which is the user's program; marshal only for parsed templates, which
-    lie where compiled kernels do, and under the same promise."""
+    """No pickle, no eval; exec only for a cell's own text, which is the user's program; marshal only for parsed templates,
+    which lie where compiled kernels do, and under the same promise."""
     for module, node in imports(file):
         if (module, room(file), file.name) != ("marshal", "codegen", "environment.py"):
             assert module.split(".")[0] not in ("pickle", "marshal", "shelve", "dill", "cloudpickle"), f"{file}:{node.lineno}"

@@ -27,8 +27,8 @@ COMPILERS = ("g++", "clang++", "c++")
 # Not -ffast-math: linked with it, a library changes the arithmetic of the whole process (denormals become 0).
 FLAGS = ("-std=gnu++17", "-O2", "-fno-math-errno", "-fno-trapping-math", "-fno-exceptions",
          "-fno-asynchronous-unwind-tables", "-fPIC", "-shared", "-w", "-x", "c++")
-# Last comes the text, and what it is linked with: nothing but a compiler's own helpers. What else a kernel calls is libc's, which
-# the process has; to look through libstdc++, libm and libc for it takes the linker a sixth of the time that a kernel takes.
+# Last comes the text, and what it is linked with: nothing but the compiler's own helpers. What else a kernel calls is libc's,
+# which the process has; to look through libstdc++, libm and libc for it takes a sixth of the time that a kernel takes.
 ENDS = ("-nodefaultlibs", "-", "-lgcc") if sys.platform == "linux" else ("-",)
 FLAGS_OF_SOURCE = ("together", "lanes", "chained")  # what is to be known of one whose text is not
 SMALL = 1 << 15  # numbers; below it a second thread costs more than it does

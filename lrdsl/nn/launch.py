@@ -91,7 +91,7 @@ class Launcher:
             if windows or parts or s.kind not in ("final", "crossing") or backend_for("cpu") != "native":
                 given.append((at, tuple(o.shape), o.stride(), None if o.dtype is first.dtype else o.dtype))
             else:
-                values[at] = WASTE.data_ptr()
+                values[at] = WASTE
         return Prepared(launch, values, ins, given, (lambda outs: self._finish(outs, dtype, B)) if parts else None, (B, T, C),
                         self.gives(dtype))
 

@@ -6,6 +6,8 @@ out when a signature is first seen; later calls fill in addresses.
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -17,7 +19,8 @@ from torch.nn import Parameter
 from ..ir.source import Launch
 
 LARGE = 1 << 20  # bytes of outputs; above it a kernel takes longer than the preparation of its call
-WASTE = torch.empty(LARGE, dtype=torch.uint8)  # where kernels write what nobody reads
+_waste = ctypes.c_char.from_buffer(mmap.mmap(-1, LARGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+WASTE = ctypes.addressof(_waste)  # where kernels write what nobody reads
 MOST = 1000  # signatures that are remembered: a new length at every call may not fill the memory
 _tracing, _transforming = torch._C._is_tracing, torch._C._are_functorch_transforms_active
 _modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
