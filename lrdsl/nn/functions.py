@@ -51,7 +51,7 @@ class Computed(torch.autograd.Function):
         return None, None, None, *pull(ctx, gradients, ctx.needs_input_grad[3:])
 
 
-Computed.without_torch_func = super(torch.autograd.Function, Computed).apply  # type: ignore[misc]
+Computed.without_torch_func = super(torch.autograd.Function, Computed).apply
 
 
 class Transformed(torch.autograd.Function):
