@@ -78,11 +78,13 @@ class Templates:
     """Parsed templates in the same cache."""
 
     def find(self, key: str) -> bytes | None:
+        """See `codegen.environment.Store`."""
         with contextlib.suppress(OSError):
             return cache.read(cache.directory(), self._name(key))
         return None
 
     def put(self, key: str, data: bytes) -> None:
+        """See `codegen.environment.Store`."""
         with contextlib.suppress(OSError):
             cache.put(cache.directory(), self._name(key), data, sync=False)
 

@@ -16,8 +16,11 @@ from ..files import templates
 class Store(Protocol):
     """What keeps bytes by a key for later processes, with all else that these follow from: this package's code, and Python."""
 
-    def find(self, key: str) -> bytes | None: ...
-    def put(self, key: str, data: bytes) -> None: ...
+    def find(self, key: str) -> bytes | None:
+        """What an earlier process put there; None where there is nothing."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keep it, if that can be."""
 
 
 class Parsed(jinja2.BytecodeCache):
@@ -27,11 +30,13 @@ class Parsed(jinja2.BytecodeCache):
     store: Store | None = None  # `stored` puts one here
 
     def load_bytecode(self, bucket: Bucket) -> None:
+        """Jinja asks for a template's code, and parses it where there is none."""
         if self.store and (data := self.store.find(self._key(bucket))):
             with contextlib.suppress(EOFError, ValueError, TypeError):
                 bucket.code = marshal.loads(data)
 
     def dump_bytecode(self, bucket: Bucket) -> None:
+        """Jinja has parsed a template."""
         if self.store:
             self.store.put(self._key(bucket), marshal.dumps(bucket.code))
 
