@@ -68,7 +68,7 @@ class Prepared:
     def __init__(self, launch: Launch, values: Sequence[int], ins: Sequence[tuple[int, int, bool]],
                  outs: Sequence[Out], finish: Callable[[list[Tensor]], tuple[Tensor, ...]] | None,
                  sizes: tuple[int, int, int], dtypes: tuple[torch.dtype, ...]) -> None:
-        self.run, self.values, self.finish, self.sizes, self.dtypes = launch.run, list(values), finish, sizes, dtypes
+        self.launch, self.values, self.finish, self.sizes, self.dtypes = launch, list(values), finish, sizes, dtypes
         self.ins = tuple((slot, k) for slot, k, _ in ins)
         self.copied = tuple((slot, k) for slot, k, copied in ins if copied)
         self.places, self.outs = tuple(out[0] for out in outs), tuple(out[1:] for out in outs)
@@ -89,5 +89,5 @@ class Prepared:
         outs = [new(shape, strides, dtype=dtype) if dtype else new(shape, strides) for shape, strides, dtype in self.outs]
         for slot, out in zip(self.places, outs, strict=True):
             values[slot] = out.data_ptr()
-        self.run(values, torch.get_num_threads(), 0, 0, 0)
+        self.launch(values, torch.get_num_threads())
         return self.finish(outs) if self.finish else tuple(outs)
