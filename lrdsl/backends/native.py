@@ -27,9 +27,9 @@ COMPILERS = ("g++", "clang++", "c++")
 # Not -ffast-math: linked with it, a library changes the arithmetic of the whole process (denormals become 0).
 FLAGS = ("-std=gnu++17", "-O2", "-fno-math-errno", "-fno-trapping-math", "-fno-exceptions",
          "-fno-asynchronous-unwind-tables", "-fPIC", "-shared", "-w", "-x", "c++")
-# Last comes the text, and what it is linked with: nothing but the compiler's own helpers. What else a kernel calls is libc's,
-# which the process has; to look through libstdc++, libm and libc for it takes a sixth of the time that a kernel takes.
-ENDS = ("-nodefaultlibs", "-", "-lgcc") if sys.platform == "linux" else ("-",)
+# The text, and what it is linked with: nothing but the compiler's own helpers. What else a kernel calls is libc's, which the
+# process has; to look through libstdc++, libm and libc for it takes a sixth of the time that a kernel takes.
+LINKED = ("-nodefaultlibs", "-", "-lgcc") if sys.platform == "linux" else ("-",)
 FLAGS_OF_SOURCE = ("together", "lanes", "chained")  # what is to be known of one whose text is not
 SMALL = 1 << 15  # numbers; below it a second thread costs more than it does
 _PROCESS = os.getpid()
@@ -50,10 +50,11 @@ def compiler() -> list[str]:
 
 
 def _command() -> list[str]:
-    """The compiler on a text from stdin. It compiles for this machine unless `$CXX` says `-march=…` itself."""
+    """The compiler on a text from stdin. It compiles for this machine unless `$CXX` says `-march=…` itself, and links what it
+    likes where `$CXX` has flags, which may need that."""
     command = compiler()
     native = () if any(said.startswith(("-march=", "-mcpu=")) for said in command) else ("-march=native", *_lengths())
-    return [*command, *native, *FLAGS, *ENDS]
+    return [*command, *native, *FLAGS, *(LINKED if len(command) == 1 else ("-",))]
 
 
 @functools.cache
