@@ -17,7 +17,8 @@ import itertools
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if said.fresh:
             shutil.rmtree(directory, ignore_errors=True)
         try:
-            learned &= train(Run(settings, directory), time.perf_counter() + QUICK if said.quick else end)
+            learned &= train(Run(settings, directory), partial(late, time.perf_counter() + QUICK if said.quick else end))
         except Different as error:
             print(f"memory: {error}", file=sys.stderr)
             return 2
@@ -98,8 +99,13 @@ def read(arguments: Sequence[str] | None) -> argparse.Namespace:
     return said
 
 
-def train(run: Run, end: float) -> bool:
-    """Until it has learned; False where the time is over before."""
+def late(end: float, run: Run) -> bool:
+    """Whether it is later than that."""
+    return time.perf_counter() > end
+
+
+def train(run: Run, over: Callable[[Run], bool]) -> bool:
+    """Until it has learned; False where that is `over` before."""
     seen = sys.stdout.isatty()
     form = "{desc}: {n} {unit}, {elapsed}, {rate_fmt}{postfix}"
     with tqdm(desc=run.settings.name, initial=run.progress.steps + run.progress.tests, unit="batches", file=sys.stdout,
@@ -107,7 +113,7 @@ def train(run: Run, end: float) -> bool:
         for said in run.go():
             bar.set_postfix_str(said, refresh=False)
             bar.update()
-            if time.perf_counter() > end:
+            if over(run):
                 run.keep()
                 break
     return run.done
