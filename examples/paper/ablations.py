@@ -25,6 +25,7 @@ from pathlib import Path
 from . import common
 from .ablations_parts import FULL, PARTS, QUICK
 from .ablations_report import draw, render
+from .memory_run import Different
 
 __all__ = ["draw", "main", "render"]
 
@@ -41,7 +42,10 @@ def main(arguments: list[str] | None = None) -> common.Record:
     if said.fresh or said.quick:
         shutil.rmtree(said.runs, ignore_errors=True)
     size = QUICK if said.quick else FULL
-    rows = [{"part": part, **row} for part in said.parts for row in PARTS[part](said, size)]
+    try:
+        rows = [{"part": part, **row} for part in said.parts for row in PARTS[part](said, size)]
+    except Different as error:
+        raise SystemExit(f"ablations: {error}") from None
     return common.save(said, "ablations", rows, render, draw)
 
 

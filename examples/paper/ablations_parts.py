@@ -17,12 +17,11 @@ from torch.nn import functional as F
 import lrdsl as lr
 from benchmarks.compare import Ready, error
 
-from . import common, framework, memory
+from . import common, framework, memory, networks
 from .ablations_precision import apart, errors, measure
 from .framework import Make, demo
 from .memory_report import of_run
 from .memory_run import Run, Settings
-from .networks import WAYS, runs
 
 Row = dict[str, Any]
 NEWTON, SEQUENTIAL = "diagonal LSTM, Newton", "diagonal LSTM, step by step"
@@ -69,10 +68,10 @@ def kept(path: Path, settings: object, make: Callable[[], Any]) -> Any:
     return made
 
 
-def learn(settings: Settings, said: argparse.Namespace, most: int, start: Path | None = None) -> tuple[Path, Row]:
+def learn(settings: Settings, runs: Path, most: int, start: Path | None = None) -> tuple[Path, Row]:
     """The checkpoint and the row of a run on problem 2b, which ends after so many iterations where it has not learned. start: a
     checkpoint that it goes on from."""
-    run = Run(settings, said.runs / settings.name)
+    run = Run(settings, runs / settings.name)
     if start and not run.progress.steps:
         run.begin_from(start)
     if run.progress.steps < most:
@@ -88,20 +87,20 @@ def problem(said: argparse.Namespace, size: Size, length: int, **more: Any) -> I
 
 def delay(said: argparse.Namespace, size: Size) -> list[Row]:
     """A row a run."""
-    return [learn(replace(settings, cell=cell), said, size.most)[1]
+    return [learn(replace(settings, cell=cell), said.runs / "delay", size.most)[1]
             for settings in problem(said, size, size.delays) for cell in DELAYS]
 
 
 def digits(said: argparse.Namespace, size: Size) -> list[Row]:
     """A row a network and seed, and one with the seconds of a step of training of every network."""
     data = demo.digits()
-    found = {(name, seed): kept(said.runs / f"digits-{k}-seed{seed}.pt", (name, size.digits, said.device),
+    found = {(name, seed): kept(said.runs / "digits" / f"{k}-seed{seed}.pt", (name, size.digits, said.device),
                                 partial(read_digits, name, data, size, said.device, seed))
              for seed in range(size.digits.seeds) for k, name in enumerate(NETWORKS)}
     rows = [{"network": name, "seed": seed, **{n: v for n, v in made.items() if n != "weights"}}
             for (name, seed), made in found.items()]
     weights = {name: found[name, 0]["weights"] for name in NETWORKS}
-    return [*rows, kept(said.runs / "digits-time.pt", (size.digits, said.device, said.threads),
+    return [*rows, kept(said.runs / "digits" / "time.pt", (size.digits, said.device, said.threads),
                         partial(time_digits, weights, data, said))]
 
 
@@ -128,7 +127,7 @@ def time_digits(weights: Mapping[str, Mapping[str, Tensor]], data: demo.Digits, 
         model = models[name] = framework.Reader(make).to(said.device)
         model.load_state_dict(weights[NEWTON if name == SEQUENTIAL else name])
         ready = Ready(partial(loss_of, model, images[:demo.BATCH], labels[:demo.BATCH]), dict(model.named_parameters()))
-        steps[name] = runs(ready, WAYS[1])
+        steps[name] = networks.runs(ready, networks.WAYS[1])
     with torch.no_grad():
         apart = error(models[NEWTON](held_out), models[SEQUENTIAL](held_out).double())
     times = common.timed(steps, said.device, 0.1 if said.quick else 20.0)
@@ -141,12 +140,13 @@ def loss_of(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 def precision(said: argparse.Namespace, size: Size) -> list[Row]:
     """A row a run of each precision, another for its steps at the longest length, and a row a precision that is compared."""
-    learned = [learn(replace(settings, precision=name), said, size.most)
+    runs = said.runs / "precision"
+    learned = [learn(replace(settings, precision=name), runs, size.most)
                for settings in problem(said, size, size.precisions, longest=size.longest) for name in TRAINED]
     start, first = learned[0]
     longest = Settings("gilr_lstm", size.longest, start=size.longest, hidden=size.units, batch=size.batch, device=said.device)
-    learned += [learn(replace(longest, precision=name), said, size.steps, start) for name in TRAINED]
-    found = {name: kept(said.runs / f"precision-{name}.pt", (size, said.device, said.threads, first["loss"]),
+    learned += [learn(replace(longest, precision=name), runs, size.steps, start) for name in TRAINED]
+    found = {name: kept(runs / f"{name}.pt", (size, said.device, said.threads, first["loss"]),
                         partial(apart, measure, replace(longest, precision=name), start, size.batches, said.threads))
              for name in common.progress(size.compared, "beside float64", len(size.compared))}
     rows = [{"precision": name, "length": size.longest, "batch": size.batch, "seconds": made["seconds"], "peak": made["peak"],

@@ -43,7 +43,7 @@ def measure(settings: Settings, start: Path, batches: int, threads: int) -> dict
         network.zero_grad()
         seconds.append(clock(partial(network.learn, batch)))
         with torch.no_grad():
-            walked = [(y[-1:], state) for y, state in network.walk(batch, pieces(batch, CHUNK))]
+            walked = [(y[-1:].clone(), state) for y, state in network.walk(batch, pieces(batch, CHUNK))]
         gradients = {f"gradient of {name}": p.grad for name, p in network.named_parameters() if p.grad is not None}
         found.append({"states": torch.stack([state for _, state in walked]), "logits": network.answer(walked[-1][0]).detach(),
                       **gradients})
@@ -52,8 +52,8 @@ def measure(settings: Settings, start: Path, batches: int, threads: int) -> dict
 
 
 def errors(own: Found, true: Found) -> dict[str, float]:
-    """The largest differences over the largest magnitudes: of both kinds of states, at the ends of all chunks, of logits, and of
-    gradients, together and of the forget gates' biases alone."""
+    """The largest differences over the largest magnitudes: of both kinds of states, at the ends of all chunks, of logits, and
+    of gradients, all of them and those of the forget gates' biases alone."""
     gradients = [name for name in true if name.startswith("gradient")]
     forget = [name for name in gradients if name.endswith(("forget.bias", "forget_h.bias"))]
     return {"memories c": error(own["states"][:, 0], true["states"][:, 0]),

@@ -109,6 +109,13 @@ def picture(path: Path, draw: Callable[[Any], None]) -> None:
     sheet.savefig(path, dpi=120)
 
 
+def legend(ax: Any, **options: Any) -> None:
+    """Of the lines of a panel, one entry a label; none where there are no lines."""
+    named = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    if named:
+        ax.legend(named.values(), named.keys(), **options)
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A markdown table, its columns aligned, the first to the left and the others to the right."""
     lines = [list(head), *([str(x) for x in row] for row in rows)]

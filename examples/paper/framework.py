@@ -215,8 +215,8 @@ def measure(name: str, data: tuple[demo.Digits, Text], size: Size, device: str) 
     """One row."""
     learned = [digits(name, data[0], size, device, seed) for seed in range(size.seeds)]
     of_text, bits = language(name, data[1], size, device)
-    return {"name": name, **found(name), "parameters, digits": parameters(learned[0][0]), "accuracy": [a[-1] for _, a in learned],
-            "parameters, text": of_text, "bits a byte": bits}
+    return {"name": name, **found(name), "parameters, digits": parameters(learned[0][0]),
+            "accuracy": [accuracy[-1] for _, accuracy in learned], "parameters, text": of_text, "bits a byte": bits}
 
 
 def render(record: common.Record) -> str:

@@ -9,6 +9,7 @@ but for the tokens.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -76,8 +77,7 @@ class Network(nn.Module):
 
     def forward(self, batch: Batch, chunk: int = CHUNK) -> Tensor:
         """Logits (B,). chunk: how many samples are computed at once."""
-        for y, _ in self.walk(batch, pieces(batch, chunk)):
-            pass
+        [(y, _)] = deque(self.walk(batch, pieces(batch, chunk)), maxlen=1)
         return self.answer(y)
 
     def walk(self, batch: Batch, pieces: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

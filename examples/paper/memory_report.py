@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -118,8 +118,7 @@ def picture(record: common.Record, path: Path) -> None:
         ax.set(title=f"{T:,} steps", xscale="log", xlabel="iteration; a dot where a length was learned",
                yscale="log", ylabel="loss, smoothed")
         ax.grid(alpha=0.3)
-        named = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-        ax.legend(named.values(), named.keys())
+        common.legend(ax)
     sheet.savefig(path, dpi=120)
 
 
