@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..ir.kernel import CHAINED, LANES, Axis, Kernel, lagged
 from ..ir.names import c_name
@@ -111,7 +111,6 @@ def view(kernel: Kernel) -> View:
     field, types = _fields(kernel), _types(kernel)
     if kernel.axis:
         return _over_an_axis(kernel, kernel.axis, printer, field, types)
-    columns = {b.name: len(b.columns) for b in program.buffers}
     windows: dict[tuple[str | None, float, bool], Window] = {}
 
     def window(given: str | None, e: Edge, stored: bool = False) -> str:
@@ -137,19 +136,20 @@ def view(kernel: Kernel) -> View:
     def beyond(tensor: str | None, depth: int) -> str:
         return f"a.{field[tensor]} + b * {f'{depth} * ' if depth > 1 else ''}a.C" if tensor else ""
 
-    def load(value: str, buffer: str, column: int, lag: int, edge: Edge | None) -> Load:
+    def load(at: int, value: str, buffer: str, column: int, lag: int, edge: Edge | None) -> Load:
         stored = types[buffer] == STORED
         start, cut = (window(edge.start, edge, stored), window(edge.edge, edge, stored)) if edge else ("", "")
-        return Load(value, base(buffer, column), time(buffer), (lag > 0) - (lag < 0), abs(lag), start, cut,
-                    lag == 0 and columns[buffer] > 1, types[buffer])
+        seen = any(r.buffer == buffer and r.column == column for r in kernel.reads[:at])
+        return Load(value, base(buffer, column), time(buffer), (lag > 0) - (lag < 0), abs(lag), start, cut, not seen,
+                    types[buffer])
 
     def register(e: Edge) -> Register:
         return Register(f"{names[e.base]}_kept", names[e.base], e.depth,
                         tuple(names[lagged(e.base, e.side * k)] for k in range(1, e.depth + 1)),
                         window(e.start, e), window(e.edge, e), beyond(e.final, e.depth), beyond(e.crossing, e.depth))
 
-    loads = tuple(load(names[lagged(r.sample.base, r.sample.lag)], r.buffer, r.column, r.sample.lag, r.edge)
-                  for r in kernel.reads)
+    loads = tuple(load(k, names[lagged(r.sample.base, r.sample.lag)], r.buffer, r.column, r.sample.lag, r.edge)
+                  for k, r in enumerate(kernel.reads))
     registers = tuple(map(register, program.registers))
     constants = _constants(kernel, printer)
     lines: list[str] = []
@@ -168,7 +168,6 @@ def view(kernel: Kernel) -> View:
     if kernel.strategy in CHAINED:
         crossings = [(field[e.crossing], e.depth) for e in program.registers if e.crossing]
         chain = chain_view(kernel, printer, register, loads, sums, crossings, in_lanes)
-        loads = tuple(replace(x, apart=x.base not in [y.base for y in loads[:k]]) for k, x in enumerate(loads))
     reverse = program.reverse
     return View(
         kernel.entry, kernel.strategy, _header(kernel), _args(kernel, field), loads,

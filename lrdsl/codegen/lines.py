@@ -35,8 +35,7 @@ class Window:
 class Load:
     """`value` is read from the sequence whose row 0 is at `base`, `time` apart, at `lag` steps from t (`back` = |lag|).
 
-    type: of its elements. apart: the row of the next step does not follow in memory, so that no processor fetches it ahead of
-    its own.
+    type: of its elements. fetched: it is the first to read its sequence, and so the one to fetch ahead (CPU).
     """
 
     value: str
@@ -46,7 +45,7 @@ class Load:
     back: int
     start: str
     edge: str
-    apart: bool
+    fetched: bool
     type: str
 
     @property
