@@ -75,7 +75,7 @@ def learn(settings: Settings, runs: Path, most: int, start: Path | None = None) 
     if start and not run.progress.steps:
         run.begin_from(start)
     if run.progress.steps < most:
-        memory.train(run, lambda run: run.progress.steps >= most)
+        memory.train(run, most=most)
     return run.path, of_run(run.path)
 
 

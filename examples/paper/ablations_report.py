@@ -56,8 +56,9 @@ def digits(record: common.Record) -> Iterator[str]:
     runs, times = of(record, "digits", "accuracy"), of(record, "digits", "seconds")
     for timed in times:
         names = list(dict.fromkeys(r["network"] for r in runs))
+        seeds = len(runs) // len(names)
         yield (f"**Digits**: accuracy after the last of {len(runs[0]['accuracy'])} epochs on images that are held out, mean ± "
-               f"standard deviation of {len(runs) // len(names)} seeds; milliseconds of a step of training, once trained; "
+               f"standard deviation of {seeds} seed{'s' * (seeds > 1)}; milliseconds of a step of training, once trained; "
                "iterations of Newton's method on those images, the most of any layer and direction.")
         yield common.table(["network", "parameters", "% right", "ms a step", "iterations, first epoch", "last epoch", "most"], [
             [name, f"{own[0]['parameters']:,}", spread(100 * r["accuracy"][-1] for r in own),
@@ -65,8 +66,8 @@ def digits(record: common.Record) -> Iterator[str]:
             for name in names for own in [[r for r in runs if r["network"] == name]]])
         failed = sum(sum(r["failed"]) for r in runs)
         serial = timed["seconds"][SEQUENTIAL]["median"]
-        yield (f"Newton's method gave up {failed or 'no'} time{'s' * (failed != 1)}. With the weights that were learned by it, "
-               f"the same recurrence solved one step after another takes {1e3 * serial:.3g} ms a step, "
+        yield (f"Newton's method gave up {failed} time{'s' * (failed != 1)}. With the weights that were learned by it, the "
+               f"same recurrence solved one step after another takes {1e3 * serial:.3g} ms a step, "
                f"{common.ratio(serial / timed['seconds'][NEWTON]['median'])} of its time; the logits are {timed['apart']:.1e} "
                "of the largest apart.")
 

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if said.fresh:
             shutil.rmtree(directory, ignore_errors=True)
         try:
-            learned &= train(Run(settings, directory), partial(late, time.perf_counter() + QUICK if said.quick else end))
+            learned &= train(Run(settings, directory), time.perf_counter() + QUICK if said.quick else end)
         except Different as error:
             print(f"memory: {error}", file=sys.stderr)
             return 2
@@ -99,13 +99,8 @@ def read(arguments: Sequence[str] | None) -> argparse.Namespace:
     return said
 
 
-def late(end: float, run: Run) -> bool:
-    """Whether it is later than that."""
-    return time.perf_counter() > end
-
-
-def train(run: Run, over: Callable[[Run], bool]) -> bool:
-    """Until it has learned; False where that is `over` before."""
+def train(run: Run, end: float = math.inf, most: float = math.inf) -> bool:
+    """Until it has learned; False where the time is over, or so many steps were made, before."""
     seen = sys.stdout.isatty()
     form = "{desc}: {n} {unit}, {elapsed}, {rate_fmt}{postfix}"
     with tqdm(desc=run.settings.name, initial=run.progress.steps + run.progress.tests, unit="batches", file=sys.stdout,
@@ -113,7 +108,7 @@ def train(run: Run, over: Callable[[Run], bool]) -> bool:
         for said in run.go():
             bar.set_postfix_str(said, refresh=False)
             bar.update()
-            if over(run):
+            if time.perf_counter() > end or run.progress.steps >= most:
                 run.keep()
                 break
     return run.done

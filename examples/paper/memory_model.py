@@ -101,8 +101,8 @@ class Network(nn.Module):
         shape, dtype = (len(before) + 1, 2, 2, len(batch.positive), self.hidden), self.read.weight.dtype
         borders = self.read.weight.new_zeros(shape, dtype=torch.promote_types(dtype, torch.float32))  # h_0 is zero
         with torch.no_grad():
-            for k, (_, state) in enumerate(self.walk(batch, before), 1):
-                borders[k] = state
+            for k, tokens in enumerate(before):
+                borders[k + 1] = self.advance(tokens, None if k else batch.signs, borders[k])[1]
         border = borders[-1].clone().requires_grad_()
         y, _ = self.advance(last, None if before else batch.signs, border)
         logits = self.answer(y)

@@ -60,8 +60,8 @@ def test_the_stream_is_fresh_and_can_be_drawn_again() -> None:
 # --- the network
 
 def by_hand(network: Any, batch: Any, delay: int) -> Tensor:
-    """The logits, by a loop over the paper's equations (section 3.3) and vectors that are one-hot up to their sign. delay: 0 has
-    the gates read the surrogate at t, as the paper's code."""
+    """The logits, by a loop over the paper's equations (section 3.3) and vectors that are one-hot up to their sign. With a
+    delay of 0 the gates read the surrogate at t, as in the paper's code."""
     x = F.one_hot(batch.tokens.long(), task.SYMBOLS).double()
     x[0] *= batch.signs.double().unsqueeze(1)
     first, second = (dict(layer.named_parameters()) for layer in network.rnn.layers)
