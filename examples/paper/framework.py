@@ -133,9 +133,10 @@ def digits(name: str, data: demo.Digits, size: Size, device: str, seed: int, mak
     torch.manual_seed(seed)
     model, count = Reader(make or LAYERS_OF[name]).to(device), min(size.images, len(data.images))
     images, labels, test_images, test_labels = (x.to(device) for x in data)
+    order = torch.Generator().manual_seed(seed)  # the same for all networks, whatever their weights took to draw
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in torch.randperm(count).split(demo.BATCH):
+        for batch in torch.randperm(count, generator=order).split(demo.BATCH):
             yield images[batch], labels[batch]
     accuracy = list[float]()
 
@@ -173,10 +174,11 @@ def language(name: str, data: Text, size: Size, device: str, seed: int = 0) -> t
     """Parameters, and bits a byte of the first `judged` bytes held out, in sequences four times as long as in training."""
     torch.manual_seed(seed)
     model, span = Writer(LAYERS_OF[name], size.inputs, size.units).to(device), torch.arange(size.length + 1)
+    places = torch.Generator().manual_seed(seed)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for _ in range(size.batches):
-            start = torch.randint(len(data.train) - size.length, (size.batch, 1))
+            start = torch.randint(len(data.train) - size.length, (size.batch, 1), generator=places)
             some = data.train[start + span].long().to(device)
             yield some[:, :-1], some[:, 1:]
     train(model, batches, 1, size.batches, demo.RATE / 4, f"{name}, source text")

@@ -197,6 +197,14 @@ def test_cells_of_the_framework_learn_both_tasks(name: str) -> None:
         assert kept and all((p >= 0).all() for p in kept)
 
 
+def test_all_networks_read_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list[list[list[int]]]()
+    monkeypatch.setattr(framework, "train", lambda model, batches, *_: seen.append([y.tolist() for _, y in batches()]))
+    for name in ("GILR", "torch.nn.GRU"):
+        framework.digits(name, framework.demo.digits(), framework.QUICK, "cpu", 3)
+    assert seen[0] == seen[1] and len(seen[0]) == 3
+
+
 def model_of_bytes(model: torch.nn.Module) -> torch.Tensor | None:
     """The vectors of bytes, of which a short text has few."""
     return model.read.weight if isinstance(model, framework.Writer) else None
