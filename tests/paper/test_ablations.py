@@ -40,11 +40,16 @@ def quick(tmp_path: Path, *some: str) -> Any:
     return record
 
 
-def test_delays_and_digits(tmp_path: Path) -> None:
-    record = quick(tmp_path, "delay", "digits")
+def test_delays(tmp_path: Path) -> None:
+    record = quick(tmp_path, "delay")
     runs = report.of(record, "delay", "loss")
     assert [(r["seed"], r["cell"]) for r in runs] == [(s, cell) for s in (0, 1) for cell in parts.DELAYS]
     assert all(len(r["loss"]) == parts.QUICK.most for r in runs)
+
+
+@pytest.mark.long
+def test_digits(tmp_path: Path) -> None:
+    record = quick(tmp_path, "digits")
     read = {r["network"]: r for r in report.of(record, "digits", "accuracy")}
     assert read.keys() == parts.NETWORKS.keys()
     assert [bool(r["iterations"]) for r in read.values()] == [name == parts.NEWTON for name in read]
@@ -63,9 +68,12 @@ def test_precisions(tmp_path: Path) -> None:
     assert all(r["peak"] >= 0 and len(r["seconds"]) == 1 for r in compared)
 
 
+@pytest.mark.long
 def test_less_precise_is_further_off(tmp_path: Path) -> None:
     """From one network, on the same batches."""
     begun = run.Run(SMALL, tmp_path)
+    for parameter in begun.network.parameters():
+        torch.nn.init.uniform_(parameter, -1, 1)
     begun.keep()
     found = {name: precision.measure(replace(SMALL, precision=name), begun.path, 2, 1) for name in parts.FULL.compared}
     assert all(len(f["seconds"]) == 2 and f["peak"] >= 0 for f in found.values())
@@ -73,7 +81,7 @@ def test_less_precise_is_further_off(tmp_path: Path) -> None:
         off = [precision.errors(found[name]["found"][batch], found["float64"]["found"][batch]) for name in parts.FULL.compared]
         for kind in off[0]:
             exact, single, mixed, narrow = (each[kind] for each in off)
-            assert exact == 0 < single < 1e-2 * min(mixed, narrow), kind
+            assert exact == 0 < single < 0.05 * min(mixed, narrow), kind
 
 
 def test_what_was_done_is_not_done_again(tmp_path: Path) -> None:

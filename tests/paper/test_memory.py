@@ -123,7 +123,7 @@ def test_chunks_change_nothing(cell: str) -> None:
         torch.testing.assert_close(network(batch, chunk), logits)
 
 
-@pytest.mark.parametrize("precision", ["mixed", "bfloat16"])
+@pytest.mark.parametrize("precision", ["mixed", pytest.param("bfloat16", marks=pytest.mark.long)])
 def test_states_are_handed_on_in_float32(precision: str) -> None:
     """Sequences have 16 bits; the states that chunks and no chunks end in are the same to more than that."""
     torch.manual_seed(0)
@@ -182,7 +182,7 @@ def assert_same(a: Any, b: Any) -> None:
     assert (phases, counters, lines) == (phases_b, counters_b, lines_b)
 
 
-@pytest.mark.parametrize("cell", model.CELLS)
+@pytest.mark.parametrize("cell", memory.RATES)
 def test_a_run_that_was_stopped_goes_on(cell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if it had not been stopped."""
     monkeypatch.setattr(run, "ENOUGH", 2)  # so that tests, failures and lengths come early
