@@ -53,7 +53,7 @@ class Size:
 
 
 FULL = Size(5, 32, 1000, 1024, 4096, framework.FULL, 1 << 20, (EXACT, *TRAINED), 3, 4, 5)
-QUICK = Size(2, 4, 12, 64, 64, replace(framework.QUICK, images=32), 256, (EXACT, "mixed"), 1, 2, 2)
+QUICK = Size(1, 4, 12, 64, 64, replace(framework.QUICK, images=32), 256, (EXACT, "mixed"), 1, 2, 2)
 
 
 def kept(path: Path, settings: object, make: Callable[[], Any]) -> Any:

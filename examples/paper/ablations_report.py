@@ -119,11 +119,11 @@ def draw(record: common.Record, sheet: Any) -> None:
     runs = of(record, "precision", "loss")
     longest = max((r["length"] for r in runs), default=0)
     losses(one, "the delay", [(f"surrogate read at {READ[r['cell']]}", r) for r in of(record, "delay", "loss")])
-    losses(three, "precision", [(r["precision"], r) for r in runs if r["length"] < longest])
-    losses(four, "precision, going on from float32", [(r["precision"], r) for r in runs if r["length"] == longest], keep=0.0)
+    losses(three, "precisions", [(r["precision"], r) for r in runs if r["length"] < longest])
+    losses(four, "on from float32", [(r["precision"], r) for r in runs if r["length"] == longest], keep=0.0)
     for k, (name, seeds) in enumerate(curves(of(record, "digits", "accuracy")).items()):
         wrong = [100 * (1 - statistics.mean(at)) for at in zip(*seeds, strict=True)]
-        two.plot(range(1, len(wrong) + 1), wrong, color=f"C{k}", label=name)
+        two.plot(range(1, len(wrong) + 1), wrong, ".-", color=f"C{k}", label=name)
     two.set(title="digits, mean of the seeds", xlabel="epoch", ylabel="% of held-out images misread", yscale="log")
     for ax in (one, two, three, four):
         ax.grid(alpha=0.3)
