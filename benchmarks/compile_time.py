@@ -73,7 +73,7 @@ def main() -> None:
         columns = [[1e3 * s for s in column] for column in zip(*times, strict=True)]
         rows.append((name, *map(statistics.median, columns), min(columns[2]), min(columns[3])))
         declared, forward, both, worked, best, least = rows[-1][1:]
-        print(f"{name:<40} declared after {declared:.0f} ms, forward after {forward:.0f} ms, both after {both:.0f} ms (best "
+        print(f"{name:<42} declared after {declared:.0f} ms, forward after {forward:.0f} ms, both after {both:.0f} ms (best "
               f"{best:.0f}), processor {worked:.0f} ms (best {least:.0f})")
     if said.csv:
         with said.csv.open("w", newline="") as file:
