@@ -51,10 +51,10 @@ def compiler() -> list[str]:
 
 def _command() -> list[str]:
     """The compiler on a text from stdin. It compiles for this machine unless `$CXX` says `-march=…` itself, and links what it
-    likes where `$CXX` has flags, which may need that."""
+    likes where `$CXX` has flags, which may need that, or clang's helpers may be others than gcc's."""
     command = compiler()
     native = () if any(said.startswith(("-march=", "-mcpu=")) for said in command) else ("-march=native", *_lengths())
-    return [*command, *native, *FLAGS, *(LINKED if len(command) == 1 else ("-",))]
+    return [*command, *native, *FLAGS, *(LINKED if len(command) == 1 and "clang" not in Path(command[0]).name else ("-",))]
 
 
 @functools.cache
