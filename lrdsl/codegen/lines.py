@@ -32,11 +32,22 @@ class Window:
 
 
 @dataclass(frozen=True)
+class PairWindow:
+    """Two windows as the rows of a sequence of pairs, whose elements are of `type`."""
+
+    name: str
+    re: str
+    im: str
+    depth: int
+    type: str
+
+
+@dataclass(frozen=True)
 class Load:
     """`value` is read from the sequence whose row 0 is at `base`, `time` apart, at `lag` steps from t (`back` = |lag|).
 
     type: of its elements. apart: the row of the next step does not follow in memory, so that no processor fetches it ahead of
-    its own.
+    its own. halves: where the elements are pairs, the values that `value` is taken apart into, (name, "re" or "im").
     """
 
     value: str
@@ -48,6 +59,17 @@ class Load:
     edge: str
     apart: bool
     type: str
+    halves: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Numbers of a channel that are read."""
+        return 2 if self.halves else 1
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What lines call that which is read."""
+        return tuple(name for name, _ in self.halves) or (self.value,)
 
     @property
     def step(self) -> str:
@@ -57,13 +79,24 @@ class Load:
 
 @dataclass(frozen=True)
 class Store:
-    """`value` is written to the sequence of `type` whose row 0 is at `base`, `time` apart; `pointer` names its row."""
+    """`value` is written to the sequence of `type` whose row 0 is at `base`, `time` apart; `pointer` names its row. half: "re"
+    or "im" where it is only that part of a pair."""
 
     pointer: str
     base: str
     time: str
     value: str
     type: str
+    half: str = ""
+
+    @property
+    def size(self) -> int:
+        """Numbers of a channel that are written."""
+        return 2 if self.type.startswith("Pair") and not self.half else 1
+
+    def at(self, row: str) -> str:
+        """Where in an element of its row it is written."""
+        return f"&({row})->{self.half}" if self.half else row
 
 
 @dataclass(frozen=True)

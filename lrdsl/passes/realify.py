@@ -48,7 +48,7 @@ def realify(spec: Spec) -> Spec:
     for name, e in spec.outputs:
         outputs += zip((f"{name}.re", f"{name}.im"), map(At, work.values[e.base]), strict=True) if e.complex else [(name, e)]
     return replace(spec, declared=declared_halves(spec), statements=(*work.statements, *work.carried()),
-                   outputs=tuple(outputs)).check()
+                   outputs=tuple(outputs), pairs=tuple((name, *pair) for name, pair in halves(spec).items())).check()
 
 
 def _exprs(s: Statement) -> tuple[Any, ...]:
