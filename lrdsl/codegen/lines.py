@@ -41,6 +41,11 @@ class PairWindow:
     depth: int
     type: str
 
+    @property
+    def window(self) -> str:
+        """What each of the two is in CUDA, which reads 16 bits where they are given."""
+        return "StoredWindow" if "Stored" in self.type else "Window"
+
 
 @dataclass(frozen=True)
 class Load:

@@ -77,7 +77,8 @@ class Memory:
 
     def _beyond(self, edges: Sequence[Edge], end: Literal["start", "edge"], type: str) -> str:
         """Of a pair that is read at a lag; a part that is not read has the values of the other."""
-        re, im = (self.window(e.start if end == "start" else e.edge, e) for e in (edges[0], edges[-1]))
+        stored = STORED in type and self.kernel.target == "cuda"  # on a CPU, the rows of pairs are rounded as they are made
+        re, im = (self.window(e.start if end == "start" else e.edge, e, stored) for e in (edges[0], edges[-1]))
         new = PairWindow(f"beyond_{len(self.pairs)}", re, im, max(e.depth for e in edges), type)
         return self.pairs.setdefault((re, im, type), new).name
 

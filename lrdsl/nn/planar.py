@@ -78,8 +78,7 @@ def pairs_of(value: Tensor) -> Tensor:
 def complex_of(pairs: Tensor) -> Tensor:
     """The complex numbers (B, T, C) of parts (B, T, C, 2), in the same memory. torch makes a gradient contiguous on its way back
     through this: it is taken in the order of the memory."""
-    _, *order = sorted(range(3), key=lambda k: -pairs.stride(k))
-    swapped = (1, 2) if order == [2, 1] else (0, 1) if order[0] == 0 else (0, 0)
+    swapped = (0, 1) if time_first(pairs) else (1, 2) if pairs.stride(1) < pairs.stride(2) else (0, 0)
     return torch.view_as_complex(widened(pairs).transpose(*swapped)).transpose(*swapped)
 
 
