@@ -42,15 +42,7 @@ def letters(B: lr.Input, C: lr.Input, T: lr.Vector, h: lr.State):
     return h[t]
 
 
-@lr.cell
-def pairs(z: lr.Input = lr.Input(complex=True), w: lr.Input = lr.Input(complex=True), x: lr.Input = lr.Input(),
-          h: lr.State = lr.State(complex=True, init=0.5 - 0.25j), v: lr.Vector = lr.Vector()):
-    """Complex numbers in their own memory: read at lags on both sides, a part alone, and written from a register."""
-    h[t] = z[t] * h[t - 1] / 2 + v * lr.conjugate(w[t - 1]) + lr.im(w[t + 2]) * x[t]
-    return h[t], h[t - 2] * lr.re(z[t - 1]), w[t + 1] * 1j
-
-
-OURS = {**CELLS, **{c.name: c for c in (lr.cells.linear_scan, lr.cells.linear_scan_reverse, functions, letters, pairs)}}
+OURS = {**CELLS, **{c.name: c for c in (lr.cells.linear_scan, lr.cells.linear_scan_reverse, functions, letters)}}
 CASES = [(name, kind, dtype) for name in OURS for kind in KINDS for dtype in ("float64", "float32")]
 # Compiling is most of the time: what is long here differs from its neighbours in nothing but the numbers.
 SHORT = [c for c in CASES if c[1:] in (("forward", "float64"), ("backward", "float32"))
