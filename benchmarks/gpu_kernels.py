@@ -63,7 +63,7 @@ def measure(work: Work, shape: tuple[int, int, int], records: Records, clock: Cl
     errors = {s: difference(got, solved[first]) for s, got in solved.items()}
     good = {s: call for s, call in calls.items() if errors[s] <= TOLERANCE}
     times = measured(good, SECONDS, ROUNDS, clock) if records.device == "cuda" else {}
-    size, default = work.size * B * T * C, chosen(work.kernels, B, T, C).strategy
+    size, default = work.size * B * T * C, chosen(work.program, "cuda", "float32", B, T, C)
     for strategy, call in calls.items():
         spent = times.get(strategy)
         records.write(

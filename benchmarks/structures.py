@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import lrdsl as lr
 from lrdsl.codegen.emit import emit
-from lrdsl.compiler import backward_of, plan_of
 from lrdsl.frontend.cell import Cell
 from lrdsl.ir.program import Program, Scan
 from lrdsl.passes.schedule import schedule
+from lrdsl.programs import backward_of, plan_of
 
 t = lr.t
 

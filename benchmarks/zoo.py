@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from lrdsl.compiler import plan_of
 from lrdsl.errors import BackendUnavailable
 from lrdsl.ir.program import Scan
+from lrdsl.programs import plan_of
 from tests.cells.test_zoo import Bound, derivatives, drawn, real, results, truth
 from tests.cells.zoo import BOUND
 

@@ -1,7 +1,8 @@
 """The rules of the house: imports go one way, each library has one door, what is public says what it does.
 
-    errors, files, location, options  <-  ir  <-  frontend | passes | codegen | backends  <-  cells, explain, stored, compiler
-                                                                                          <-  nn, check  <-  cli
+    errors, files, location, options  <-  ir  <-  frontend | passes | codegen | backends
+    <-  cells, explain, stored  <-  programs, kernels  <-  compiler
+    <-  nn, check  <-  cli
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ MAY: dict[str, set[str]] = {
     "cells": FLOOR | {"ir", "frontend"},
     "explain": FLOOR | MIDDLE | {"ir"},
     "stored": FLOOR | MIDDLE | {"ir"},
-    "compiler": FLOOR | MIDDLE | {"ir", "cells", "explain", "stored"},
-    "nn": FLOOR | MIDDLE | {"ir", "cells", "compiler", "stored"},
+    "programs": FLOOR | MIDDLE | {"ir", "stored"},
+    "kernels": FLOOR | MIDDLE | {"ir", "stored"},
+    "compiler": FLOOR | MIDDLE | {"ir", "cells", "explain", "programs"},
+    "nn": FLOOR | MIDDLE | {"ir", "cells", "compiler", "kernels", "programs", "stored"},
 }
-MAY["check"] = MAY["compiler"] | {"compiler"}
+MAY["check"] = MAY["compiler"] | {"compiler", "kernels"}
 MAY["doctor"] = MAY["cli"] = MAY["__main__"] = {*MAY, "doctor", "cli"}
 MAY["__init__"] = {*MAY}
 

@@ -12,9 +12,10 @@ import lrdsl as lr
 from lrdsl import check as checking
 from lrdsl.backends import native
 from lrdsl.check import ALLOWED, SCHEDULES, check
-from lrdsl.compiler import plan_of, source_of
 from lrdsl.errors import BackendUnavailable, NotLinear
 from lrdsl.ir.dtypes import DTYPES, NARROW
+from lrdsl.kernels import source_of
+from lrdsl.programs import plan_of
 
 from .cells_for_tests import CELLS
 

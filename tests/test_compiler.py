@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import lrdsl as lr
-from lrdsl import compiler
+from lrdsl import kernels, programs
 from lrdsl.errors import BackendUnavailable, BadDeclaration, NotBuilt, NotLinear
 from lrdsl.ir.plan import Plan
 from lrdsl.ir.program import Program
@@ -72,9 +72,9 @@ def test_unknown_targets_dtypes_and_stages_name_what_there_is() -> None:
 
 @pytest.mark.parametrize(("backend", "says"), [("cuda", "way out"), ("tpu", "does not exist")])
 def test_a_backend_that_cannot_run_says_what_to_do(backend: str, says: str) -> None:
-    program = compiler.plan_of(lr.cells.gilr.spec).programs[0]
+    program = programs.plan_of(lr.cells.gilr.spec).programs[0]
     with pytest.raises(BackendUnavailable, match=says):
-        compiler.launch_of(program, "float32", backend)
+        kernels.launch_of(program, "float32", backend)
 
 
 def test_reserved_methods_say_so() -> None:

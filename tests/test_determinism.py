@@ -56,7 +56,7 @@ def test_a_second_time_makes_the_same_bytes() -> None:
 
 
 def test_a_cell_that_moves_to_another_line_is_the_same_code(tmp_path: Path) -> None:
-    from lrdsl import cli, compiler
+    from lrdsl import cli, kernels, programs
     from lrdsl.backends import native
 
     text = ("import lrdsl as lr\nfrom lrdsl import t\n{}@lr.cell\ndef leaky(x: lr.Input, h: lr.State, v: lr.Vector):\n"
@@ -64,8 +64,8 @@ def test_a_cell_that_moves_to_another_line_is_the_same_code(tmp_path: Path) -> N
     (tmp_path / "here.py").write_text(text.format("", 0.1))
     (tmp_path / "there.py").write_text(text.format("\n\n", 0.1))
     (tmp_path / "other.py").write_text(text.format("", 0.10000000000000002))
-    here, there, other = (compiler.plan_of(cli.find(str(tmp_path / f"{n}.py")).spec).programs[0]
+    here, there, other = (programs.plan_of(cli.find(str(tmp_path / f"{n}.py")).spec).programs[0]
                           for n in ("here", "there", "other"))
     assert here.digest == there.digest != other.digest and str(here) != str(there)
-    builds = [native.build(compiler.source_of(p, "cpu", "float64"), tmp_path) for p in (here, there, other)]
+    builds = [native.build(kernels.source_of(p, "cpu", "float64"), tmp_path) for p in (here, there, other)]
     assert builds[0] == builds[1] != builds[2]

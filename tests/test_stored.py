@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import lrdsl as lr
-from lrdsl import cli, compiler, stored
+from lrdsl import cli, kernels, programs, stored
 from lrdsl.backends import cache, native
 from lrdsl.ir.source import Source
 from lrdsl.ir.spec import Spec
@@ -37,13 +37,13 @@ def written(tmp_path: Path) -> Callable[..., Spec]:
 
 def made(spec: Spec) -> Any:
     """Its Plan as a new process makes it."""
-    return compiler.plan_of.__wrapped__(spec)
+    return programs.plan_of.__wrapped__(spec)
 
 
 def test_the_passes_run_once(place: Path, written: Callable[..., Spec], monkeypatch: pytest.MonkeyPatch) -> None:
     spec = written("one")
     plan = made(spec)
-    monkeypatch.setattr(compiler, "partition", lambda _: pytest.fail("a pass has run"))
+    monkeypatch.setattr(programs, "partition", lambda _: pytest.fail("a pass has run"))
     assert made(spec) == plan and str(made(spec)) == str(plan)
 
 
@@ -51,7 +51,7 @@ def test_errors_and_comments_cite_the_lines_of_the_cell_that_runs(place: Path, w
                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     one, moved = written("one"), written("moved", before="\n\n")
     first = made(one)
-    monkeypatch.setattr(compiler, "partition", lambda _: pytest.fail("a pass has run"))
+    monkeypatch.setattr(programs, "partition", lambda _: pytest.fail("a pass has run"))
     second = made(moved)
     lines = [[(Path(s.where.file).name, s.where.line) for s in plan.programs[0].steps if s.where] for plan in (first, second)]
     assert lines[0] and lines[1] == [("moved.py", line + 2) for _, line in lines[0]]
@@ -100,7 +100,7 @@ def test_how_parameters_are_drawn_is_no_part_of_a_plan(place: Path) -> None:
 
 
 def program() -> Any:
-    return compiler.plan_of(lr.cells.ema.spec).programs[0]
+    return programs.plan_of(lr.cells.ema.spec).programs[0]
 
 
 def recall(text: Callable[[], Source], versions: tuple[str, ...] = ("1",)) -> Any:
@@ -108,7 +108,7 @@ def recall(text: Callable[[], Source], versions: tuple[str, ...] = ("1",)) -> An
 
 
 def text() -> Source:
-    return compiler.source_of(program(), "cpu", "float64")
+    return kernels.source_of(program(), "cpu", "float64")
 
 
 def test_a_kernel_is_emitted_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,13 @@ The paper's design is Algorithm 1: time in slices, one a processor; what each do
 between them are known all steps are walked again. Ours is what lrdsl chooses to run at a size.
 
 On a GPU: the `serial` kernel of lrdsl, a thread a channel; the paper's three launches, with up to 960 warps; ours, in chunks or
-serial. On a CPU, serial is lrdsl's kernel on one thread, which walks time once with the channels in its vectors. Ours is the
-same kernel on all threads, which share channels and sequences out, and never time: for one sequence of few channels it *is*
-the serial one. The paper's design is its natural counterpart, three phases, where a thread has 1, 4 or 8 slices of time,
-whichever is fastest (steps of one are computed while those of the others wait). It reads twice and multiplies three times as
-often, so that by the paper's own count it wins from three processors on. By hand: its last phase alone, as one slice, which is
-the serial walk with no more in it than this recurrence needs; where it is faster than lrdsl's, so would be its design for that.
+serial. On a CPU, serial is lrdsl's kernel `rows` on one thread, which walks time once with the channels in its vectors. Ours
+is what lrdsl runs on all threads: for a few channels `lanes`, whose vectors hold consecutive steps, and where the sequences do
+not fit the cache, blocks of time that the threads share. The paper's design is its natural counterpart, three phases, where a
+thread has 1, 4 or 8 slices of time, whichever is fastest (steps of one are computed while those of the others wait). It reads
+twice and multiplies three times as often, so that by the paper's own count it wins from three processors on. By hand: its last
+phase alone, as one slice, which is the serial walk with no more in it than this recurrence needs; where it is faster than
+lrdsl's, so would be its design for that.
 
 The CUDA texts of both are compared on the emulator: bytes moved, and steps on the critical path, which are those that one
 thread takes after another or waits for, on 132 multiprocessors: steps of the recurrence, sums of stretches, states handed on.
@@ -38,6 +39,7 @@ from lrdsl.backends.emulated_counts import Counts
 from lrdsl.codegen.emit import emit
 from lrdsl.ir.kernel import Chunks, Kernel
 from lrdsl.ir.source import CHANNELS, Launch
+from lrdsl.kernels import launch_of, source_of
 from lrdsl.nn.threads import share_threads
 from lrdsl.passes.schedule import chosen, schedules
 
@@ -65,14 +67,14 @@ def candidates(a: Tensor, b: Tensor, threads: int) -> dict[str, tuple[Callable[[
     if a.is_cuda:
         three = ThreeLaunches(a, b)
         texts = {k.strategy: cuda.load(emit([k])[0]) for k in KERNELS}
-        return {SERIAL: ours(texts["serial"]), OURS: ours(texts[chosen(KERNELS, 1, T, m).strategy]),
+        return {SERIAL: ours(texts["serial"]), OURS: ours(texts[chosen(PROGRAM, "cuda", "float32", 1, T, m)]),
                 DESIGN: (three.on_gpu(), lambda: three.h)}
     share_threads()
-    native_launch = native.load(emit(list(schedules(PROGRAM, "cpu", "float32")))[0])
-    serial, of_serial = ours(native_launch)
-    parallel, of_parallel = ours(native_launch)
+    serial, of_serial = ours(native.load(source_of(PROGRAM, "cpu", "float32")))
+    fit = launch_of(PROGRAM, "float32", "native")
+    parallel, of_parallel = ours(fit)
     found: dict[str, tuple[Callable[[], object], Callable[[], Tensor]]] = {
-        SERIAL: (serial, of_serial), OURS: (lambda: native_launch(parallel.values, threads), of_parallel)}
+        SERIAL: (serial, of_serial), OURS: (lambda: fit(parallel.values, threads), of_parallel)}
     h = torch.empty_like(a)
     for each in (0, 1, 4, 8):
         name = f"{DESIGN}, {each} slices a thread" if each else BY_HAND
@@ -113,7 +115,8 @@ def emulated(m: int, T: int) -> dict[str, Any]:
     """Bytes a step and channel and steps on the critical path, of both designs; the bytes counted by the emulator."""
     given = numbers(PROGRAM, 1, T, m, "cpu")
     three = ThreeLaunches(given["a"][0], given["b"][0])
-    kernel = chosen(KERNELS, 1, T, m)
+    strategy = chosen(PROGRAM, "cuda", "float32", 1, T, m)
+    kernel = next(k for k in KERNELS if k.strategy == strategy)
     source = emit([kernel])[0]
     call = place(PROGRAM, Launch(lambda *_: None, source.extent), given, 1, T, m)
     ours = Emulator(source).run(call.values, scratch=call.scratch.data_ptr(), sectors=True)

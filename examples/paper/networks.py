@@ -9,7 +9,7 @@ maps on all processors, as before: its scans run on one thread (CPU), or as `ser
 torch.nn.LSTM has the same layers and units; it is another function, what one would use instead. `torch.compile` is the same
 cell written in torch, its scans torch's associative_scan, compiled as a whole.
 
-On a CPU, parallel means threads, over sequences and channels; no more can be won than there are threads.
+On a CPU, parallel means threads, over sequences, channels and blocks of time; no more can be won than there are threads.
 
 Before a network is timed, its values and all gradients are held to a loop in float64 at a small size.
 """

@@ -68,11 +68,14 @@ def run(program: Program, tensors: Mapping[str, Array | None], reset: Array | No
     return out
 
 
-def partial_run(program: Program, tensors: Mapping[str, Array | None], reset: Array | None = None) -> dict[str, Array]:
-    """As `run`, with sums over time only: (B, C), and over channels where they are (B, N)."""
+def partial_run(program: Program, tensors: Mapping[str, Array | None], reset: Array | None = None,
+                rounded: Callable[[Array], Array] = np.asarray) -> dict[str, Array]:
+    """As `run`, with sums over time only: (B, C), and over channels where they are (B, N). rounded: what becomes of each value
+    when it has been computed."""
     data = {n: np.asarray(a, np.float64) for n, a in tensors.items() if a is not None}
     B, T, C = _sizes(program, data)
     steps = _Steps(program, data, B, T, C, reset)
+    steps.rounded = rounded
     if program.replay:
         steps.sequence |= _replay(program, program.replay, data, B, T, C, reset)
     return steps.run()
@@ -111,6 +114,7 @@ class _Steps:
 
     def __init__(self, program: Program, data: Mapping[str, Array], B: int, T: int, C: int, reset: Array | None) -> None:
         self.program, self.data, self.B, self.T, self.C = program, data, B, T, C
+        self.rounded: Callable[[Array], Array] = np.asarray
         self.sequence: dict[str, Array] = {}
         for b in program.buffers:
             if b.every == 1:
@@ -175,7 +179,7 @@ class _Steps:
 
         for step in program.steps:
             exprs = [step.update(i) for i in range(len(step.targets))] if isinstance(step, Recurrent) else [step.expr]
-            new = [value_of(e, target) for e, target in zip(exprs, step.targets, strict=True)]
+            new = [self.rounded(value_of(e, target)) for e, target in zip(exprs, step.targets, strict=True)]
             values |= {At(target): value for target, value in zip(step.targets, new, strict=True)}
         for base, window in self.register.items():
             self.register[base] = np.concatenate([value_of(At(base), base)[:, None], window[:, :-1]], 1)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..ir.kernel import Kernel, Link, carried
+from ..ir.kernel import Kernel, Link, carried, lagged
 from ..ir.program import Edge, Program, Scan, Step
 from ..ir.symbols import At, params, samples
 from .in_lanes import Columns, InLanes
@@ -136,10 +136,12 @@ class _Links:
                 kept.append(self._place(base, orders.get(base, 0), self.edges[base].depth - orders.get(base, 0)))
             reads.append(step)
         bases = {e.base for e in program.registers} | {s.targets[0] for s in link.sums if s not in self.kernel.program.steps}
+        read = program.reads()
+        wanted = {self.names[lagged(s.base, s.lag)] for s in read}
         exprs = [e for step in reads for e in step.exprs]
         names = {s.base for e in exprs for s in samples(e)}
         return LinkView(
-            number, tuple(dict.fromkeys(load for s, load in self.loads.items() if s in program.reads())),
+            number, tuple(dict.fromkeys(load.only(wanted) for s, load in self.loads.items() if s in read)),
             frozenset(self.names[str(p)] for e in exprs for p in params(e)),
             tuple(self.names[let.target] for let in self.kernel.constants if let.target in names),
             tuple(r for base, r in self.registers.items() if base in bases), tuple(lines), tuple(added), tuple(kept),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..ir.kernel import CHAINED, LANES, Axis, Kernel, lagged
 from ..ir.names import c_name
@@ -148,7 +148,6 @@ def view(kernel: Kernel) -> View:
     if kernel.strategy in CHAINED:
         crossings = [(field[e.crossing], e.depth) for e in program.registers if e.crossing]
         chain = chain_view(kernel, printer, register, load_of, sums, crossings, in_lanes)
-        loads = tuple(replace(x, apart=x.base not in [y.base for y in loads[:k]]) for k, x in enumerate(loads))
     reverse = program.reverse
     return View(
         kernel.entry, kernel.strategy, _header(kernel), _args(kernel, field), loads,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..ir.program import Scan, Step
@@ -51,8 +51,8 @@ class PairWindow:
 class Load:
     """`value` is read from the sequence whose row 0 is at `base`, `time` apart, at `lag` steps from t (`back` = |lag|).
 
-    type: of its elements. apart: the row of the next step does not follow in memory, so that no processor fetches it ahead of
-    its own. halves: where the elements are pairs, the values that `value` is taken apart into, (name, "re" or "im").
+    type: of its elements. fetched: it is the first to read its sequence, and so the one to fetch ahead (CPU). halves: where the
+    elements are pairs, the values that `value` is taken apart into, (name, "re" or "im").
     """
 
     value: str
@@ -62,9 +62,13 @@ class Load:
     back: int
     start: str
     edge: str
-    apart: bool
+    fetched: bool
     type: str
     halves: tuple[tuple[str, str], ...] = ()
+
+    def only(self, names: Collection[str]) -> Load:
+        """The same where no other values are wanted."""
+        return replace(self, halves=tuple(h for h in self.halves if h[0] in names))
 
     @property
     def size(self) -> int:

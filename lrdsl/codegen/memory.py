@@ -58,12 +58,15 @@ class Memory:
         """By sample; one for both parts of a pair at a lag."""
         return {r.sample: self._pair(r) if self.buffers[r.buffer].paired else self._load(r) for r in self.kernel.reads}
 
+    def _first(self, tensor: str, column: int | None, lag: int) -> bool:
+        """Whether it is at this lag that a column, or a pair, is first read."""
+        return next(r.sample.lag for r in self.kernel.reads if r.buffer == tensor and column in (None, r.column)) == lag
+
     def _load(self, r: Read) -> Load:
         lag, stored = r.sample.lag, self.types[r.buffer] == STORED
         start, cut = (self.window(end, r.edge, stored) for end in (r.edge.start, r.edge.edge)) if r.edge else ("", "")
         return Load(self.names[lagged(r.sample.base, lag)], self.base(r.buffer, r.column), self.time(r.buffer),
-                    (lag > 0) - (lag < 0), abs(lag), start, cut, lag == 0 and len(self.buffers[r.buffer].columns) > 1,
-                    self.types[r.buffer])
+                    (lag > 0) - (lag < 0), abs(lag), start, cut, self._first(r.buffer, r.column, lag), self.types[r.buffer])
 
     def _pair(self, r: Read) -> Load:
         lag = r.sample.lag
@@ -72,7 +75,7 @@ class Memory:
         start, cut = (self._beyond(edges, end, self.types[r.buffer]) if edges else "" for end in ("start", "edge"))
         away = f"_{'before' if lag < 0 else 'after'}_{abs(lag)}" if lag else ""
         return Load(f"{self.field[r.buffer]}{away}_pair", self.base(r.buffer, 0), self.time(r.buffer), (lag > 0) - (lag < 0),
-                    abs(lag), start, cut, False, self.types[r.buffer],
+                    abs(lag), start, cut, self._first(r.buffer, None, lag), self.types[r.buffer],
                     tuple((self.names[lagged(x.sample.base, lag)], HALVES[x.column]) for x in reads))
 
     def _beyond(self, edges: Sequence[Edge], end: Literal["start", "edge"], type: str) -> str:

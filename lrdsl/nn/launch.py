@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from .. import options
-from ..compiler import backend_for, begin, launch_of, turns
 from ..errors import BackendUnavailable, DtypeMismatch, ShapeMismatch
 from ..ir.program import Program
 from ..ir.source import OUTPUTS, Extent, Launch, Slot, slots
+from ..kernels import backend_for, begin, launch_of, turns
 from . import pool
 from .dtypes import NAMES, check_dtype, compute, dtype_of, short
 from .prepared import Prepared, Signature, plain, remember, signature

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..compiler import iteration_of
 from ..ir.program import Program
 from ..ir.solver import Newton
+from ..programs import iteration_of
 from .dtypes import compute
 from .launch import Launcher, Tensors
 from .prepared import Signature

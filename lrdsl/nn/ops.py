@@ -21,11 +21,11 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from ..compiler import adjoint_of, inner_keeps, tangent_of
 from ..errors import LrdslError, NotBuilt
 from ..ir.program import Program
 from ..passes.precision import with_full
 from ..passes.replay import unbordered
+from ..programs import adjoint_of, inner_keeps, tangent_of
 from ..stored import versions
 from . import derive, functions
 from .checks import constant

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..compiler import plan_of, ragged_of
+from ..compiler import dumped
 from ..errors import CellError
 from ..ir.plan import Block, Dense, Plan, Sized
 from ..ir.plan import Sequence as Lagged
@@ -16,6 +16,7 @@ from ..ir.program import Program
 from ..ir.source import slots
 from ..ir.spec import Spec
 from ..passes.ragged import carried_name, given_name, key_of
+from ..programs import plan_of, ragged_of
 from .carry import NONE, Window, last_window
 from .checks import constant
 from .dtypes import NARROW
@@ -34,6 +35,7 @@ class Pipeline:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.plan: Plan = plan_of(spec)
+        dumped(spec)
         self.reverse = self.plan.reverse
         self.sequences = {s.key: s for s in self.plan.sequences}
         self.keys = {(s.name, s.side): s.key for s in self.plan.sequences}

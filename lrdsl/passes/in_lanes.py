@@ -9,8 +9,8 @@ a recurrence itself reads.
 
 from __future__ import annotations
 
-from ..ir.program import Nonlinear, Program, Scan, Step
-from ..ir.symbols import samples
+from ..ir.program import Nonlinear, Program, Scan
+from .order import in_order
 
 LARGEST = 4  # numbers of a state: what many steps do to it is 16, for each of which there is a register
 FAR = 4  # steps that are kept of one sequence
@@ -27,24 +27,4 @@ def hindrance(program: Program) -> str:
             return f"the state of {', '.join(step.targets)} has many numbers"
     if max([0, *(e.depth for e in program.registers)]) > FAR:
         return f"more than {FAR} steps are kept of what it computes"
-    return "" if in_order(program) is not None else "its lines read each other's past in a circle"
-
-
-def in_order(program: Program) -> tuple[Step, ...] | None:
-    """The steps, each behind all that it reads; None where they read each other in a circle."""
-    owner = {t: s for s in program.steps for t in s.targets}
-    done: dict[Step, None] = {}
-    open_: set[Step] = set()
-
-    def visit(step: Step) -> bool:
-        if step in done:
-            return True
-        if step in open_:
-            return False
-        open_.add(step)
-        reads = dict.fromkeys(a.base for e in step.exprs for a in samples(e) if a.base in owner)
-        good = all(visit(owner[name]) for name in reads)
-        done[step] = None
-        return good
-
-    return tuple(done) if all(map(visit, program.steps)) else None
+    return "" if in_order(program.steps, past=True) is not None else "its lines read each other's past in a circle"

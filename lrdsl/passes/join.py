@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import sympy as sp
 
-from ..ir.program import Program, Scan, Step
+from ..ir.program import Program, Scan
 from ..ir.symbols import samples
+from .order import in_order
 
 
 def joined(program: Program) -> Program:
@@ -27,7 +28,9 @@ def joined(program: Program) -> Program:
         one = replace(group[0], targets=tuple(s.targets[0] for s in group), b=tuple(s.b[0] for s in group),
                       A=(sp.ImmutableMatrix(sp.diag(*(s.A[0][0, 0] for s in group))),))
         steps = [one if s is group[-1] else s for s in program.steps if s not in group[:-1]]
-        program = replace(program, steps=_in_order(steps))
+        ordered = in_order(steps)
+        assert ordered is not None
+        program = replace(program, steps=ordered)
     return program.check()
 
 
@@ -39,22 +42,3 @@ def _needs(program: Program) -> dict[str, set[str]]:
         for name in needs:
             needs[name] |= {m for n in needs[name] if n in needs for m in needs[n]}
     return needs
-
-
-def _in_order(steps: list[Step]) -> tuple[Step, ...]:
-    """Each step after those that it reads at the same time, else in the order given."""
-    owner = {t: s for s in steps for t in s.targets}
-    done: dict[Step, None] = {}
-
-    def visit(step: Step) -> None:
-        if step in done:
-            return
-        for e in step.exprs:
-            for a in samples(e):
-                if a.lag == 0 and a.base in owner:
-                    visit(owner[a.base])
-        done[step] = None
-
-    for step in steps:
-        visit(step)
-    return tuple(done)

@@ -18,6 +18,7 @@ from . import chain, in_lanes
 from .bounds import contracts
 from .join import joined
 from .levels import levels, prepared
+from .order import in_order
 from .strata import SHARED, STEPS, WARPS, board, loose, staged, strata
 from .walks import hindrance, named, walks, warps
 
@@ -56,18 +57,14 @@ def strategies(program: Program, target: Target) -> tuple[Strategy, ...]:
     return ("serial",) if hindrance(program) else ("serial", "chunked")
 
 
-def chosen(kernels: Sequence[Kernel], B: int, T: int, C: int) -> Kernel:
-    """The kernel to run on T steps of B * C channels. Raises IndexError where there is none."""
-    if kernels[0].target == "cpu":
-        wanted = "lanes" if narrow(kernels[0].dtype, T, C) else "rows"
+def chosen(program: Program, target: Target, dtype: str, B: int, T: int, C: int) -> Strategy:
+    """The strategy for T steps of B * C channels, where threads do not share the time."""
+    if target == "cpu":
+        wanted = "lanes" if C * dtypes.size(dtypes.compute(dtype)) <= NARROW and T >= FEW else "rows"
     else:
         wanted = "chunked" if B * C < MANY and T > SHORT else "serial"
-    return next((k for k in kernels if k.strategy == wanted), kernels[0])
-
-
-def narrow(dtype: str, T: int, C: int) -> bool:
-    """Whether T steps of C channels are too narrow for vectors of channels (CPU)."""
-    return C * dtypes.size(dtypes.compute(dtype)) <= NARROW and T >= FEW
+    found = strategies(program, target)
+    return next((s for s in found if s == wanted), found[0])
 
 
 def spare(B: int, C: int, threads: int) -> bool:
@@ -118,15 +115,15 @@ def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | 
 
 
 def _on_a_cpu(program: Program, dtype: str, reads: tuple[Read, ...], entry: str, strategy: Strategy) -> Kernel:
-    in_order, in_time = in_lanes.hindrance(program), chain.hindrance(program)
+    alone, in_time = in_lanes.hindrance(program), chain.hindrance(program)
     program, constants = prepared(program)
     names = _names(program, [let.target for let in constants])
     reason = "rows: channels stream through the cache in the order of memory, the carry stays in L1"
-    reason += f"; one step after another at every size, because {in_order}" if in_order else ""
+    reason += f"; one step after another at every size, because {alone}" if alone else ""
     reason += f"; threads share the batch and channels, never time, because {in_time}" if in_time else ""
     if strategy in LANES:
-        steps = in_lanes.in_order(program)
-        assert steps is not None and not in_order, in_order
+        steps = in_order(program.steps, past=True)
+        assert steps is not None and not alone, alone
         program = replace(program, steps=steps)
         reason = (f"lanes of consecutive steps: for rows of up to {NARROW} bytes and at least {FEW} steps, and for sequences "
                   "whose steps follow each other in memory")

@@ -46,6 +46,15 @@ template <class T> static inline bool whole_lines(const T *row, long time) {
   return (unsigned long)row % LR_BYTES == 0 && time * sizeof(T) % LR_BYTES == 0;
 }
 
+// How far ahead of a row of `width` numbers to fetch, where rows lie `time` apart: as many rows as have so many bytes, of wider
+// ones the next. Of rows that follow each other in memory a processor fetches the next ones on its own; there it is the row at
+// hand that is fetched, which is still sooner than to load it.
+enum { AHEAD = 3 << 10 };
+static inline long ahead_of(long time, long width) {
+  const long row = width * ITEM;
+  return time == width ? 0 : (row < AHEAD ? AHEAD / row : 1) * time;
+}
+
 LR_INLINE V lr_signum(V x) { return select(x > 0, splat(1), select(x < 0, splat(-1), x)); }
 LR_INLINE V lr_whole_power(V x, int n) {
   V y = splat(1);
@@ -56,7 +65,7 @@ LR_INLINE V lr_whole_power(V x, int n) {
 
 // Rows of `width` numbers for one sweep; the first begins a line of the cache, and so do others where vectors fill them.
 struct Scratch {
-  enum { NEAR = 4096 };  // bytes for which no memory is asked for
+  enum { NEAR = 1024 };  // bytes for which no memory is asked for; of more, rows on a stack were slow in some processes
   void *memory;
   real *next;
   const long width;

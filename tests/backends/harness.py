@@ -19,12 +19,13 @@ import lrdsl as lr
 from lrdsl.backends import native
 from lrdsl.backends.memory import numbers, stored
 from lrdsl.backends.reference import partial_run
-from lrdsl.compiler import adjoint_of, inner_keeps, plan_of, source_of, tangent_of
 from lrdsl.ir.dtypes import NARROW
 from lrdsl.ir.kernel import Strategy
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import OUTPUTS, RESET, Launch, Slot, slots
+from lrdsl.kernels import source_of
 from lrdsl.passes.replay import unbordered
+from lrdsl.programs import adjoint_of, inner_keeps, plan_of, tangent_of
 
 Array = Any
 KINDS = ("forward", "backward", "second", "tangent")

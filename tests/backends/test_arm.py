@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lrdsl as lr
-from lrdsl.compiler import source_of
+from lrdsl.kernels import source_of
 from tests import vmath
 from tests.backends import arm
 from tests.backends.harness import KINDS, LAYOUTS, Problem, programs

@@ -12,11 +12,12 @@ import torch
 import lrdsl as lr
 from lrdsl.backends.emulated import SCHEDULES, Emulator, Schedule
 from lrdsl.check import Problem, check
-from lrdsl.compiler import backward_of, plan_of, source_of
 from lrdsl.ir.program import Program
+from lrdsl.kernels import source_of
 from lrdsl.nn.dtypes import compute, dtype_of
 from lrdsl.nn.launch import Launcher
 from lrdsl.passes.replay import SEGMENT
+from lrdsl.programs import backward_of, plan_of
 from tests.axis_cells import gaps, meets, meets_loop, mixed, returns, s6, turn
 from tests.codegen.test_axis import programs
 from tests.complex_axis_cells import s4d, wave

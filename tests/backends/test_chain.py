@@ -16,11 +16,11 @@ import pytest
 import torch
 
 import lrdsl as lr
-from lrdsl import compiler as driver
+from lrdsl import kernels
 from lrdsl.backends import native
-from lrdsl.compiler import source_of
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import RESET, Launch
+from lrdsl.kernels import source_of
 from lrdsl.passes import chain, in_lanes, schedule
 from tests.backends import harness
 from tests.backends.harness import Problem, programs
@@ -193,11 +193,11 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing fits a cache."""
     for name, value in (("CACHE", 0), ("BLOCK", 1 << 10), ("SHORTEST", 8)):
         monkeypatch.setattr(schedule, name, value)
-    driver.launch_of.cache_clear()
+    kernels.launch_of.cache_clear()
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-    driver.launch_of.cache_clear()
+    kernels.launch_of.cache_clear()
 
 
 def test_blocks_are_for_threads_without_work_and_memory_beyond_the_cache() -> None:
@@ -234,7 +234,7 @@ def _in_child(work: Callable[[], Any], results: Any) -> None:
 def test_a_forked_child_takes_no_blocks() -> None:
     """It runs on one thread, which has nothing to add up, and waits for nobody."""
     [program] = programs(lr.cells.gilr, ["backward"])
-    problem, launch = Problem(program, T, B=1, C=5), driver.launch_of(program, "float64", "native")
+    problem, launch = Problem(program, T, B=1, C=5), kernels.launch_of(program, "float64", "native")
     assert problem.error(problem.solve(launch, 1, 5, threads=2)) < 2e-13
     results = fork.SimpleQueue()
     work = functools.partial(_in_child, lambda: problem.error(problem.solve(launch, 1, 5, threads=2)), results)

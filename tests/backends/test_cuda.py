@@ -26,10 +26,11 @@ import pytest
 
 import lrdsl as lr
 from lrdsl.backends import cuda, cuda_compile, cuda_driver
-from lrdsl.compiler import launch_of, plan_of, source_of
 from lrdsl.errors import BackendUnavailable, ShapeMismatch
 from lrdsl.ir.source import Launch, Source, fields
-from lrdsl.passes.schedule import chosen, schedules
+from lrdsl.kernels import launch_of, source_of
+from lrdsl.passes.schedule import chosen
+from lrdsl.programs import plan_of
 from tests.backends.driver import build
 from tests.backends.driver.recorder import Recorder, Result
 
@@ -314,11 +315,11 @@ def test_a_program_runs_by_the_strategy_of_its_size(machine: Machine, monkeypatc
     monkeypatch.setattr(cuda_compile, "nvcc", lambda: "nvcc")
     monkeypatch.setattr(cuda_compile, "require_pycuda", lambda: None)
     launch = launch_of.__wrapped__(PROGRAM, "float32", "cuda")
-    sizes, kernels = ((2, 5, 70), (1, 5000, 32)), schedules(PROGRAM, "cuda", "float32")
+    sizes = (2, 5, 70), (1, 5000, 32)
     on_a_fresh_thread(lambda: [launch([*[0] * (len(fields(PROGRAM)) - 3), *size], scratch=16) for size in sizes])
     wanted = []
     for size in sizes:
-        source = source_of(PROGRAM, "cuda", "float32", strategy=chosen(kernels, *size).strategy)
+        source = source_of(PROGRAM, "cuda", "float32", strategy=chosen(PROGRAM, "cuda", "float32", *size))
         assert launch.extent(*size) == source.extent(*size)
         wanted.append(f"launch {source.entry} on 0: {source.extent(*size).grid}x{source.block}, stream 0, {'00' * 8}")
     assert [line for line in machine.said() if line.startswith("launch")] == wanted and len(set(wanted)) == 2

@@ -18,9 +18,11 @@ import pytest
 
 import lrdsl as lr
 from lrdsl.backends import cache, cuda_compile
-from lrdsl.compiler import plan_of, schedules, source_of
 from lrdsl.errors import BackendUnavailable, ToolchainError
 from lrdsl.ir.source import fields
+from lrdsl.kernels import source_of
+from lrdsl.passes.schedule import schedules
+from lrdsl.programs import plan_of
 from tests.backends.driver import build
 
 ROOT = Path(__file__).parents[2]

@@ -14,10 +14,11 @@ import torch
 import lrdsl as lr
 from lrdsl.backends.emulated import SCHEDULES, Counts, Emulator, load
 from lrdsl.cells import linear_scan
-from lrdsl.compiler import plan_of, source_of
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import Launch, slots
+from lrdsl.kernels import source_of
 from lrdsl.passes.schedule import strategies
+from lrdsl.programs import plan_of
 
 from ..cells_for_tests import CELLS
 from .harness import LAYOUTS, Problem, programs

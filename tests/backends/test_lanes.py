@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import lrdsl as lr
-from lrdsl.compiler import plan_of
 from lrdsl.passes.in_lanes import hindrance
 from lrdsl.passes.schedule import chosen, schedules, strategies
+from lrdsl.programs import plan_of
 from tests.backends.harness import KINDS, LAYOUTS, Problem, load, programs
 from tests.backends.test_agree import ALLOWED, OURS
 
@@ -115,11 +115,10 @@ def test_each_size_has_its_kernel() -> None:
     [program] = plan_of(lr.cells.linear_scan.spec).programs
     sizes = {(8, 4096, 15): "lanes", (8, 4096, 16): "rows", (1, 63, 1): "rows", (1, 64, 1): "lanes"}
     for dtype, most in (("float32", 15), ("bfloat16", 15), ("float64", 7)):
-        kernels = schedules(program, "cpu", dtype)
-        assert [k.strategy for k in kernels] == ["rows", "lanes", "chained", "chained_lanes"]
-        found = [chosen(kernels, 8, 4096, C).strategy for C in range(1, 20)]
+        assert [k.strategy for k in schedules(program, "cpu", dtype)] == ["rows", "lanes", "chained", "chained_lanes"]
+        found = [chosen(program, "cpu", dtype, 8, 4096, C) for C in range(1, 20)]
         assert found == ["lanes"] * most + ["rows"] * (19 - most)
-    assert {size: chosen(schedules(program, "cpu", "float32"), *size).strategy for size in sizes} == sizes
+    assert {size: chosen(program, "cpu", "float32", *size) for size in sizes} == sizes
 
 
 def test_what_is_not_solved_in_lanes_says_why() -> None:

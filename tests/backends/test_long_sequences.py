@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from lrdsl.backends import native
-from lrdsl.compiler import plan_of
 from lrdsl.ir.source import RESET
+from lrdsl.programs import plan_of
 from tests.backends.harness import Problem
 from tests.backends.structures import STRUCTURES
 from tests.backends.test_not_finite import put

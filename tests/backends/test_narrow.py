@@ -17,10 +17,11 @@ import lrdsl as lr
 from lrdsl import sigmoid, t, tanh
 from lrdsl.backends import emulated
 from lrdsl.backends.emulated import SCHEDULES
-from lrdsl.compiler import adjoint_of, inner_keeps, launch_of, plan_of, source_of
 from lrdsl.ir.dtypes import NARROW
+from lrdsl.kernels import launch_of, source_of
 from lrdsl.passes.precision import with_full
 from lrdsl.passes.schedule import strategies
+from lrdsl.programs import adjoint_of, inner_keeps, plan_of
 from tests.backends.harness import KINDS, LAYOUTS, Problem, load, load_all, programs
 from tests.bounds import ROUNDOFF, SUBNORMAL
 from tests.cells_for_tests import CELLS

@@ -20,9 +20,9 @@ import pytest
 
 import lrdsl as lr
 from lrdsl.backends import native
-from lrdsl.compiler import source_of
 from lrdsl.errors import BackendUnavailable, ToolchainError
 from lrdsl.ir.source import Source
+from lrdsl.kernels import source_of
 from tests.backends.harness import Problem, load, load_all, programs
 from tests.backends.test_agree import functions
 from tests.cells_for_tests import CELLS

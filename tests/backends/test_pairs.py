@@ -12,8 +12,8 @@ import lrdsl as lr
 from lrdsl import t
 from lrdsl.backends import emulated
 from lrdsl.backends.emulated import SCHEDULES
-from lrdsl.compiler import source_of
 from lrdsl.ir.source import slots
+from lrdsl.kernels import source_of
 from lrdsl.passes.schedule import strategies
 from tests.backends.harness import KINDS, LAYOUTS, Problem, load, programs
 from tests.backends.test_agree import ALLOWED

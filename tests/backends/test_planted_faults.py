@@ -15,9 +15,9 @@ import pytest
 
 import lrdsl as lr
 from lrdsl.backends.emulated import SCHEDULES, EmulationError, Emulator, Schedule
-from lrdsl.compiler import source_of
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import RESET, Launch, Source
+from lrdsl.kernels import source_of
 from tests.backends.harness import Problem, programs
 from tests.codegen.cells import CELLS
 

@@ -12,9 +12,9 @@ import lrdsl as lr
 from lrdsl import t
 from lrdsl.backends import reference
 from lrdsl.backends.reference import run
-from lrdsl.compiler import plan_of
 from lrdsl.ir.plan import Dense
 from lrdsl.ir.source import RESET
+from lrdsl.programs import plan_of
 from tests import truth
 from tests.backends.harness import LAYOUTS, Problem, programs
 from tests.cells_for_tests import CELLS

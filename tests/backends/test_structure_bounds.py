@@ -18,11 +18,12 @@ import pytest
 import torch
 
 from lrdsl.backends.emulated import EmulationError, Emulator
-from lrdsl.compiler import adjoint_of, inner_keeps, plan_of, source_of
 from lrdsl.ir.program import Program, Scan
 from lrdsl.ir.source import RESET, Launch
+from lrdsl.kernels import source_of
 from lrdsl.nn.pieces import assemble
 from lrdsl.passes.schedule import strategies
+from lrdsl.programs import adjoint_of, inner_keeps, plan_of
 from tests import bounds
 from tests.backends.harness import Problem
 from tests.backends.harness import load as load_native

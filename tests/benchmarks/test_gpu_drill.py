@@ -18,7 +18,7 @@ from benchmarks import gpu_drill, gpu_kernels, gpu_profile, gpu_works
 from benchmarks.gpu_layout import coefficients, difference, numbers, place, wanted
 from benchmarks.gpu_records import FIELDS, Records, read
 from benchmarks.timing import Times, wall
-from lrdsl.compiler import launch_of
+from lrdsl.kernels import launch_of
 
 ROOT = Path(__file__).parents[2]
 EMULATES = shutil.which("g++") is not None

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 import lrdsl as lr
-from lrdsl.compiler import plan_of
 from lrdsl.ir.program import Scan
 from lrdsl.nn.pipeline import pipeline_of
+from lrdsl.programs import plan_of
 from tests.cells.zoo import BOUND, Bound, H, I
 from tests.nn.compare import as_tuple, gradients
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from lrdsl.codegen.emit import emit
-from lrdsl.compiler import plan_of, source_of
 from lrdsl.ir.kernel import Target
+from lrdsl.kernels import source_of
 from lrdsl.passes.schedule import schedule
+from lrdsl.programs import plan_of
 from tests.cells_of_algebras import CELLS
 
 from .test_cuda import compile_all, forward_and_backward, needs_nvcc, programs_of

@@ -19,13 +19,14 @@ from lrdsl.codegen.axis_memory import AxisLoad, AxisRegister
 from lrdsl.codegen.axis_views import Across, AxisChunks, AxisView, LevelView, Loop, Meet, WalkView
 from lrdsl.codegen.emit import emit_together
 from lrdsl.codegen.environment import environment, text
-from lrdsl.compiler import adjoint_of, backward_of, inner_keeps, plan_of, source_of, tangent_of
 from lrdsl.files import templates
 from lrdsl.ir.dtypes import DTYPES
 from lrdsl.ir.names import c_name
 from lrdsl.ir.program import Program
+from lrdsl.kernels import source_of
 from lrdsl.passes.replay import unbordered
 from lrdsl.passes.schedule import schedules
+from lrdsl.programs import adjoint_of, backward_of, inner_keeps, plan_of, tangent_of
 
 from ..axis_cells import mixed, returns, s6, turn
 from ..complex_axis_cells import s4d, wave

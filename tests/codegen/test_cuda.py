@@ -24,12 +24,12 @@ from lrdsl.codegen.chunked import ChunksView, Meet, WalkView
 from lrdsl.codegen.emit import View, emit, emit_together
 from lrdsl.codegen.environment import environment, text
 from lrdsl.codegen.lines import Load, Register, Store, Window
-from lrdsl.compiler import adjoint_of, backward_of, plan_of, tangent_of
 from lrdsl.files import templates
 from lrdsl.ir.names import c_name
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import Source
 from lrdsl.passes.schedule import schedule, schedules
+from lrdsl.programs import adjoint_of, backward_of, plan_of, tangent_of
 
 from ..cells_for_tests import CELLS as SHARED
 from . import cuda_host

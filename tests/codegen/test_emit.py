@@ -18,10 +18,10 @@ from lrdsl import files
 from lrdsl.backends import native
 from lrdsl.codegen import environment as env
 from lrdsl.codegen.emit import _plain, emit, emit_together, view
-from lrdsl.compiler import source_of
 from lrdsl.errors import InternalError
 from lrdsl.ir.names import RESERVED, c_name
 from lrdsl.ir.source import SIZES, fields
+from lrdsl.kernels import source_of
 from lrdsl.passes.schedule import schedule
 from tests.backends.harness import KINDS, programs
 from tests.cells_for_tests import CELLS

@@ -28,10 +28,10 @@ import lrdsl.nn.ops
 from lrdsl.backends import emulated_abi, emulated_build, native, reference
 from lrdsl.backends.emulated import SCHEDULES, Emulator, Schedule
 from lrdsl.backends.emulated_lines import first_of_kernel
-from lrdsl.compiler import source_of
 from lrdsl.errors import ToolchainError
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import Launch, Source
+from lrdsl.kernels import source_of
 from lrdsl.passes.schedule import strategies
 
 BACKENDS = ("native", "lanes", "serial", "chunked")
@@ -53,7 +53,7 @@ extern "C" __attribute__((visibility("default"))) const EmuModule module_{entry}
 
 
 class Kernels:
-    """What stands in for `compiler.launch_of`. level: of optimisation, 0 to 2; 0 takes a fifth of the time of 2. The emulator
+    """What stands in for `kernels.launch_of`. level: of optimisation, 0 to 2; 0 takes a fifth of the time of 2. The emulator
     wants no more than 1."""
 
     def __init__(self, level: int = 0, schedule: Schedule = SCHEDULES[0]) -> None:

@@ -16,8 +16,10 @@ from torch import Tensor
 import lrdsl as lr
 from lrdsl.backends import cuda_compile
 from lrdsl.cli import zoo
-from lrdsl.compiler import backward_of, newton_of, plan_of, solved, source_of
+from lrdsl.compiler import solved
+from lrdsl.kernels import source_of
 from lrdsl.passes.schedule import SHORT, strategies
+from lrdsl.programs import backward_of, newton_of, plan_of
 from tests.nn import loop
 from tests.nn.compare import as_tuple, parameters
 

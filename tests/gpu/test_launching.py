@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lrdsl as lr
 from lrdsl.backends import cuda, cuda_driver
-from lrdsl.compiler import plan_of, source_of
 from lrdsl.ir.source import Launch, fields
+from lrdsl.kernels import source_of
+from lrdsl.programs import plan_of
 
 from .conftest import Run
 

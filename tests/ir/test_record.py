@@ -11,12 +11,12 @@ import sympy as sp
 
 import lrdsl as lr
 from lrdsl import stored
-from lrdsl.compiler import adjoint_of, inner_keeps, plan_of
 from lrdsl.ir import functions as f
 from lrdsl.ir import record
 from lrdsl.ir.program import CLASSES, Let
 from lrdsl.ir.symbols import At, Param
 from lrdsl.passes.realify import realify
+from lrdsl.programs import adjoint_of, inner_keeps, plan_of
 from lrdsl.stored import places
 
 CELLS = [lr.cells.gilr_lstm, lr.cells.rglru, lr.cells.lru, lr.cells.cummax, lr.cells.holt_winters, lr.cells.gae,

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 import lrdsl as lr
-from lrdsl import sigmoid, t
+from lrdsl import programs, sigmoid, t
 from lrdsl.passes.bounds import contracts
 from tests.nn import loop
 from tests.nn.compare import as_tuple, assert_close, gradients, leaf, parameters
@@ -136,7 +136,7 @@ def test_a_mask_is_known_to_be_0_or_1_and_has_no_gradient() -> None:
     plan = lr.nn.pipeline.pipeline_of(zoneout.spec).plan
     assert all(all(contracts(p).values()) for p in plan.programs)
     for program in lr.nn.pipeline.pipeline_of(masked.spec).plan.programs:
-        assert "d.m" not in lr.compiler.adjoint_of(program, frozenset()).program.outputs
+        assert "d.m" not in programs.adjoint_of(program, frozenset()).program.outputs
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -266,7 +266,7 @@ def test_first_in_chunks_of_time(every_backend: str) -> None:
 def test_the_zeros_behind_first_cost_no_memory() -> None:
     """Neither pass writes them, and they have no gradient."""
     for program in lr.nn.pipeline.pipeline_of(rg.spec).plan.programs:
-        adjoint = lr.compiler.adjoint_of(program, frozenset())
+        adjoint = programs.adjoint_of(program, frozenset())
         assert "first" in [b.name for b in program.buffers]
         assert not any("first" in n for n in (*adjoint.forward.outputs, *adjoint.program.outputs))
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 import lrdsl as lr
-from lrdsl.compiler import adjoint_of, plan_of
 from lrdsl.errors import DtypeMismatch, NotBuilt, ShapeMismatch
 from lrdsl.ir.program import Buffer, Program
 from lrdsl.nn.ops import Op, name_of, op_of
+from lrdsl.programs import adjoint_of, plan_of
 from tests.nn.cells import around, smooth, strata
 from tests.nn.compare import assert_close
 

@@ -22,8 +22,8 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import lrdsl as lr
 from lrdsl import abs, exp, maximum, sigmoid, softplus, t, tanh
-from lrdsl.compiler import plan_of
 from lrdsl.ir.program import Scan
+from lrdsl.programs import plan_of
 from tests.nn.compare import as_tuple, assert_close, gradients, leaf
 
 T, CHANNELS = 6, 2

@@ -13,9 +13,9 @@ from torch.autograd import gradcheck, gradgradcheck
 import lrdsl as lr
 from lrdsl import abs, exp, logaddexp, maximum, minimum, sigmoid, softplus, t, tanh, where
 from lrdsl.check import check
-from lrdsl.compiler import plan_of
 from lrdsl.ir.program import Scan
 from lrdsl.nn.pipeline import pipeline_of
+from lrdsl.programs import plan_of
 from tests.nn import loop
 from tests.nn.compare import as_tuple, assert_close, gradients, leaf
 

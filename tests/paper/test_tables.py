@@ -146,19 +146,20 @@ def test_what_cannot_run_is_a_note_and_not_timed(fails: str, ways: tuple[str, ..
 def test_serial_scans_run_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """The constant that is set for it is the one that kernels go by."""
     used = list[int]()
-    library = native._library
+    launch = native.launch
 
-    def watched(source: Any) -> Any:
+    def watched(library: Any, source: Any) -> Any:
         class Library:
             def __getattr__(self, name: str) -> Any:
-                kernel = getattr(library(source), name)
+                kernel = getattr(library, name)
 
                 def run(args: bytes, threads: int) -> None:
                     used.append(threads)
                     kernel(args, threads)
                 return run
-        return Library()
-    monkeypatch.setattr(native, "_library", watched)
+        return launch(Library(), source)
+    monkeypatch.setattr(native, "launch", watched)
+    monkeypatch.setattr(kernels, "launch_of", kernels.launch_of.__wrapped__)
     torch.set_num_threads(2)
     given = kernels.numbers(kernels.PROGRAM, 1, 4096, 64, "cpu")
     for serial in (False, True):

@@ -11,7 +11,6 @@ import pytest
 import lrdsl as lr
 from lrdsl import exp, t, tanh
 from lrdsl.backends.reference import run
-from lrdsl.compiler import adjoint_of, backward_of, plan_of
 from lrdsl.errors import InternalError
 from lrdsl.ir import functions as f
 from lrdsl.ir.program import Buffer, Edge, Keep, Let, Program, Sum, Vector
@@ -20,6 +19,7 @@ from lrdsl.passes.adjoint import adjoint
 from lrdsl.passes.levels import levels, prepared
 from lrdsl.passes.replay import SEGMENT, bordered, unbordered
 from lrdsl.passes.simplify import simplify
+from lrdsl.programs import adjoint_of, backward_of, plan_of
 from tests.axis_cells import mixed, s6
 
 

@@ -9,10 +9,10 @@ import sympy as sp
 import lrdsl as lr
 from lrdsl import t
 from lrdsl.backends.reference import evaluate
-from lrdsl.compiler import plan_of
 from lrdsl.ir import functions as f
 from lrdsl.ir.symbols import At
 from lrdsl.passes.bounds import UNKNOWN, contracts, interval
+from lrdsl.programs import plan_of
 from tests.cells_for_tests import CELLS
 
 X, Y = At("x"), At("y")

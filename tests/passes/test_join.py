@@ -9,10 +9,10 @@ import lrdsl as lr
 from lrdsl import sigmoid, t
 from lrdsl.backends.reference import run
 from lrdsl.codegen.emit import emit
-from lrdsl.compiler import adjoint_of, plan_of, tangent_of
 from lrdsl.ir.program import Program, Scan
 from lrdsl.passes.join import joined
 from lrdsl.passes.schedule import schedule
+from lrdsl.programs import adjoint_of, plan_of, tangent_of
 from tests.codegen.cells import CELLS
 
 from .differences import draw

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import lrdsl as lr
 from lrdsl.backends.reference import run
-from lrdsl.compiler import adjoint_of, backward_of, iteration_of, plan_of, solved
+from lrdsl.compiler import solved
 from lrdsl.ir import functions as f
 from lrdsl.ir.program import Buffer, Let, Nonlinear, Program, Scan, Sum
 from lrdsl.ir.symbols import At, Param
@@ -20,6 +20,7 @@ from lrdsl.nn.launch import Launcher
 from lrdsl.nn.ops import name_of
 from lrdsl.passes.nonlinear import Partials, closed
 from lrdsl.passes.schedule import strategies
+from lrdsl.programs import adjoint_of, backward_of, iteration_of, plan_of
 from tests.nonlinear_cells import later, second, three
 
 

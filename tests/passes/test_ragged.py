@@ -8,11 +8,11 @@ import pytest
 
 import lrdsl as lr
 from lrdsl import sigmoid, t
-from lrdsl.compiler import plan_of, ragged_of
 from lrdsl.errors import InternalError
 from lrdsl.ir.plan import Plan, Sized
 from lrdsl.passes.ragged import ragged
 from lrdsl.passes.skips import without_skips
+from lrdsl.programs import plan_of, ragged_of
 from tests.axis_cells import mixed, s6
 from tests.nn.cells import ahead, order2, strata
 from tests.nn.test_layers import highway

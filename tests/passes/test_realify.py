@@ -12,7 +12,6 @@ import sympy as sp
 import lrdsl as lr
 from lrdsl import t
 from lrdsl.backends.reference import evaluate
-from lrdsl.compiler import plan_of
 from lrdsl.ir import complex as cx
 from lrdsl.ir.functions import Elementwise
 from lrdsl.ir.plan import Dense
@@ -20,6 +19,7 @@ from lrdsl.ir.program import Scan
 from lrdsl.ir.spec import Equation
 from lrdsl.ir.symbols import At, Param
 from lrdsl.passes.realify import realify
+from lrdsl.programs import plan_of
 from tests.cells_for_tests import CELLS
 from tests.nn.complex_cells import crossed, every, gated, lru, mixed, modreal
 

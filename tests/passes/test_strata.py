@@ -10,12 +10,12 @@ import pytest
 import lrdsl as lr
 from lrdsl import exp, t, tanh
 from lrdsl.backends.reference import run
-from lrdsl.compiler import backward_of, plan_of
 from lrdsl.ir.kernel import Stratum
 from lrdsl.ir.program import Keep, Program, Scan
 from lrdsl.passes.levels import prepared
 from lrdsl.passes.schedule import schedule
 from lrdsl.passes.strata import hindrance, loose, staged, strata
+from lrdsl.programs import backward_of, plan_of
 from tests.axis_cells import mixed, returns, s6, turn
 
 

@@ -9,12 +9,12 @@ import pytest
 import lrdsl as lr
 from lrdsl import t
 from lrdsl.codegen.emit import emit
-from lrdsl.compiler import backward_of, plan_of
 from lrdsl.ir.kernel import Walk
 from lrdsl.ir.program import Program, Scan
 from lrdsl.ir.symbols import At, samples
-from lrdsl.passes.schedule import chosen, schedule, schedules, strategies
+from lrdsl.passes.schedule import chosen, schedule, strategies
 from lrdsl.passes.walks import hindrance, walks
+from lrdsl.programs import backward_of, plan_of
 from tests.codegen.cells import CELLS
 
 
@@ -162,9 +162,8 @@ def test_a_kernel_says_its_walks() -> None:
 
 def test_the_rule_between_the_strategies() -> None:
     """Few channels and many steps are cut in chunks."""
-    both = schedules(plan_of(lr.cells.gilr.spec).programs[0], "cuda", "float32")
+    both, lone = (plan_of(cell.spec).programs[0] for cell in (lr.cells.gilr, CELLS["spiral"]))
     sizes = {(1, 129, 1): "chunked", (1, 128, 1): "serial", (8, 4096, 1024): "chunked", (1, 10**6, 23_999): "chunked",
              (240, 4096, 100): "serial"}
-    assert {size: chosen(both, *size).strategy for size in sizes} == sizes
-    lone = schedules(plan_of(CELLS["spiral"].spec).programs[0], "cuda", "float32")
-    assert chosen(lone, 1, 10**6, 1).strategy == "serial"
+    assert {size: chosen(both, "cuda", "float32", *size) for size in sizes} == sizes
+    assert chosen(lone, "cuda", "float32", 1, 10**6, 1) == "serial"

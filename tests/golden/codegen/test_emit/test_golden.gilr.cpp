@@ -80,7 +80,7 @@ static inline __attribute__((always_inline)) void lanes(const Step &at, long c, 
   const V gate_bias = get<WHOLE>(at.gate_bias + c, n);
   const V impulse_bias = get<WHOLE>(at.impulse_bias + c, n);
   const V h_prev = get<WHOLE>(at.h_kept + c, n);
-  // fetch: the next step's rows, which do not follow in memory
+  // fetch
   if (WHOLE) __builtin_prefetch(at.gate_x + at.gate_x_row + c);
   if (WHOLE) __builtin_prefetch(at.impulse_x + at.impulse_x_row + c);
   // compute
@@ -112,8 +112,8 @@ struct Sweep {
     h_edge_beyond = window(a.h_edge, b * a.h_edge_batch + lo, a.h_edge_depth, scratch, 0.0f);
     at.past = large(a.B * a.T * a.C * 3)
               && whole_lines(a.h + b * a.h_batch + lo, a.h_time);
-    at.gate_x_row = a.x_maps_time;
-    at.impulse_x_row = a.x_maps_time;
+    at.gate_x_row = ahead_of(a.x_maps_time, width);
+    at.impulse_x_row = ahead_of(a.x_maps_time, width);
     at.gate_bias = a.gate_bias + lo;
     at.impulse_bias = a.impulse_bias + lo;
     at.h_kept = scratch.rows(1);
@@ -210,7 +210,9 @@ struct Step {
   const real *impulse_x;
   long impulse_x_row;
   const real *h_grad;
+  long h_grad_row;
   const real *h_prev;
+  long h_prev_row;
   const real *gate_bias;
   const real *impulse_bias;
   real *back_h_kept;
@@ -233,9 +235,11 @@ static inline __attribute__((always_inline)) void lanes(const Step &at, long c, 
   const V gate_bias = get<WHOLE>(at.gate_bias + c, n);
   const V impulse_bias = get<WHOLE>(at.impulse_bias + c, n);
   const V back_h_next = get<WHOLE>(at.back_h_kept + c, n);
-  // fetch: the next step's rows, which do not follow in memory
+  // fetch
   if (WHOLE) __builtin_prefetch(at.gate_x + at.gate_x_row + c);
   if (WHOLE) __builtin_prefetch(at.impulse_x + at.impulse_x_row + c);
+  if (WHOLE) __builtin_prefetch(at.h_grad + at.h_grad_row + c);
+  if (WHOLE) __builtin_prefetch(at.h_prev + at.h_prev_row + c);
   // compute
   const V gate = gate_x + gate_bias;
   const V g = lr_sigmoid(gate);
@@ -286,8 +290,10 @@ struct Sweep {
     at.past = large(a.B * a.T * a.C * 6)
               && whole_lines(a.d_x_maps + b * a.d_x_maps_batch + lo, a.d_x_maps_time)
               && whole_lines(a.d_x_maps + b * a.d_x_maps_batch + a.C + lo, a.d_x_maps_time);
-    at.gate_x_row = -a.x_maps_time;
-    at.impulse_x_row = -a.x_maps_time;
+    at.gate_x_row = -ahead_of(a.x_maps_time, width);
+    at.impulse_x_row = -ahead_of(a.x_maps_time, width);
+    at.h_grad_row = -ahead_of(a.h_grad_time, width);
+    at.h_prev_row = -ahead_of(a.h_time, width);
     at.gate_bias = a.gate_bias + lo;
     at.impulse_bias = a.impulse_bias + lo;
     at.back_h_kept = scratch.rows(1);
