@@ -169,9 +169,9 @@ class Problem:
         # between numbers that need no rounding remain.
         self.sure = np.ones(sizes[2], bool)
         for n, a in partial_run(program, flat, boundaries, _rounded).items() if self.kinked else ():
-            if channels[n] == sizes[2]:
+            if self.want[n].shape[1] == sizes[2]:
                 with np.errstate(all="ignore"):
-                    apart = np.abs(a.reshape(-1, channels[n]) - self.want[n]) / (1 + np.abs(self.want[n]).max(0))
+                    apart = np.abs(self._by_channel(every[n], a) - self.want[n]) / (1 + np.abs(self.want[n]).max(0))
                 self.sure &= ~(apart > ALLOWED["float32"]).any(0)
 
     def __str__(self) -> str:

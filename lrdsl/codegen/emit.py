@@ -128,7 +128,8 @@ def view(kernel: Kernel) -> View:
     def register(e: Edge) -> Register:
         return Register(f"{names[e.base]}_kept", names[e.base], e.depth,
                         tuple(names[lagged(e.base, e.side * k)] for k in range(1, e.depth + 1)),
-                        memory.window(e.start, e), memory.window(e.edge, e), beyond(e.final, e.depth), beyond(e.crossing, e.depth))
+                        memory.window(e.start, e), memory.window(e.edge, e),
+                        beyond(e.final, e.depth), beyond(e.crossing, e.depth))
 
     load_of = memory.loads()
     loads = tuple(dict.fromkeys(load_of.values()))

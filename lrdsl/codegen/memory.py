@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from ..ir.kernel import LANES, Kernel, Read, lagged
@@ -16,8 +17,8 @@ HALVES = ("re", "im")
 
 
 class Memory:
-    """The texts of a kernel without an axis. field: of Args, by tensor; types: of elements. `windows` and `pairs` are what loads
-    and registers have asked for."""
+    """The texts of a kernel without an axis. field: of Args, by tensor; types: of elements. `windows` and `pairs` are what
+    loads and registers have asked for."""
 
     def __init__(self, kernel: Kernel, field: Mapping[str, str], types: Mapping[str, str]) -> None:
         self.kernel, self.field, self.types, self.names = kernel, field, types, dict(kernel.names)
@@ -100,7 +101,8 @@ def together(stores: Sequence[Store]) -> tuple[Store, ...]:
         other = found.get((s.base, "im" if s.half == "re" else "re")) if s.half else None
         if other:
             re, im = (s, other) if s.half == "re" else (other, s)
-            found[other.base, other.half] = Store(re.pointer.rpartition("_")[0], s.base, s.time, f"Pair<V>{{{re.value}, {im.value}}}", s.type)
+            pair = f"Pair<V>{{{re.value}, {im.value}}}"
+            found[other.base, other.half] = replace(s, pointer=s.pointer.rpartition("_")[0], value=pair, half="")
         else:
             found[s.base, s.half] = s
     return tuple(found.values())

@@ -30,10 +30,10 @@ LARGE = 1 << 20  # bytes of outputs; above it a kernel takes longer than the pre
 class Launcher:
     """Runs a Program: tensors in the order of its inputs, then `reset`; gives its outputs in order.
 
-    sequences (B, T, columns * C), those of pairs (B, T, C, 2), vectors (C,) or (), edges (B, depth, C) or None, reset (B, T) bool or None. Outputs: keeps
-    (B, T, columns * C) in the memory order of the first sequence, one of (B, T, C), (T, B, C), and on a CPU (B, C, T); sums
-    (C,) or (), windows (B, depth, C). What has a state axis is N * C wide, or N where the channels share it. dtypes: sequences
-    and learned numbers share one; where it has 16 bits, windows and what is `full` are float32.
+    sequences (B, T, columns * C), or of pairs (B, T, C, 2), vectors (C,) or (), edges (B, depth, C) or None, reset (B, T) bool
+    or None. Outputs: keeps, as sequences, in the memory order of the first one, which is (B, T, C), (T, B, C), or on a CPU
+    (B, C, T); sums (C,) or (), windows (B, depth, C). What has a state axis is N * C wide, or N where the channels share it.
+    dtypes: sequences and learned numbers share one; where it has 16 bits, windows and what is `full` are float32.
     Raises ShapeMismatch and DtypeMismatch in the Program's names.
     """
 
@@ -179,13 +179,12 @@ class Launcher:
                 raise DtypeMismatch(f"{slot.name} is {short(tensor.dtype)}, not {short(wanted)}")
             if tensor.device != device:
                 raise DtypeMismatch(f"{slot.name} is on {tensor.device}, {self.ins[0].name} on {device}")
-            if slot.paired and not _of_pairs(tensor):
-                tensor = tensors[k] = tensor.contiguous()
+            dense = not slot.paired or _of_pairs(tensor)
             if turned and slot.kind == "sequence":
-                if _strides(slot, tensor)[1] != 1:
+                if not dense or _strides(slot, tensor)[1] != 1:
                     tensors[k] = tensor.transpose(1, 2).contiguous().transpose(1, 2)
             elif slot.paired:
-                if _strides(slot, tensor)[2] != 1 and shape[2] > 1:
+                if not dense or (_strides(slot, tensor)[2] != 1 and shape[2] > 1):
                     tensors[k] = tensor.contiguous()
             elif slot.kind != "reset" and shape and tensor.stride(-1) != 1 and shape[-1] > 1:
                 tensors[k] = tensor.contiguous()
@@ -285,8 +284,7 @@ def _strides(slot: Slot, tensor: Tensor) -> tuple[int, ...]:
 
 def _of_pairs(tensor: Tensor) -> bool:
     """Whether the numbers of a (…, 2) lie in memory as complex ones do."""
-    return tensor.stride(-1) == 1 and not any(n % 2 for n in tensor.stride()[:-1]) and \
-        not tensor.storage_offset() % 2
+    return tensor.stride(-1) == 1 and not any(n % 2 for n in tensor.stride()[:-1])
 
 
 def _new(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -209,7 +209,8 @@ class Pipeline:
                 final = values[f"{s.name}.final"]
                 found[key] = _outward(final, s.size) if s.size else final, edge
                 continue
-            sequence, reverse = self._sequence(carried_name(s.name) if carried_name(s.name) in values else s.name, values), s.side > 0
+            full = carried_name(s.name)
+            sequence, reverse = self._sequence(full if full in values else s.name, values), s.side > 0
             default, given = _constant(sequence, s, segments), _inward(start) if s.size else start
             start = default if given is None else given
             if s.ahead:

@@ -76,8 +76,8 @@ def pairs_of(value: Tensor) -> Tensor:
 
 
 def complex_of(pairs: Tensor) -> Tensor:
-    """The complex numbers (B, T, C) of parts (B, T, C, 2), in the same memory. torch makes a gradient contiguous on its way back
-    through this: it is taken in the order of the memory."""
+    """The complex numbers (B, T, C) of parts (B, T, C, 2), in the same memory. torch makes a gradient contiguous on its way
+    back through this: it is taken in the order of the memory."""
     swapped = (0, 1) if time_first(pairs) else (1, 2) if pairs.stride(1) < pairs.stride(2) else (0, 0)
     return torch.view_as_complex(widened(pairs).transpose(*swapped)).transpose(*swapped)
 
@@ -111,11 +111,10 @@ class Planar(Pipeline):
                  windows: Mapping[str, Window], reset: Tensor | None, channels: int,
                  segments: Segments | None = None) -> dict[str, Tensor | None]:
         """The values of the real run; `outputs` and `carried` know what to make of them."""
-        together = {name for name, *_ in self.inner.plan.pairs}
-        whole = {name: pairs_of(value) for name, value in inputs.items() if name in together}
-        given, numbers = ({half: part for name, value in some.items() for half, part in self._apart(name, value, self._pairs)}
-                          for some in ({n: v for n, v in inputs.items() if n not in whole}, learned))
-        given |= whole
+        together = {name: pairs_of(inputs[name]) for name, *_ in self.inner.plan.pairs if name in inputs}
+        given, numbers = ({half: part for name, value in some.items() if name not in together
+                           for half, part in self._apart(name, value, self._pairs)} for some in (inputs, learned))
+        given |= together
         return self.inner(given, numbers, self._weights(weights), self._windows(windows), reset, channels, segments)
 
     @staticmethod
