@@ -213,7 +213,7 @@ class Problem:
                 values += [0] * len(s.fields)
                 continue
             strided = s.kind in ("sequence", "keep", "edge", "reset")
-            array = _placed(stored(given, s.dtype(dtype)), self.layout if strided else "plain")
+            array = _placed(stored(given, s.dtype(dtype)), self.layout if strided else "plain", 7 * (1 + s.paired))
             alive.append(array)
             if s.kind in OUTPUTS:
                 outputs[s.name] = array
@@ -265,12 +265,12 @@ def _drawn(rng: np.random.Generator, shape: tuple[int, ...], T: int, count: int 
     return np.choose(np.broadcast_to(np.arange(shape[-1]) % count, shape), kinds)
 
 
-def _placed(values: Array, layout: str) -> Array:
-    """A copy with the strides of a layout, aligned as a GPU's memory where there are no gaps."""
+def _placed(values: Array, layout: str, gap: int) -> Array:
+    """A copy with the strides of a layout, aligned as a GPU's memory where there are no gaps of so many numbers."""
     stored = np.moveaxis(values, 1, 0) if layout == "time first" else values
     rows, row = stored.shape[:2], stored.shape[2:]
     width = int(np.prod(row, dtype=int))
-    pad = 14 if layout == "gaps" else 0
+    pad = gap if layout == "gaps" else 0
     size = int(np.prod(rows, dtype=int)) * (width + pad)
     room = np.empty(size + 256, values.dtype)
     start = -room.ctypes.data % 256 // values.itemsize

@@ -73,18 +73,19 @@ class Memory:
         lag = r.sample.lag
         reads = sorted((x for x in self.kernel.reads if (x.buffer, x.sample.lag) == (r.buffer, lag)), key=lambda x: x.column)
         edges = [x.edge for x in reads if x.edge]
-        start, cut = (self._beyond(edges, end, self.types[r.buffer]) if edges else "" for end in ("start", "edge"))
+        start, cut = (self._beyond(edges, end, lag, self.types[r.buffer]) if edges else "" for end in ("start", "edge"))
         away = f"_{'before' if lag < 0 else 'after'}_{abs(lag)}" if lag else ""
         return Load(f"{self.field[r.buffer]}{away}_pair", self.base(r.buffer, 0), self.time(r.buffer), (lag > 0) - (lag < 0),
                     abs(lag), start, cut, self._first(r.buffer, None, lag), self.types[r.buffer],
                     tuple((self.names[lagged(x.sample.base, lag)], HALVES[x.column]) for x in reads))
 
-    def _beyond(self, edges: Sequence[Edge], end: Literal["start", "edge"], type: str) -> str:
+    def _beyond(self, edges: Sequence[Edge], end: Literal["start", "edge"], lag: int, type: str) -> str:
         """Of a pair that is read at a lag; a part that is not read has the values of the other."""
         stored = STORED in type and self.kernel.target == "cuda"  # on a CPU, the rows of pairs are rounded as they are made
         re, im = (self.window(e.start if end == "start" else e.edge, e, stored) for e in (edges[0], edges[-1]))
-        new = PairWindow(f"beyond_{len(self.pairs)}", re, im, max(e.depth for e in edges), type)
-        return self.pairs.setdefault((re, im, type), new).name
+        known = self.pairs.setdefault((re, im, type), PairWindow(f"beyond_{len(self.pairs)}", re, im, 0, type))
+        self.pairs[re, im, type] = replace(known, depth=max(known.depth, abs(lag)))
+        return known.name
 
     def stores(self) -> list[tuple[str, Store]]:
         """(sample, where it is written)."""

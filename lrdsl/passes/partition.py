@@ -5,7 +5,8 @@ those which it reads against their run (`stages`). Recurrences and everything th
 stage; other lines are recomputed in each Program that needs them, which costs a read of their operands and saves a write.
 A dense map commutes with the shift: `W s[t-1]` is the sample at t-1 of the product `W s`, and its edge is `W edge`. Where
 one call reads a sequence at several lags, the product is of the window, which the Dense forms: k samples of the sequence
-side by side cost less than k products written and read.
+side by side cost less than k products written and read. Both parts of a complex value are one tensor where Programs alone
+read and write them.
 Holds afterwards: every Program reads only inputs, products and sequences that earlier steps wrote.
 """
 

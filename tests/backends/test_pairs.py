@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
+import subprocess
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 
 import lrdsl as lr
 from lrdsl import t
-from lrdsl.backends import emulated
+from lrdsl.backends import emulated, native
 from lrdsl.backends.emulated import SCHEDULES
 from lrdsl.ir.source import slots
 from lrdsl.kernels import source_of
@@ -19,6 +22,7 @@ from tests.backends.harness import KINDS, LAYOUTS, Problem, load, programs
 from tests.backends.test_agree import ALLOWED
 from tests.backends.test_chain import wrong
 from tests.backends.test_narrow import check
+from tests.backends.test_native import MARCHES, WARN, cpu_has
 from tests.nn.complex_cells import crossed, gated, second
 
 pytestmark = pytest.mark.usefixtures("compiler", "always_threads")
@@ -126,3 +130,20 @@ def test_a_pair_that_is_cut_is_found() -> None:
     swapped = load(program, "float64", lambda text: text.replace("a__pair.re;", "a__pair.im;"))
     assert problem.error(problem.solve(load(program, "float64"))) < 1e-14 < 1e-3 < problem.error(problem.solve(swapped))
     assert np.isfinite(problem.want["h"]).all()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("compiler_name", ["g++", "clang++"])
+@pytest.mark.parametrize("march", MARCHES)
+def test_other_instruction_sets_give_the_same(march: str, compiler_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors of every length, and what they are sorted with; without a warning."""
+    if not shutil.which(compiler_name) or not cpu_has(MARCHES[march]):
+        pytest.skip(f"{compiler_name} -march={march} does not run here")
+    monkeypatch.setenv("CXX", f"{compiler_name} -march={march}")
+    for (name, kind, dtype), (strategy, channels) in itertools.product(SHORT, (("rows", CHANNELS), ("lanes", (1, 2, 3, 4, 8)))):
+        assert_agrees(name, kind, dtype, strategy, channels, LAYOUTS)
+        [program] = programs(CELLS[name], [kind])
+        flags = [f"-march={march}", *(f for f in native.FLAGS if f not in ("-w", "-shared")), *WARN]
+        done = subprocess.run([compiler_name, *flags, "-S", "-", "-o", os.devnull], capture_output=True, text=True, check=False,
+                              input=source_of(program, "cpu", dtype, strategy=strategy).text)
+        assert done.stderr == ""
