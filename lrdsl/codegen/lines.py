@@ -103,10 +103,6 @@ class Store:
         """Numbers of a channel that are written."""
         return 2 if self.type.startswith("Pair") and not self.half else 1
 
-    def at(self, row: str) -> str:
-        """Where in an element of its row it is written."""
-        return f"&({row})->{self.half}" if self.half else row
-
 
 @dataclass(frozen=True)
 class Total:

@@ -68,7 +68,8 @@ def apart(value: Tensor) -> tuple[Tensor, Tensor]:
 def pairs_of(value: Tensor) -> Tensor:
     """The parts (B, T, C, 2) of a sequence (B, T, C), where they lie; a real one is copied, in its memory order."""
     if value.is_complex():
-        return torch.view_as_real(value.resolve_conj())
+        value = value.resolve_conj()
+        return torch.view_as_real(value.transpose(*_swapped(value))).transpose(*_swapped(value))
     in_time = time_first(value)
     value = value.transpose(0, 1) if in_time else value
     pairs = torch.stack((value, torch.zeros_like(value)), -1)
@@ -76,10 +77,14 @@ def pairs_of(value: Tensor) -> Tensor:
 
 
 def complex_of(pairs: Tensor) -> Tensor:
-    """The complex numbers (B, T, C) of parts (B, T, C, 2), in the same memory. torch makes a gradient contiguous on its way
-    back through this: it is taken in the order of the memory."""
-    swapped = (0, 1) if time_first(pairs) else (1, 2) if pairs.stride(1) < pairs.stride(2) else (0, 0)
-    return torch.view_as_complex(widened(pairs).transpose(*swapped)).transpose(*swapped)
+    """The complex numbers (B, T, C) of parts (B, T, C, 2), in the same memory."""
+    return torch.view_as_complex(widened(pairs).transpose(*_swapped(pairs))).transpose(*_swapped(pairs))
+
+
+def _swapped(sequence: Tensor) -> tuple[int, int]:
+    """The dimensions that lie in memory the other way round. On its way back through view_as_real and view_as_complex torch
+    makes a gradient contiguous: it is if they are swapped."""
+    return (0, 1) if time_first(sequence) else (1, 2) if sequence.stride(1) < sequence.stride(2) else (0, 0)
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:

@@ -71,19 +71,19 @@ def test_rows_of_pairs(name: str, kind: str, dtype: str) -> None:
     assert_agrees(name, kind, dtype, "rows", CHANNELS, LAYOUTS)
 
 
-@pytest.mark.parametrize(("name", "kind", "dtype"), [*SHORT, *EVERY])
+@pytest.mark.parametrize(("name", "kind", "dtype"), [pytest.param(*SHORT[0], marks=pytest.mark.long), SHORT[1], *EVERY])
 def test_pairs_in_lanes(name: str, kind: str, dtype: str) -> None:
     if all("lanes" in strategies(p, "cpu") for p in programs(CELLS[name], [kind])):
         assert_agrees(name, kind, dtype, "lanes", (1, 2, 3, 4, 5, 8, 16), (*LAYOUTS, "turned"))
 
 
-@pytest.mark.parametrize("lanes", [False, True])
-@pytest.mark.parametrize("name", ["gated", *(pytest.param(n, marks=pytest.mark.long) for n in CELLS if n != "gated")])
+@pytest.mark.parametrize(("name", "lanes"), [("gated", True), *(pytest.param(*case, marks=pytest.mark.long) for case in
+                                             itertools.product(CELLS, (False, True)) if case != ("gated", True))])
 def test_blocks_of_time(name: str, lanes: bool) -> None:
     assert wrong(CELLS[name], lanes=lanes) == []
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.long)])
 def test_what_is_written_past_the_cache_is_the_same(dtype: str) -> None:
     """The same numbers to the last bit, where rows are whole lines and where they are not."""
     [program] = programs(gated, ["backward"])
@@ -140,7 +140,8 @@ def test_other_instruction_sets_give_the_same(march: str, compiler_name: str, mo
     if not shutil.which(compiler_name) or not cpu_has(MARCHES[march]):
         pytest.skip(f"{compiler_name} -march={march} does not run here")
     monkeypatch.setenv("CXX", f"{compiler_name} -march={march}")
-    for (name, kind, dtype), (strategy, channels) in itertools.product(SHORT, (("rows", CHANNELS), ("lanes", (1, 2, 3, 4, 8)))):
+    ways: tuple[tuple[Any, tuple[int, ...]], ...] = ("rows", CHANNELS), ("lanes", (1, 2, 3, 4, 8))
+    for (name, kind, dtype), (strategy, channels) in itertools.product(SHORT, ways):
         assert_agrees(name, kind, dtype, strategy, channels, LAYOUTS)
         [program] = programs(CELLS[name], [kind])
         flags = [f"-march={march}", *(f for f in native.FLAGS if f not in ("-w", "-shared")), *WARN]
