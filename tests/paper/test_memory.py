@@ -180,8 +180,8 @@ def test_a_run_that_was_stopped_goes_on(cell: str, tmp_path: Path, monkeypatch: 
 
 
 def test_kill_9_loses_a_few_steps(tmp_path: Path) -> None:
-    arguments = ["--quick", "--cells", "gilr_lstm", "--hidden", "4", "--threads", "1", "--runs", str(tmp_path / "killed"),
-                 "--out", str(tmp_path / "results")]
+    arguments = ["--cells", "gilr_lstm", "--lengths", "256", "--seeds", "1", "--hidden", "4", "--threads", "1",
+                 "--limit-minutes", "2", "--runs", str(tmp_path / "killed"), "--out", str(tmp_path / "results")]
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     child = subprocess.Popen([sys.executable, "-m", "examples.paper.memory", *arguments], cwd=tmp_path,
                              env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.DEVNULL)
