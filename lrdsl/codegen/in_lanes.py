@@ -9,12 +9,13 @@ from typing import Any
 
 import sympy as sp
 
-from ..ir.kernel import Kernel, carried, lagged
-from ..ir.program import Edge, Program, Scan, Step
+from ..ir.kernel import carried, lagged
+from ..ir.program import Edge, Keep, Program, Scan, Step
 from ..ir.structure import Rows, Structure
 from ..ir.symbols import samples
 from .lines import Register, step_lines
 from .maps import map_view
+from .memory import Memory
 from .printers import Printer, number
 
 
@@ -78,14 +79,12 @@ class LanesView:
 
 
 class InLanes:
-    """The lines of steps of a kernel, which stand in the order of `passes.in_lanes`. base, time: of column and tensor, where
-    row 0 is and how far apart rows are."""
+    """The lines of steps of a kernel, which stand in the order of `passes.in_lanes`."""
 
-    def __init__(self, kernel: Kernel, printer: Printer, register: Callable[[Edge], Register],
-                 base: Callable[[str, int], str], time: Callable[[str], str], field: Mapping[str, str]) -> None:
-        self.kernel, self.printer, self.register = kernel, printer, register
-        self.base, self.time, self.field = base, time, field
-        self.names = dict(kernel.names)
+    def __init__(self, memory: Memory, printer: Printer, register: Callable[[Edge], Register]) -> None:
+        self.memory, self.printer, self.register = memory, printer, register
+        self.kernel, self.names = memory.kernel, memory.names
+        kernel = self.kernel
         self.edges = {e.base: e for e in kernel.program.registers}
         self.maps: dict[tuple[Rows, Rows, str], LanesMap] = {}
 
@@ -96,7 +95,7 @@ class InLanes:
         lags = [r.sample.lag for r in self.kernel.reads]
         lines = self.lines(program.steps)
         return LanesView(tuple(self.maps.values()), self.reads(program), tuple(
-            self._columns(k.name, len(k.samples), 0, [self.names[n] for n in k.samples]) for k in program.keeps),
+            self._columns(k.name, 1 if k.paired else len(k.samples), 0, self._written(k)) for k in program.keeps),
             max([1, *(e.depth for e in self.edges.values())]), max([0, *(-lag for lag in lags)]), max([0, *lags]),
             tuple(map(self.register, program.registers)), lines, tuple(self.names[t] for s in scans for t in s.targets))
 
@@ -119,17 +118,24 @@ class InLanes:
 
     def reads(self, program: Program) -> tuple[Columns, ...]:
         """The tensors of several columns that a Program reads."""
-        count, read = {b.name: len(b.columns) for b in program.buffers}, set(program.reads())
+        count = {b.name: 1 if b.paired else len(b.columns) for b in program.buffers}
+        read = set(program.reads())
         wanted = [r for r in self.kernel.reads if r.sample in read and count[r.buffer] > 1]
         return tuple(self._columns(buffer, count[buffer], lag, [
             (self.names[lagged(r.sample.base, lag)], r.column) for r in wanted if (r.buffer, r.sample.lag) == (buffer, lag)])
             for buffer, lag in dict.fromkeys((r.buffer, r.sample.lag) for r in wanted))
 
+    def _written(self, k: Keep) -> list[str]:
+        """What lies in its columns."""
+        values = [self.names[n] for n in k.samples]
+        return [f"Pair<V>{{{', '.join(values)}}}"] if k.paired else values
+
     def _columns(self, tensor: str, count: int, lag: int, values: Sequence[Any]) -> Columns:
         away = f"_{'before' if lag < 0 else 'after'}_{abs(lag)}" if lag else ""
         at = f"(t {'-' if lag < 0 else '+'} {abs(lag)})" if lag else "t"
-        return Columns(f"{self.field[tensor]}{away}_columns", count, self.base(tensor, 0), self.time(tensor), at,
-                       f"a.C * across(a.{self.field[tensor]}_time)", tuple(values))
+        field = self.memory.field[tensor]
+        return Columns(f"{field}{away}_columns", count, self.memory.base(tensor, 0), self.memory.time(tensor), at,
+                       f"a.C * across(a.{field}_time)", tuple(values))
 
     def _told(self, scan: Scan) -> tuple[str, str]:
         """What each step does to the state of a recurrence: its matrix and its rest."""

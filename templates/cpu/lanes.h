@@ -68,7 +68,7 @@ LR_INLINE State<N> solved(M a, State<N> b, const State<N> &before, const Lanes<D
 }
 
 // The steps of a sequence whose rows, of its channels, lie `along` apart. WHOLE: next to each other, and they fill vectors.
-template <bool WHOLE, class T, int DEPTH> LR_INLINE V take(const T *rows, long along, const Lanes<DEPTH> &in) {
+template <bool WHOLE, class T, int DEPTH> LR_INLINE auto take(const T *rows, long along, const Lanes<DEPTH> &in) {
   if (WHOLE || along == in.channels) return load(rows - in.lowest);
   T dense[LANES] = {};
   for (long g = 0, lane = in.lowest; g < in.steps; ++g)
@@ -76,8 +76,8 @@ template <bool WHOLE, class T, int DEPTH> LR_INLINE V take(const T *rows, long a
   return load(dense);
 }
 // ends: nothing is written later over what lies next to these steps.
-template <bool WHOLE, class T, int DEPTH>
-LR_INLINE void give(T *rows, long along, V v, const Lanes<DEPTH> &in, bool past, bool ends) {
+template <bool WHOLE, class T, class U, int DEPTH>
+LR_INLINE void give(T *rows, long along, const U &v, const Lanes<DEPTH> &in, bool past, bool ends) {
   if (WHOLE || (along == in.channels && !ends)) return write<true>(rows - in.lowest, v, LANES, past);
   T dense[LANES];
   store(dense, v);
