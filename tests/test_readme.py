@@ -71,7 +71,7 @@ def test_a_line_of_dots_stands_for_any_lines() -> None:
     assert not matches("a\n…\nd\n", "a\nb\n") and not matches("a\n", "a\nb\n")
 
 
-@pytest.mark.parametrize("line", SHELL)
+@pytest.mark.parametrize("line", [pytest.param(x, marks=pytest.mark.long) if x.startswith("lrdsl check") else x for x in SHELL])
 def test_commands_run(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(shlex.split(line, comments=True)[1:]) == 0
     assert capsys.readouterr().out

@@ -10,7 +10,8 @@ from benchmarks.traffic import count
 
 
 @pytest.mark.skipif(not shutil.which("g++") and not shutil.which("clang++"), reason="no C++ compiler for the emulator")
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_sequences_of_16_bits_are_half_the_bytes(dtype: str) -> None:
     """What chunks tell each other, states and partial sums stay; gilr_lstm keeps one state in full for the backward pass."""
     for cell, share in (("linear_scan", 0.5), ("gilr_lstm", None)):

@@ -110,6 +110,7 @@ def test_generated_text_compiles_without_a_warning(cell: lr.Cell, tmp_path: Path
         assert done.returncode == 0, done.stderr[:2000]
 
 
+@pytest.mark.long
 def test_the_same_bytes_in_every_process() -> None:
     """Whatever the seed of Python's hashes."""
     script = ("import hashlib\nfrom tests.axis_cells import mixed, s6\n"
