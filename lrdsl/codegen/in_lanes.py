@@ -13,7 +13,7 @@ from ..ir.kernel import Kernel, carried, lagged
 from ..ir.program import Edge, Program, Scan, Step
 from ..ir.structure import Rows, Structure
 from ..ir.symbols import samples
-from .lines import Register, step_lines
+from .lines import Register
 from .maps import map_view
 from .printers import Printer, number
 
@@ -111,13 +111,14 @@ class InLanes:
             tuple(map(self.register, program.registers)), lines, tuple(self.names[t] for s in scans for t in s.targets))
 
     def lines(self, steps: Sequence[Step], adding: Mapping[Step, str] = MappingProxyType({})) -> tuple[str, ...]:
-        """The lines of all steps. adding: recurrences that are not solved, but added up under a name."""
+        """The lines of all steps, for every vector of a batch. adding: recurrences that are not solved, but added up under a
+        name."""
         loops = _Loops()
         for step in steps:
             past = sorted({a for e in step.exprs for a in samples(e) if a.lag and a.base in self.edges}, key=str)
             for a in past:
-                name, base = self.names[lagged(a.base, a.lag)], self.names[a.base]
-                loops.add(name, f"before<{abs(a.lag)}>({self.register(self.edges[a.base]).name}, {base}, k, in)", [base])
+                kept, base = self.register(self.edges[a.base]).name, self.names[a.base]
+                loops.add(self.names[lagged(a.base, a.lag)], f"before<{abs(a.lag)}>({kept}, {base}, k, in)", whole=base)
             if isinstance(step, Scan):
                 self._scan(step, loops, adding.get(step, ""))
             else:
@@ -158,7 +159,7 @@ class InLanes:
         return of.name, n, ", ".join(matrix), ", ".join(map(self.printer, rest))
 
     def _scan(self, scan: Scan, loops: _Loops, upto: str) -> None:
-        """Solves a recurrence for all lanes, or adds it to what the steps `upto` some are."""
+        """A recurrence that is solved, or added to what is added up under the name `upto`."""
         state, names = carried(self.kernel.program, scan).state, self.names
         of, n, matrix, rest = self._told(scan)
         name = "_".join(names[t] for t in scan.targets)
@@ -180,11 +181,11 @@ class _Loops:
         self.text, self.loop = list[str](), dict[str, tuple[str, str]]()
         self.known = set[str]()
 
-    def add(self, name: str, value: str, whole: Sequence[str] = (), kind: str = "V") -> None:
-        """A value of each vector, once. whole: of what all vectors have to be known before."""
+    def add(self, name: str, value: str, whole: str = "", kind: str = "V") -> None:
+        """A value of each vector, once. whole: that of which all vectors have to be known before."""
         if name in self.known:
             return
-        if any(other in self.loop for other in whole):
+        if whole in self.loop:
             self.end()
         self.known.add(name)
         self.loop[name] = kind, value
@@ -212,5 +213,5 @@ def _map(name: str, structure: Structure, dtype: str) -> LanesMap:
 
     zero = structure.algebra.zero if structure.algebra else 0.0
     identity = (0.0,) if structure.algebra else (*structure.identity, *[0] * (seen.held - seen.count))
-    return LanesMap(name, seen.note, seen.size, seen.held, seen.apply, seen.nearly, seen.after, seen.once_after, tuple(map(splat, identity)),
-                    (splat(zero),) * seen.size)
+    return LanesMap(name, seen.note, seen.size, seen.held, seen.apply, seen.nearly, seen.after, seen.once_after,
+                    tuple(map(splat, identity)), (splat(zero),) * seen.size)

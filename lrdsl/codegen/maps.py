@@ -15,11 +15,11 @@ from .printers import number
 
 @dataclass(frozen=True)
 class MapView:
-    """apply: the state h after the steps, b where h is 0; nearly, without the rounding error of the matrix. after: the matrix of
-    steps before (e) and these; once_after, where these are one. step_b, step_a: both
-    after one step more, which `takes` coefficients and rests. once: that step of a state without a rest, where it is the same
-    at all times: then the matrix is a power, and none of its numbers are carried. The rest is finished text too. held: its
-    numbers within a block, of which `count` are told; one more is the rounding error of a single one."""
+    """apply: the state h after the steps, b where h is 0; nearly, without the rounding error of their matrix. after: the matrix
+    of steps before (e) and these; once_after, where these are a single one. step_b, step_a: both after one step more, which
+    `takes` coefficients and rests. once: that step of a state without a rest, where it is the same at all times: then the matrix
+    is a power, and none of its numbers are carried. The rest is finished text too. held: its numbers within a block, of which
+    `count` are told; one more is the rounding error of a single one."""
 
     name: str
     note: str
@@ -58,6 +58,9 @@ def map_view(name: str, structure: Structure, rests: tuple[bool, ...], dtype: st
     def step(i: int, rest: str) -> str:
         return _sum(((_coefficient(t), f"h.of[{t.column}]") for t in structure.step[i]), rest)
 
+    def applied(rest: str) -> tuple[str, ...]:
+        return tuple(_sum(((_own(t), f"h.of[{t.column}]") for t in row), rest.format(i)) for i, row in enumerate(structure.many))
+
     held = structure.held if count else 0
     after = tuple(_sum(_products(structure.many[i], "p", structure, j)) for i, j in places)
     once_after = after
@@ -66,12 +69,10 @@ def map_view(name: str, structure: Structure, rests: tuple[bool, ...], dtype: st
         after += (f"lr_fma(p[1], e.p[0], {_error('p[0]')})",)
         once_after += (_error("p[0]"),)
         step_a += (_error(_coefficient(structure.step[0][0])),)
-    def applied(rest: str) -> tuple[str, ...]:
-        return tuple(_sum(((_own(t), f"h.of[{t.column}]") for t in row), rest.format(i)) for i, row in enumerate(structure.many))
-
+    rest = "lr_fma(p[1], h.of[{0}], b.of[{0}])" if held > count else "b.of[{0}]"
     return MapView(
-        name, note, n, count, held, applied("lr_fma(p[1], h.of[{0}], b.of[{0}])" if held > count else "b.of[{}]"),
-        applied("b.of[{}]"), after, once_after, norm or "0", takes, tuple(step(i, f"r{i}" if rests[i] else "") for i in range(n)), step_a,
+        name, note, n, count, held, applied(rest), applied("b.of[{0}]"), after, once_after, norm or "0", takes,
+        tuple(step(i, f"r{i}" if rests[i] else "") for i in range(n)), step_a,
         tuple(step(i, "") for i in range(n)) if powers else (),
         (*(str(k) for k in structure.identity[:count]), *["0"] * (held - count)), ("0",) * held, ("0",) * n)
 
