@@ -59,7 +59,8 @@ def map_view(name: str, structure: Structure, rests: tuple[bool, ...], dtype: st
         return _sum(((_coefficient(t), f"h.of[{t.column}]") for t in structure.step[i]), rest)
 
     def applied(rest: str) -> tuple[str, ...]:
-        return tuple(_sum(((_own(t), f"h.of[{t.column}]") for t in row), rest.format(i)) for i, row in enumerate(structure.many))
+        rows = enumerate(structure.many)
+        return tuple(_sum(((_own(t), f"h.of[{t.column}]") for t in row), rest.format(i)) for i, row in rows)
 
     held = structure.held if count else 0
     after = tuple(_sum(_products(structure.many[i], "p", structure, j)) for i, j in places)
