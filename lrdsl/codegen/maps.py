@@ -17,9 +17,9 @@ from .printers import number
 class MapView:
     """apply: the state h after the steps, b where h is 0; nearly, without the rounding error of their matrix. after: the matrix
     of steps before (e) and these; once_after, where these are a single one. step_b, step_a: both after one step more, which
-    `takes` coefficients and rests. once: that step of a state without a rest, where it is the same at all times: then the matrix
-    is a power, and none of its numbers are carried. The rest is finished text too. held: its numbers within a block, of which
-    `count` are told; one more is the rounding error of a single one."""
+    `takes` coefficients and rests. once: that step of a state without a rest, where it is the same at all times: then the
+    matrix is a power, and none of its numbers are carried. The rest is finished text too. held: its numbers within a block, of
+    which `count` are told; one more is the rounding error of a single one."""
 
     name: str
     note: str
