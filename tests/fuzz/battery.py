@@ -137,12 +137,23 @@ def trial(dice: Dice | int, seed: int | None = None, small: bool = False, mark: 
         dice, seed = Choices(dice), dice
     written = grow(dice, f"cell_{seed}{mark}", small)
     try:
-        return Trial(written, setting(Subject(written), dice, seed or 0, small))
+        subject = Subject(written)
+        if turned(subject):
+            raise NoTrial("a recurrence whose terms cancel is none, and has its edges on another side")
+        return Trial(written, setting(subject, dice, seed or 0, small))
+    except NoTrial:
+        raise
     except Exception as error:
         if isinstance(error, CellError) and expected(error):
             raise NoTrial(str(error)) from error
         # The first look at it finds the error again.
         return Trial(written, Setting(1, 1, 1, "none", "batch", "first", "none", (), (), "", False, seed or 0))
+
+
+def turned(subject: Subject) -> bool:
+    """Whether the run of a state has another direction than its text says."""
+    sides = subject.meaning.sides
+    return any(s.state and not s.ahead and s.side != sides.get(s.name, s.side) for s in subject.pipeline.sequences.values())
 
 
 def expected(error: CellError) -> bool:

@@ -125,7 +125,8 @@ FUNCTIONS: dict[str, tuple[Callable[..., Tensor], Callable[..., tuple[Any, Any]]
     "maximum": (torch.maximum, lambda a, b: (a, b)), "minimum": (torch.minimum, lambda a, b: (a, b)),
     "equal": (torch.eq, lambda a, b: (a, b)), "detach": (lambda x: x.detach(), None),
     "sum": (lambda x: x.sum(-1, keepdim=True), None),  # along the state axis, which is last
-    "re": (torch.real, None), "im": (torch.imag, None), "conjugate": (lambda x: x.conj().resolve_conj(), None),
+    "re": (torch.real, None), "im": (lambda x: x.imag if x.is_complex() else torch.zeros_like(x), None),
+    "conjugate": (lambda x: x.conj().resolve_conj(), None),
 }
 
 

@@ -120,12 +120,12 @@ class Problem(Setting):
     storage: torch.dtype | None = None  # of 16 bits, which hold all of its numbers
 
     def drawn(self, name: str, like: Tensor) -> Tensor:
-        """Numbers that belong to a name, in the shape and dtype of a tensor."""
+        """Numbers that belong to a name, in the shape and dtype of a tensor. For a real one they are the real parts of
+        those for a complex one: where terms cancel, lrdsl sees before it runs that a value is real, and torch does not."""
         dice = torch.Generator().manual_seed(zlib.crc32(f"{name} {self.seed}".encode()))
-        shape = (*like.shape, 2) if like.is_complex() else like.shape
-        found = torch.rand(shape, generator=dice, dtype=torch.float32) * 2 - 1
-        found = found if self.storage is None else found.to(self.storage).float()
-        return (torch.view_as_complex(found) if like.is_complex() else found).to(like.dtype)
+        found = [torch.rand(like.shape, generator=dice, dtype=torch.float32) * 2 - 1 for _ in range(1 + like.is_complex())]
+        found = found if self.storage is None else [x.to(self.storage).float() for x in found]
+        return (torch.complex(*found) if like.is_complex() else found[0]).to(like.dtype)
 
     def stored(self, dtype: torch.dtype) -> Problem:
         """The same in 16 bits, with first derivatives only."""
@@ -146,9 +146,11 @@ def setting(subject: Subject, dice: Dice, seed: int, small: bool = False) -> Set
     packed = fits(written.features | {"segments"}) and pick([False, False, False, True])
     lengths = _lengths(T, dice) if packed else ()
     silent = tuple(n for n in outputs[1:] if pick([False, False, False, True]))
+    nested = any(text.count("maximum(") + text.count("minimum(") > 1 for text in written.texts)  # three may be equal
     return Setting(1 if packed else B, T, C, pick(CARRIES[:2]) if written.both_ways else edges, pick(["batch", "time", "gaps"]),
                    pick(LEVELS), "none" if packed else boundaries, silent, given,
-                   pick(["", "", "channel", "batch"]) if several else "", pick([False, True]), seed, lengths)
+                   pick(["", "", "channel", "batch"]) if several else "", pick([False, True]) and not nested,
+                   seed, lengths)
 
 
 def _lengths(T: int, dice: Dice) -> tuple[int, ...]:
