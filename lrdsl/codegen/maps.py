@@ -45,8 +45,8 @@ def map_view(name: str, structure: Structure, rests: tuple[bool, ...], dtype: st
     note = f"What steps do to a state: {structure.name}."
     if structure.algebra:
         join, zero = f"lr_{name_of_class(structure.algebra.sum)}", number(structure.algebra.zero, dtype)
-        apply, after = (f"{join}(p[0] + h.of[0], b.of[0])",), ("p[0] + e.p[0]",)
-        return MapView(name, note, 1, 1, 1, apply, apply, after, after, "0", ("c0", "r0"),
+        state, coefficient = (f"{join}(p[0] + h.of[0], b.of[0])",), ("p[0] + e.p[0]",)
+        return MapView(name, note, 1, 1, 1, state, state, coefficient, coefficient, "0", ("c0", "r0"),
                        (f"{join}(c0 + h.of[0], r0)",), ("c0 + e.p[0]",), (), ("0",), (zero,), (zero,))
     n, powers = structure.size, structure.powers
     count = 0 if powers else structure.count
