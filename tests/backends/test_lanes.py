@@ -37,7 +37,7 @@ def agree(name: str, kind: str, dtype: str, times: Sequence[int], share: int, fi
             reset, edge, same = EDGES[(k + T) % len(EDGES)]
             problem = Problem(program, T, reset=reset, edges=edge, same=same, size=0.3 if same == "time" else 0.5, C=20)
             if reset == "some" and k % 2 and same != "time":
-                problem.inputs[".reset"] = problem.inputs[".reset"] & (torch.arange(T) % 50 == 7).numpy()
+                problem.inputs[".reset"] = problem.inputs[".reset"] & (torch.arange(T) % 150 == 7).numpy()
             error = problem.error(problem.solve(launch, B, C, layout, dtype, threads))
             case = f"{program.name} at {(B, T, C, layout, threads, reset, edge, same)}"
             assert error <= ALLOWED[dtype] * max(1, T / 250), f"{case}: {error:.1e}"
