@@ -31,7 +31,7 @@ def fingerprint() -> str:
                 path = os.path.join(folder, name)
                 with open(path, "rb") as file:
                     data = file.read()
-                digest.update(f"{os.path.relpath(path, top)} {len(data)}\n".encode() + data)
+                digest.update(f"{path[len(top):]} {len(data)}\n".encode() + data)
     return digest.hexdigest()
 
 

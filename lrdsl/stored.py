@@ -1,4 +1,4 @@
-"""What the passes made of a cell in an earlier process: found by a key of the cell, without running them.
+"""What the passes made of a cell in an earlier process: found by a key of the cell, without running them. And parsed templates.
 
 An entry is a record (`ir.record`) of the Plan and of the adjoints that training asks for, in the cache of compiled kernels and
 under its rules. Its key is all that they follow from: the cell as written, wherever that stands, the code of this package, and
@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import platform
+import sys
 from collections.abc import Sequence
 
 import sympy as sp
 
 from .backends import cache
+from .codegen.environment import Parsed
 from .files import fingerprint
 from .ir import plan as _plan
 from .ir import program as _program
@@ -70,3 +72,25 @@ def put(spec: Spec, plan: Plan, adjoints: Sequence[tuple[Program, tuple[str, ...
         if name:
             text = record.write((plan, tuple(adjoints)), _CLASSES, places(spec))
             cache.put(cache.directory(), name, text.encode(), sync=False)
+
+
+class Templates:
+    """Parsed templates in the same cache."""
+
+    def find(self, key: str) -> bytes | None:
+        """See `codegen.environment.Store`."""
+        with contextlib.suppress(OSError):
+            return cache.read(cache.directory(), self._name(key))
+        return None
+
+    def put(self, key: str, data: bytes) -> None:
+        """See `codegen.environment.Store`."""
+        with contextlib.suppress(OSError):
+            cache.put(cache.directory(), self._name(key), data, sync=False)
+
+    @staticmethod
+    def _name(key: str) -> str:
+        return cache.key(["template", *versions(), str(sys.implementation.cache_tag), key]) + ".code"
+
+
+Parsed.store = Templates()

@@ -92,9 +92,11 @@ def test_the_rules_find_something() -> None:
 
 @EVERY
 def test_nothing_that_is_read_can_run(file: Path) -> None:
-    """No pickle, no marshal, no eval; exec only for a cell's own text, which is the user's program."""
+    """No pickle, no eval; exec only for a cell's own text, which is the user's program; marshal only for parsed templates,
+    which lie where compiled kernels do, and under the same promise."""
     for module, node in imports(file):
-        assert module.split(".")[0] not in ("pickle", "marshal", "shelve", "dill", "cloudpickle"), f"{file}:{node.lineno}"
+        if (module, room(file), file.name) != ("marshal", "codegen", "environment.py"):
+            assert module.split(".")[0] not in ("pickle", "marshal", "shelve", "dill", "cloudpickle"), f"{file}:{node.lineno}"
     for node in ast.walk(tree(file)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec", "__import__"):
             assert (node.func.id, room(file), file.name) == ("exec", "frontend", "rewrite.py"), f"{file}:{node.lineno}"

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 
 import lrdsl as lr
 from lrdsl import cli, kernels, programs, stored
 from lrdsl.backends import cache, native
+from lrdsl.codegen import environment
 from lrdsl.ir.source import Source
 from lrdsl.ir.spec import Spec
 
@@ -163,3 +165,56 @@ def test_a_kernel_that_was_begun_is_waited_for(place: Path, monkeypatch: pytest.
     recall(text)
     assert {*native._running} == others
     native.begin(program(), "float64", "rows", ("1",), lambda: pytest.fail("it is there"))
+
+
+# ---- parsed templates -----------------------------------------------------------------------------------------------
+
+
+def rendered(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[str]]:
+    """The text of its forward kernel from an environment without templates, and the templates that were parsed for it."""
+    parsed: list[str] = []
+    parse = jinja2.Environment._parse
+    environment.environment.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(jinja2.Environment, "_parse", lambda self, source, name, file: parsed.append(name) or parse(
+            self, source, name, file))
+        return kernels.source_of.__wrapped__(made(spec).programs[0], "cpu", "float32", strategy="rows").text, parsed
+
+
+def test_templates_are_parsed_once(place: Path, written: Callable[..., Spec], monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = written("one")
+    text, parsed = rendered(spec, monkeypatch)
+    assert "cpu/rows.cpp.j2" in parsed and "cpu/chain.j2" not in parsed  # which only kernels in blocks of time need
+    assert rendered(spec, monkeypatch) == (text, [])
+    monkeypatch.setattr(stored, "fingerprint", lambda: "other code")
+    stored.versions.cache_clear()
+    assert rendered(spec, monkeypatch) == (text, parsed)
+    monkeypatch.undo()
+    stored.versions.cache_clear()
+
+
+def test_a_parsed_template_that_cannot_be_read_is_parsed_again(place: Path, written: Callable[..., Spec],
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damaged, or whole and no code, or written by others: never run."""
+    spec = written("one")
+    first = rendered(spec, monkeypatch)
+    entry, *others = place.glob("*.code")
+    data = entry.read_bytes()
+    for harmed in (data[:-1], bytes([data[0] ^ 1]) + data[1:]):
+        cache.put(place, entry.name, b"")
+        entry.chmod(0o700)
+        entry.write_bytes(harmed)
+        assert len(rendered(spec, monkeypatch)[1]) == 1
+    cache.put(place, entry.name, b"no code")
+    assert len(rendered(spec, monkeypatch)[1]) == 1
+    for one in (entry, *others):
+        one.chmod(0o722)
+    assert rendered(spec, monkeypatch) == first
+
+
+def test_templates_are_parsed_where_nothing_can_be_kept(written: Callable[..., Spec], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Path:
+        raise OSError("no directory")
+    monkeypatch.setattr(cache, "directory", refuse)
+    text, parsed = rendered(written("one"), monkeypatch)
+    assert parsed and rendered(written("one"), monkeypatch) == (text, parsed)

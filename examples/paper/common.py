@@ -76,12 +76,19 @@ def save(said: argparse.Namespace, name: str, rows: Sequence[Mapping[str, Any]],
               "rows": list(rows)}
     said.out.mkdir(parents=True, exist_ok=True)
     stem = said.out / f"{name}-{said.device}"
-    stem.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    stem.with_suffix(".json").write_text(as_json(record), encoding="utf-8")
     text = f"{render(record)}\n\n{where(record)}\n"
     stem.with_suffix(".md").write_text(text, encoding="utf-8")
     print(f"\n{text}")
     picture(stem.with_suffix(".png"), lambda sheet: draw(record, sheet))
     return record
+
+
+def as_json(record: Record) -> str:
+    """A record with each of its rows on a line, which may hold a whole curve."""
+    rows = ",\n".join(json.dumps(row) for row in record["rows"])
+    head = json.dumps({name: value for name, value in record.items() if name != "rows"}, indent=1).removesuffix("\n}")
+    return f'{head},\n "rows": [\n{rows}\n]}}\n'
 
 
 def where(record: Record) -> str:
@@ -100,6 +107,13 @@ def picture(path: Path, draw: Callable[[Any], None]) -> None:
     sheet = figure.Figure(figsize=(11, 4.5), layout="constrained")
     draw(sheet)
     sheet.savefig(path, dpi=120)
+
+
+def legend(ax: Any, **options: Any) -> None:
+    """Of the lines of a panel, one entry a label; none where there are no lines."""
+    named = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    if named:
+        ax.legend(named.values(), named.keys(), **options)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

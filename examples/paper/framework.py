@@ -21,6 +21,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import log
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ qrnn = lr.surrogate(lr.cells.lstm, h=lr.cells.window(1))
 CELLS: Mapping[str, lr.Cell] = {
     "GILR": lr.cells.gilr, "GILR-LSTM": lr.cells.gilr_lstm, "SRU": sru, "QRNN (window surrogate)": qrnn,
     "T-RNN": lr.cells.t_rnn, "T-GRU": lr.cells.t_gru, "T-LSTM": lr.cells.t_lstm}
-TORCH = {"torch.nn.LSTM": nn.LSTM, "torch.nn.GRU": nn.GRU}
+Make = Callable[..., nn.Module]  # the recurrent layers of a network, called like torch.nn.LSTM
+TORCH: Mapping[str, Make] = {"torch.nn.LSTM": nn.LSTM, "torch.nn.GRU": nn.GRU}
+LAYERS_OF: Mapping[str, Make] = {name: partial(lr.RNN, cell) for name, cell in CELLS.items()} | TORCH
 CLIP, LAYERS = 1.0, 2
 BYTES, HELD_OUT = 256, 10  # every tenth module is held out
 SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3"}
@@ -68,15 +71,12 @@ class Size:
 FULL, QUICK = Size(3, 1437, 25, 128, 64, 16, 256, 500, 1 << 18, 10**6), Size(1, 96, 1, 16, 8, 4, 32, 8, 1 << 10, 20)
 
 
-def layers(name: str, inputs: int, units: int, both_ways: bool) -> nn.Module:
+def layers(make: Make, inputs: int, units: int, both_ways: bool) -> nn.Module:
     """The recurrent part of a network. Biases of gates that keep a state start in 0 … 4, as in the demo: memories of two steps
     to more than fifty."""
-    if name in CELLS:
-        rnn = lr.RNN(CELLS[name], inputs, units, num_layers=LAYERS, batch_first=True, bidirectional=both_ways)
-        kept = [p for n, p in rnn.named_parameters() if n.endswith(("gate.bias", "forget.bias"))]
-    else:
-        rnn = TORCH[name](inputs, units, num_layers=LAYERS, batch_first=True, bidirectional=both_ways)
-        kept = [p[units:2 * units] for n, p in rnn.named_parameters() if n.startswith("bias_ih")]  # i f g o; r z n
+    rnn = make(inputs, units, num_layers=LAYERS, batch_first=True, bidirectional=both_ways)
+    kept = [p for n, p in rnn.named_parameters() if n.endswith(("gate.bias", "forget.bias"))]
+    kept += [p[units:2 * units] for n, p in rnn.named_parameters() if n.startswith("bias_ih")]  # torch's: i f g o; r z n
     with torch.no_grad():
         for bias in kept:
             bias.uniform_(0, 4)
@@ -86,9 +86,9 @@ def layers(name: str, inputs: int, units: int, both_ways: bool) -> nn.Module:
 class Reader(nn.Module):
     """Of digits: the mean over time of two layers in both directions, and a linear classifier, as in the demo."""
 
-    def __init__(self, name: str, units: int = demo.HIDDEN) -> None:
+    def __init__(self, make: Make, units: int = demo.HIDDEN) -> None:
         super().__init__()
-        self.rnn, self.norm, self.classify = layers(name, 1, units, True), nn.LayerNorm(2 * units), nn.Linear(2 * units, 10)
+        self.rnn, self.norm, self.classify = layers(make, 1, units, True), nn.LayerNorm(2 * units), nn.Linear(2 * units, 10)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(batch, 64, 1) to (batch, 10)."""
@@ -98,9 +98,9 @@ class Reader(nn.Module):
 class Writer(nn.Module):
     """Of text: a vector for each byte, two layers, scores of the next byte."""
 
-    def __init__(self, name: str, inputs: int, units: int) -> None:
+    def __init__(self, make: Make, inputs: int, units: int) -> None:
         super().__init__()
-        self.read, self.rnn = nn.Embedding(BYTES, inputs), layers(name, inputs, units, False)
+        self.read, self.rnn = nn.Embedding(BYTES, inputs), layers(make, inputs, units, False)
         self.norm, self.score = nn.LayerNorm(units), nn.Linear(units, BYTES)
 
     def forward(self, text: Tensor) -> Tensor:
@@ -109,31 +109,44 @@ class Writer(nn.Module):
 
 
 def train(model: nn.Module, batches: Callable[[], Iterator[tuple[Tensor, Tensor]]], epochs: int, count: int, rate: float,
-          what: str) -> None:
-    """The demo's recipe, for both tasks. count: batches of an epoch."""
+          what: str, after: Callable[[], object] = lambda: None) -> None:
+    """The demo's recipe, for both tasks. count: batches of an epoch; after: what is done after each."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=demo.DECAY)
     plan = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * count)
-    for x, wanted in common.progress((b for _ in range(epochs) for b in batches()), what, epochs * count):
+    every = common.progress((b for _ in range(epochs) for b in batches()), what, epochs * count)
+    for k, (x, wanted) in enumerate(every, 1):
         optimizer.zero_grad()
         F.cross_entropy(model(x), wanted).backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
         plan.step()
+        if k % count == 0:
+            after()
 
 
-def digits(name: str, data: demo.Digits, size: Size, device: str, seed: int) -> tuple[int, float]:
-    """Parameters, and accuracy on the held-out images after the last epoch."""
+def digits(name: str, data: demo.Digits, size: Size, device: str, seed: int, make: Make | None = None,
+           after: Callable[[Reader], object] = lambda model: None) -> tuple[Reader, list[float]]:
+    """A network that has learned, and its accuracy on the held-out images after each epoch; nothing is chosen by it.
+
+    make: the layers, if `name` is none of LAYERS_OF. after: called when the network has just read those images.
+    """
     torch.manual_seed(seed)
-    model, count = Reader(name).to(device), min(size.images, len(data.images))
+    model, count = Reader(make or LAYERS_OF[name]).to(device), min(size.images, len(data.images))
     images, labels, test_images, test_labels = (x.to(device) for x in data)
+    order = torch.Generator().manual_seed(seed)  # the same for all networks, whatever their weights took to draw
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in torch.randperm(count).split(demo.BATCH):
+        for batch in torch.randperm(count, generator=order).split(demo.BATCH):
             yield images[batch], labels[batch]
-    train(model, batches, size.epochs, -(-count // demo.BATCH), demo.RATE, f"{name}, digits, seed {seed}")
-    with torch.no_grad():
-        right = model(test_images).argmax(1) == test_labels
-    return parameters(model), right.float().mean().item()
+    accuracy = list[float]()
+
+    def judge() -> None:
+        with torch.no_grad():
+            right = model(test_images).argmax(1) == test_labels
+        accuracy.append(right.float().mean().item())
+        after(model)
+    train(model, batches, size.epochs, -(-count // demo.BATCH), demo.RATE, f"{name}, digits, seed {seed}", judge)
+    return model, accuracy
 
 
 @dataclass(frozen=True)
@@ -160,11 +173,12 @@ def text(most: int) -> Text:
 def language(name: str, data: Text, size: Size, device: str, seed: int = 0) -> tuple[int, float]:
     """Parameters, and bits a byte of the first `judged` bytes held out, in sequences four times as long as in training."""
     torch.manual_seed(seed)
-    model, span = Writer(name, size.inputs, size.units).to(device), torch.arange(size.length + 1)
+    model, span = Writer(LAYERS_OF[name], size.inputs, size.units).to(device), torch.arange(size.length + 1)
+    places = torch.Generator().manual_seed(seed)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for _ in range(size.batches):
-            start = torch.randint(len(data.train) - size.length, (size.batch, 1))
+            start = torch.randint(len(data.train) - size.length, (size.batch, 1), generator=places)
             some = data.train[start + span].long().to(device)
             yield some[:, :-1], some[:, 1:]
     train(model, batches, 1, size.batches, demo.RATE / 4, f"{name}, source text")
@@ -203,8 +217,8 @@ def measure(name: str, data: tuple[demo.Digits, Text], size: Size, device: str) 
     """One row."""
     learned = [digits(name, data[0], size, device, seed) for seed in range(size.seeds)]
     of_text, bits = language(name, data[1], size, device)
-    return {"name": name, **found(name), "parameters, digits": learned[0][0], "accuracy": [a for _, a in learned],
-            "parameters, text": of_text, "bits a byte": bits}
+    return {"name": name, **found(name), "parameters, digits": parameters(learned[0][0]),
+            "accuracy": [accuracy[-1] for _, accuracy in learned], "parameters, text": of_text, "bits a byte": bits}
 
 
 def render(record: common.Record) -> str:
@@ -243,7 +257,7 @@ def draw(record: common.Record, sheet: Any) -> None:
 def options() -> argparse.ArgumentParser:
     """What is said on the command line."""
     parser = common.options(__doc__)
-    parser.add_argument("--cells", nargs="+", choices=[*CELLS, *TORCH], default=[*CELLS, *TORCH])
+    parser.add_argument("--cells", nargs="+", choices=list(LAYERS_OF), default=list(LAYERS_OF))
     return parser
 
 

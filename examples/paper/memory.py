@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import shutil
 import sys
 import time
@@ -98,8 +99,8 @@ def read(arguments: Sequence[str] | None) -> argparse.Namespace:
     return said
 
 
-def train(run: Run, end: float) -> bool:
-    """Until it has learned; False where the time is over before."""
+def train(run: Run, end: float = math.inf, most: float = math.inf) -> bool:
+    """Until it has learned; False where the time is over, or so many steps were made, before."""
     seen = sys.stdout.isatty()
     form = "{desc}: {n} {unit}, {elapsed}, {rate_fmt}{postfix}"
     with tqdm(desc=run.settings.name, initial=run.progress.steps + run.progress.tests, unit="batches", file=sys.stdout,
@@ -107,7 +108,7 @@ def train(run: Run, end: float) -> bool:
         for said in run.go():
             bar.set_postfix_str(said, refresh=False)
             bar.update()
-            if time.perf_counter() > end:
+            if time.perf_counter() > end or run.progress.steps >= most:
                 run.keep()
                 break
     return run.done

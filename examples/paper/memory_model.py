@@ -1,4 +1,4 @@
-"""The two networks of Table 3: two layers of GILR-LSTM, or of `torch.nn.LSTM`, and a linear unit that reads the last step.
+"""The networks of Table 3: two layers of GILR-LSTM, or of `torch.nn.LSTM`, and a linear unit that reads the last step.
 
 The input is one-hot up to its sign. The GILR-LSTM looks up rows of its weights, `sign[t] * W(token[t])`, and no vector of 128
 is built; `torch.nn.LSTM` needs the vectors. Time is cut in chunks: the forward pass keeps the states between them, the backward
@@ -9,6 +9,8 @@ but for the tokens.
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +22,6 @@ from lrdsl import sigmoid, t, tanh
 
 from .memory_task import SYMBOLS, Batch
 
-CELLS = ("gilr_lstm", "lstm")
 CHUNK = 16384  # samples: steps times sequences
 SMALL = 0.02  # of weights of the tokens at first: what is not to be remembered shall do little
 ENTER = -4.0  # bias of the gates that let it enter
@@ -51,28 +52,44 @@ def signed_lstm(token: lr.Input, sign: lr.Input, h: lr.State, c: lr.State, *, fo
 
 
 signed_gilr_lstm = lr.surrogate(signed_lstm, h=signed_gilr)
+signed_gilr_lstm_delay0 = lr.surrogate(signed_lstm, h=signed_gilr, delay=0)
+SURROGATES = {"gilr_lstm": [signed_gilr_lstm, lr.cells.gilr_lstm],
+              "gilr_lstm_delay0": [signed_gilr_lstm_delay0, lr.cells.gilr_lstm_delay0]}
+CELLS = (*SURROGATES, "lstm")
+PRECISIONS = ("float32", "mixed", "bfloat16", "float64")
 
 
 class Network(nn.Module):
     """Reads sequences, and says how sure it is that the first vector was e₁, not -e₁.
 
-    cell: one of CELLS. longest: the number of steps that memories are made to last at first; see `remember`.
+    cell: one of CELLS. longest: the number of steps that memories are made to last at first; see `remember`. precision: one of
+    PRECISIONS, of all numbers; "mixed" has float32 weights, and bfloat16 sequences inside of the layers. States that are handed
+    from chunk to chunk are float32 there, too, as they are within one.
     """
 
-    def __init__(self, cell: str, hidden: int, longest: int) -> None:
+    def __init__(self, cell: str, hidden: int, longest: int, precision: str = "float32") -> None:
         super().__init__()
-        self.hidden, self.lookup = hidden, cell == "gilr_lstm"
-        self.rnn: nn.Module = (lr.RNN([signed_gilr_lstm, lr.cells.gilr_lstm], SYMBOLS, hidden) if self.lookup
-                               else nn.LSTM(SYMBOLS, hidden, num_layers=2))
+        self.hidden, self.lookup, self.mixed = hidden, cell in SURROGATES, precision == "mixed"
+        self.rnn: nn.Module = lr.RNN(SURROGATES[cell], SYMBOLS, hidden) if self.lookup else nn.LSTM(SYMBOLS, hidden, 2)
         self.read = nn.Linear(hidden, 1)
         remember(self.rnn, longest)
+        self.to(torch.float32 if self.mixed else getattr(torch, precision))
 
     def forward(self, batch: Batch, chunk: int = CHUNK) -> Tensor:
         """Logits (B,). chunk: how many samples are computed at once."""
-        state: Any = None
-        for k, tokens in enumerate(pieces(batch, chunk)):
+        [(y, _)] = deque(self.walk(batch, pieces(batch, chunk)), maxlen=1)
+        return self.answer(y)
+
+    def walk(self, batch: Batch, pieces: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Outputs and the states after them, piece by piece from the beginning."""
+        state = None
+        for k, tokens in enumerate(pieces):
             y, state = self.advance(tokens, None if k else batch.signs, state)
-        return self.read(y[-1]).squeeze(1)
+            yield y, state
+
+    def answer(self, y: Tensor) -> Tensor:
+        """Logits (B,) of the last step."""
+        return self.read(y[-1].to(self.read.weight)).squeeze(1)
 
     def learn(self, batch: Batch, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
         """Logits (B,) and the loss; its gradient through all steps is added to those of the parameters.
@@ -81,31 +98,38 @@ class Network(nn.Module):
         between what is freed would scatter the heap, and it would grow by a chunk's tensors every time.
         """
         *before, last = pieces(batch, chunk)
-        borders = self.read.weight.new_zeros(len(before) + 1, 2, 2, len(batch.positive), self.hidden)  # h_0 is zero
+        shape, dtype = (len(before) + 1, 2, 2, len(batch.positive), self.hidden), self.read.weight.dtype
+        borders = self.read.weight.new_zeros(shape, dtype=torch.promote_types(dtype, torch.float32))  # h_0 is zero
         with torch.no_grad():
             for k, tokens in enumerate(before):
-                borders[k + 1] = torch.stack(self.advance(tokens, None if k else batch.signs, tuple(borders[k]))[1])
+                borders[k + 1] = self.advance(tokens, None if k else batch.signs, borders[k])[1]
         border = borders[-1].clone().requires_grad_()
-        y, _ = self.advance(last, None if before else batch.signs, tuple(border))
-        logits = self.read(y[-1]).squeeze(1)
-        loss = F.binary_cross_entropy_with_logits(logits, batch.positive.to(logits))
+        y, _ = self.advance(last, None if before else batch.signs, border)
+        logits = self.answer(y)
+        loss = F.binary_cross_entropy_with_logits(logits.to(borders), batch.positive.to(borders))
         loss.backward()
         for k in reversed(range(len(before))):
             gradient, border = border.grad, borders[k].clone().requires_grad_()
-            state = self.advance(before[k], None if k else batch.signs, tuple(border))[1]
-            torch.autograd.backward(state, tuple(gradient))
+            state = self.advance(before[k], None if k else batch.signs, border)[1]
+            torch.autograd.backward(state, gradient)
         return logits.detach(), loss.detach()
 
-    def advance(self, tokens: Tensor, signs: Tensor | None, state: Any) -> tuple[Tensor, Any]:
-        """Outputs (T, B, hidden) and the state after them. signs: those of the first vectors, (B,); None is 1."""
+    def advance(self, tokens: Tensor, signs: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Outputs (T, B, hidden) and the states after them, (2, layers, B, hidden). signs: those of the first vectors, (B,);
+        None is 1."""
         T, B = tokens.shape
         width = self.hidden if self.lookup else SYMBOLS
         sign = self.read.weight.new_ones(width).expand(T, B, width)
         if signs is not None:
             sign = torch.cat([signs.to(sign)[None, :, None].expand(1, B, width), sign[1:]])
-        if self.lookup:
-            return self.rnn(tokens, state, sign=sign)
-        return self.rnn(sign * F.one_hot(tokens.long(), SYMBOLS).to(sign), state)
+        before = state if state is None else tuple(state)
+        if not self.lookup:
+            y, after = self.rnn(sign * F.one_hot(tokens.long(), SYMBOLS).to(sign), before)
+            return y, torch.stack(after)
+        with torch.autocast(sign.device.type, torch.bfloat16, enabled=self.mixed):
+            y, carry = self.rnn(tokens, before, return_state=True, sign=sign)  # h_n would be rounded to 16 bits
+        return y, torch.stack([torch.cat([carry.now[f"layers.{k}.{name}"] for k in (0, 1)], 1).transpose(0, 1)
+                               for name in ("c", "h.h")])
 
 
 def pieces(batch: Batch, chunk: int) -> tuple[Tensor, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import Any
 
 from benchmarks.table import heading
 
+from . import common
 from .memory_run import Phase, read_checkpoint
 
-Record = Mapping[str, Any]
 # (network, T): iterations and hours until five minibatches in a row were right, mean and standard deviation; None: never.
 PAPER: dict[tuple[str, int], tuple[tuple[float, float], tuple[float, float]] | None] = {
     ("gilr_lstm", 1024): ((550, 40), (0.031, 0.002)), ("lstm", 1024): ((1000, 400), (0.28, 0.08)),
@@ -29,36 +29,34 @@ in a row, the full length from the start, 512 units (64 for T = 1,048,576), a fo
 only": e₁ comes nowhere else."""
 
 
-def gather(runs: Path, device: str, quick: bool) -> Record:
+def gather(runs: Path, device: str, quick: bool) -> common.Record:
     """What all runs in a directory found on a device, and this machine."""
-    rows = []
-    for path in runs.glob("*/checkpoint.pt"):
-        settings, progress, _ = read_checkpoint(path)
-        if settings.device != device:
-            continue
-        lines = lines_of(path.with_name("log.jsonl"), progress.log)
-        rows.append({**asdict(settings), "learned": progress.done(settings), "phases": [asdict(p) for p in progress.phases],
-                     "peak": progress.peak, "loss": [float(f"{line['loss']:.3g}") for line in lines],
-                     "right": [line["right"] for line in lines]})
+    rows = [row for path in runs.glob("*/checkpoint.pt") if (row := of_run(path))["device"] == device]
     rows.sort(key=lambda row: (row["length"], not row["first_only"], row["start"], row["cell"], row["seed"]))
     return {"name": "memory", "device": device, "quick": quick, "measured on": heading(device), "rows": rows}
 
 
-def write(record: Record, out: Path) -> str:
+def of_run(path: Path) -> dict[str, Any]:
+    """What a run has found up to its checkpoint."""
+    settings, progress, _ = read_checkpoint(path)
+    lines = lines_of(path.with_name("log.jsonl"), progress.log)
+    return {**asdict(settings), "learned": progress.done(settings), "phases": [asdict(p) for p in progress.phases],
+            "peak": progress.peak, "loss": [float(f"{line['loss']:.3g}") for line in lines],
+            "right": [line["right"] for line in lines]}
+
+
+def write(record: common.Record, out: Path) -> str:
     """OUT/memory-device.json, .md and .png; the table is returned."""
     out.mkdir(parents=True, exist_ok=True)
     stem = out / f"{record['name']}-{record['device']}"
-    rows = ",\n".join(json.dumps(row) for row in record["rows"])
-    head = json.dumps({name: value for name, value in record.items() if name != "rows"}, indent=1).removesuffix("\n}")
-    stem.with_suffix(".json").write_text(f'{head},\n "rows": [\n{rows}\n]}}\n', encoding="utf-8")
-    quick = "**A quick run, too small to say anything.** " if record["quick"] else ""
-    text = f"{render(record)}\n\n{quick}Measured on: {'; '.join(record['measured on'])}.\n"
+    stem.with_suffix(".json").write_text(common.as_json(record), encoding="utf-8")
+    text = f"{render(record)}\n\n{common.where(record)}\n"
     stem.with_suffix(".md").write_text(text, encoding="utf-8")
     picture(record, stem.with_suffix(".png"))
     return text
 
 
-def render(record: Record) -> str:
+def render(record: common.Record) -> str:
     """The table as markdown, a row for all seeds of a network, and what is to be known about it."""
     lines = ["| " + " | ".join(HEAD) + " |", "|---:|:---|" + "---:|" * (len(HEAD) - 2)]
     for _, same in groupby(record["rows"], key=lambda row: (row["length"], row["start"], row["cell"], row["first_only"])):
@@ -67,7 +65,7 @@ def render(record: Record) -> str:
     return "\n".join(lines) + "\n\n" + NOTE.format(batch=" or ".join(map(str, batches)))
 
 
-def cells(rows: Sequence[Record]) -> list[str]:
+def cells(rows: Sequence[common.Record]) -> list[str]:
     """A line of the table."""
     first, learned = rows[0], [row for row in rows if row["learned"]]
     phases = [[Phase(**phase) for phase in row["phases"]] for row in learned]
@@ -104,7 +102,7 @@ def short(value: float, digits: int) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.{digits}g}"
 
 
-def picture(record: Record, path: Path) -> None:
+def picture(record: common.Record, path: Path) -> None:
     """The loss of every run, smoothed, a panel each length; dots where one length was learned and the next began."""
     from matplotlib import figure
 
@@ -120,8 +118,7 @@ def picture(record: Record, path: Path) -> None:
         ax.set(title=f"{T:,} steps", xscale="log", xlabel="iteration; a dot where a length was learned",
                yscale="log", ylabel="loss, smoothed")
         ax.grid(alpha=0.3)
-        named = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-        ax.legend(named.values(), named.keys())
+        common.legend(ax)
     sheet.savefig(path, dpi=120)
 
 

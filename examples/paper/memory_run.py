@@ -35,7 +35,8 @@ class Different(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run depends on. start: the first length of the curriculum, `length` where there is none; rate: of Adam."""
+    """What a run depends on. start: the first length of the curriculum, `length` where there is none; rate: of Adam; longest:
+    steps that memories last from the start, 0 for `length`; precision: see `memory_model.Network`."""
 
     cell: str
     length: int
@@ -47,6 +48,8 @@ class Settings:
     clip: float = 1.0
     first_only: bool = False
     device: str = "cpu"
+    longest: int = 0
+    precision: str = "float32"
 
     @property
     def lengths(self) -> list[int]:
@@ -56,10 +59,19 @@ class Settings:
             found.insert(0, max(self.start, found[0] // CURRICULUM))
         return found
 
+    def network(self) -> Network:
+        """A fresh one, its weights drawn."""
+        return Network(self.cell, self.hidden, self.longest or self.length, self.precision).to(self.device)
+
+    def draw(self, stream: int, number: int, T: int, B: int) -> Batch:
+        """A batch, where the network is."""
+        return Batch(*(tensor.to(self.device) for tensor in draw(self.seed, stream, number, T, B, self.first_only)))
+
     @property
     def name(self) -> str:
         """Of its directory."""
         kind = "-first-only" * self.first_only + f"-{self.device}" * (self.device != "cpu")
+        kind += f"-{self.precision}" * (self.precision != "float32")
         return f"{self.cell}-{self.length}-from{self.start}{kind}-seed{self.seed}"
 
 
@@ -102,7 +114,7 @@ class Run:
     def __init__(self, settings: Settings, directory: Path) -> None:
         self.settings, self.path, self.log = settings, directory / "checkpoint.pt", directory / "log.jsonl"
         torch.manual_seed(settings.seed)
-        self.network = Network(settings.cell, settings.hidden, settings.length).to(settings.device)
+        self.network = settings.network()
         self.optimizer = torch.optim.Adam(self.network.parameters(), settings.rate)
         self.progress = Progress([Phase(settings.lengths[0])])
         directory.mkdir(parents=True, exist_ok=True)
@@ -111,6 +123,10 @@ class Run:
         self.log.touch()
         os.truncate(self.log, self.progress.log)  # what was logged after the checkpoint is done again
         self._kept = self.progress.steps, time.perf_counter()
+
+    def begin_from(self, path: Path) -> None:
+        """Start from the checkpoint of another run: its weights and Adam's state, in the precision of this one."""
+        self._restore(read_checkpoint(path)[2])
 
     @property
     def done(self) -> bool:
@@ -133,7 +149,7 @@ class Run:
 
     def _train(self, phase: Phase) -> str:
         settings, progress = self.settings, self.progress
-        batch = self._draw(TRAINING, progress.steps, phase.length, settings.batch)
+        batch = settings.draw(TRAINING, progress.steps, phase.length, settings.batch)
         self.optimizer.zero_grad()
         logits, loss = self.network.learn(batch)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip, error_if_nonfinite=True)
@@ -149,7 +165,7 @@ class Run:
         """One batch of fresh sequences; one mistake, and five minibatches in a row must be all right again."""
         settings, progress = self.settings, self.progress
         count = min(FRESH - progress.right, max(settings.batch, TESTED // phase.length))
-        batch = self._draw(TESTING, progress.tests, phase.length, count)
+        batch = settings.draw(TESTING, progress.tests, phase.length, count)
         progress.tests += 1
         with torch.no_grad():
             right = correct(self.network(batch), batch)
@@ -159,10 +175,6 @@ class Run:
             progress.row = progress.right = 0
             phase.failed += 1
         return said
-
-    def _draw(self, stream: int, number: int, T: int, B: int) -> Batch:
-        drawn = draw(self.settings.seed, stream, number, T, B, self.settings.first_only)
-        return Batch(*(tensor.to(self.settings.device) for tensor in drawn))
 
     def _mark(self, phase: Phase) -> None:
         """Note what has been reached; go on to the next length."""
@@ -198,6 +210,9 @@ class Run:
         if differ:
             raise Different(f"{self.path.parent} holds a run with {'; '.join(differ)}\n"
                             "  way out: the same settings again, another --runs, or --fresh, which deletes it")
+        self._restore(kept)
+
+    def _restore(self, kept: dict[str, Any]) -> None:
         self.network.load_state_dict(kept["network"])
         self.optimizer.load_state_dict(kept["optimizer"])
 

@@ -1,4 +1,4 @@
-"""Compiled kernels on disk: private to the user, atomic, keyed by everything that matters, and never pickled.
+"""Kernels, and what led to them, on disk: private to the user, atomic, keyed by everything that matters, and never pickled.
 
 Promise: nobody but the owner of the account (or root) can get code into the cache, and a damaged entry is compiled again.
 The digest at an entry's end detects damage; it does not authenticate. A directory that is not private is never used: the
@@ -26,7 +26,7 @@ from .. import options
 SCHEMA = 1
 LARGEST = 4000  # entries; some 20 kB each
 _DIGEST = hashlib.sha256().digest_size
-_OURS = re.compile(r"[0-9a-f]{40}\.(so|cubin|json)|\.lrdsl-\w+")  # what may be removed: the directory may hold other files
+_OURS = re.compile(r"[0-9a-f]{40}\.(so|cubin|json|code)|\.lrdsl-\w+")  # what may be removed: the directory may hold other files
 
 
 def key(parts: Iterable[str]) -> str:

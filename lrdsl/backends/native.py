@@ -27,6 +27,9 @@ COMPILERS = ("g++", "clang++", "c++")
 # Not -ffast-math: linked with it, a library changes the arithmetic of the whole process (denormals become 0).
 FLAGS = ("-std=gnu++17", "-O2", "-fno-math-errno", "-fno-trapping-math", "-fno-exceptions",
          "-fno-asynchronous-unwind-tables", "-fPIC", "-shared", "-w", "-x", "c++")
+# The text, and what it is linked with: nothing but the compiler's own helpers. What else a kernel calls is libc's, which the
+# process has; to look through libstdc++, libm and libc for it takes a sixth of the time that a kernel takes.
+LINKED = ("-nodefaultlibs", "-", "-lgcc") if sys.platform == "linux" else ("-",)
 FLAGS_OF_SOURCE = ("together", "lanes", "chained")  # what is to be known of one whose text is not
 SMALL = 1 << 15  # numbers; below it a second thread costs more than it does
 _PROCESS = os.getpid()
@@ -47,10 +50,11 @@ def compiler() -> list[str]:
 
 
 def _command() -> list[str]:
-    """The compiler with its flags. It compiles for this machine unless `$CXX` says `-march=…` itself."""
+    """The compiler on a text from stdin. It compiles for this machine unless `$CXX` says `-march=…` itself, and links what it
+    likes where `$CXX` has flags, which may need that, or clang's helpers may be others than gcc's."""
     command = compiler()
     native = () if any(said.startswith(("-march=", "-mcpu=")) for said in command) else ("-march=native", *_lengths())
-    return [*command, *native, *FLAGS]
+    return [*command, *native, *FLAGS, *(LINKED if len(command) == 1 and "clang" not in Path(command[0]).name else ("-",))]
 
 
 @functools.cache
@@ -77,7 +81,7 @@ def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def toolchain() -> tuple[list[str], list[str]]:
-    """The compiler with its flags, and with them all that a build depends on beside its text."""
+    """The compiler on a text from stdin, and all that a build depends on beside the text."""
     command = _command()
     return command, [*command, cache.identity(command[0]), machine()]
 
@@ -90,7 +94,7 @@ def build(source: Source, place: Path | None = None) -> Path:
         return found
     running = _running.pop(name, None)
     if running is None or running.owner != os.getpid():
-        running = Build([*command, "-"], source.text, source.entry)
+        running = Build(command, source.text, source.entry)
     return cache.put(place, name, running.finish())
 
 
@@ -102,7 +106,7 @@ def begin(program: Program, dtype: str, strategy: Strategy, versions: Sequence[s
         source, (command, made_by) = text(), toolchain()
         name = cache.key([cache.code(source.text), *made_by]) + ".so"
         if name not in _running and not cache.find(cache.directory(), name):
-            _running[name] = Build([*command, "-"], source.text, source.entry)
+            _running[name] = Build(command, source.text, source.entry)
 
 
 def load(source: Source) -> Launch:

@@ -184,6 +184,7 @@ class _Steps:
             self.register[base] = np.concatenate([value_of(At(base), base)[:, None], window[:, :-1]], 1)
         return values
 
+    @np.errstate(all="ignore")  # as kernels do: a nan or an infinity is a value
     def run(self) -> dict[str, Array]:
         """All steps, and what is written."""
         program, B, T = self.program, self.B, self.T
@@ -191,22 +192,21 @@ class _Steps:
                                                          *(s.sample for s in program.sums))}
         out = {k.name: np.zeros((B, -(-T // max(k.every, 1)), len(k.samples), *size[k.samples[0]])) for k in program.keeps}
         out |= {s.name: np.zeros((B, *size[s.sample])) for s in program.sums}
-        with np.errstate(all="ignore"):
-            for k, t in enumerate(reversed(range(T)) if program.reverse else range(T)):
-                for keep in program.keeps:
-                    if keep.every and k % keep.every == 0:
-                        out[keep.name][:, k // keep.every] = np.stack([self.register[n][:, 0] for n in keep.samples], 1)
-                self.cross(t + 1 if program.reverse else t)
-                values = self.step(t)
-                for keep in program.keeps:
-                    if not keep.every:
-                        columns = [np.broadcast_to(values[At(n)], (B, *size[n])) for n in keep.samples]
-                        out[keep.name][:, t] = np.stack(columns, 1)
-                for total in program.sums:
-                    join = np.maximum if total.largest else np.add
-                    out[total.name] = join(out[total.name], values[At(total.sample)])
-            if program.reverse and T:
-                self.cross(0)
+        for k, t in enumerate(reversed(range(T)) if program.reverse else range(T)):
+            for keep in program.keeps:
+                if keep.every and k % keep.every == 0:
+                    out[keep.name][:, k // keep.every] = np.stack([self.register[n][:, 0] for n in keep.samples], 1)
+            self.cross(t + 1 if program.reverse else t)
+            values = self.step(t)
+            for keep in program.keeps:
+                if not keep.every:
+                    columns = [np.broadcast_to(values[At(n)], (B, *size[n])) for n in keep.samples]
+                    out[keep.name][:, t] = np.stack(columns, 1)
+            for total in program.sums:
+                join = np.maximum if total.largest else np.add
+                out[total.name] = join(out[total.name], values[At(total.sample)])
+        if program.reverse and T:
+            self.cross(0)
         for keep in program.keeps:
             out[keep.name] = _flat(out[keep.name].sum(-1) if keep.over else out[keep.name], 2)
         for total in program.sums:

@@ -41,6 +41,8 @@ class Backward:
         self.gives = tuple((gives.get(n, ()), depth.get(n, 0)) for n in program.inputs)
         self.columns = {k.name: len(k.samples) for k in adjoint.program.keeps}
         self.outputs = adjoint.program.outputs
+        windows = {n for e in adjoint.program.edges for n in (e.final, e.crossing)}
+        self.windows = tuple(i for i, (pieces, _) in enumerate(self.gives) if windows & {p.name for p in pieces})
         # The outputs that are a gradient as they are; a gradient that is put together has its pieces.
         self.ready = tuple(self.outputs.index(p[0].name) if len(p) == 1 and p[0] == Piece(p[0].name) and
                            p[0].name in self.outputs else None for p, _ in self.gives)
@@ -62,7 +64,8 @@ class Backward:
             if tensor is not None and (flip or nearest):
                 tensor = tensor.flip(1) if flip else tensor[:, nearest - 1:nearest]
             args.append(tensor)
-        outputs, got = self.op(*args, reset), None
+        windows = any([wanted[i] for i in self.windows])  # noqa: C419, a generator takes longer
+        outputs, got = self.op(*args, reset, windows=windows), None
         found: list[Maybe] = []
         for want, ready, (pieces, depth) in zip(wanted, self.ready, self.gives, strict=True):
             if not want or not pieces:
@@ -70,7 +73,7 @@ class Backward:
             elif ready is not None:
                 found.append(outputs[ready])
             else:
-                got = got or dict(zip(self.outputs, outputs, strict=True))
+                got = got or dict(zip(self.outputs, outputs, strict=windows))
                 found.append(assemble(pieces, got, self.columns, reset, depth))
         return found
 

@@ -89,7 +89,7 @@ class CellFunction:
                 key = dim, signature(args)
             except (AttributeError, RuntimeError):  # a number, or a tensor without strides
                 key = None
-            if key and key in self._unchanged and (known := op.known(key[1], args)):
+            if key and key in self._unchanged and (known := op.known(key[1], args, windows=False)):
                 return self.pipeline.returned([known[k] for k in picks])
         if return_state or isinstance(init, Carry):
             self.pipeline.check_chunks()

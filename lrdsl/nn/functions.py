@@ -1,11 +1,11 @@
 """The torch.autograd.Functions around an op, and what is registered with it: saving, pulling back, vmap.
 
-Two Functions, because the one that torch.func and forward mode need costs twice the time of the other a call.
+Three Functions, because the one that torch.func and forward mode need costs twice the time of another a call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,19 +25,33 @@ class Eager(torch.autograd.Function):
     """An op and its gradient, for everyday calls."""
 
     @staticmethod
-    def forward(ctx: Any, op: Op, prepared: Prepared | None, *args: Maybe) -> tuple[Tensor, ...]:
-        outputs = prepared(args) if prepared else None
-        if outputs is None:
-            with torch._C._AutoDispatchBelowAutograd():
-                outputs = op.raw(*args)
-            save(ctx, op, args, outputs)
-        elif prepared:
-            _save(ctx, op, args, outputs, prepared.sizes, prepared.dtypes)
+    def forward(ctx: Any, op: Op, *args: Maybe) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            outputs = op.raw(*args)
+        save(ctx, op, args, outputs)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Maybe) -> Any:
-        return None, None, *pull(ctx, gradients, ctx.needs_input_grad[2:])
+        return None, *pull(ctx, gradients, ctx.needs_input_grad[1:])
+
+
+class Computed(torch.autograd.Function):
+    """The outputs of a prepared call and their gradient."""
+
+    without_torch_func: Callable[..., tuple[Tensor, ...]]  # `apply` without a search for tensors of torch.func, which none is
+
+    @staticmethod
+    def forward(ctx: Any, op: Op, prepared: Prepared, outputs: tuple[Tensor, ...], *args: Maybe) -> tuple[Tensor, ...]:
+        _save(ctx, op, args, outputs, prepared.sizes, prepared.dtypes)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Maybe) -> Any:
+        return None, None, None, *pull(ctx, gradients, ctx.needs_input_grad[3:])
+
+
+Computed.without_torch_func = super(torch.autograd.Function, Computed).apply
 
 
 class Transformed(torch.autograd.Function):
@@ -96,9 +110,9 @@ def pull(ctx: Any, gradients: Sequence[Maybe], wanted: Sequence[bool]) -> list[M
 
 def _pull(op: Op, values: Sequence[Maybe], gradients: Sequence[Maybe], reset: Maybe, wanted: Sequence[bool],
           sizes: tuple[int, int, int], dtypes: Sequence[torch.dtype]) -> list[Maybe]:
-    if all([g is None for g in gradients]):  # noqa: C419
-        return [None] * len(op.arguments)
     absent = [name for name, g in zip(op.keeps, gradients, strict=False) if g is None]
+    if len(absent) == len(op.keeps) and all(g is None for g in gradients):
+        return [None] * len(op.arguments)
     return [*op.backward(frozenset(absent) if absent else NOTHING)(values, gradients, reset, wanted[:-1], sizes, dtypes), None]
 
 

@@ -18,13 +18,12 @@ from ..ir.source import OUTPUTS, Extent, Launch, slots
 from ..kernels import backend_for, begin, launch_of, turns
 from . import pool
 from .dtypes import NAMES, check_dtype, compute, dtype_of, short
-from .prepared import Prepared, Signature, plain, remember, signature
+from .prepared import LARGE, WASTE, Out, Prepared, Signature, plain, remember, signature
 from .threads import share_threads
 from .windows import time_first
 
 Tensors = tuple[Tensor, ...]
 New = Callable[[Tensor, tuple[int, ...], torch.dtype], Tensor]  # (like, shape, dtype): a contiguous tensor of any content
-LARGE = 1 << 20  # bytes of outputs; above it a kernel takes longer than the preparation of its call
 
 
 class Launcher:
@@ -50,22 +49,23 @@ class Launcher:
         self.alike = tuple(k for k, s in enumerate(self.ins) if s.kind in ("sequence", "vector") and not s.full)
         self._dtypes: dict[torch.dtype, tuple[tuple[torch.dtype, ...], tuple[torch.dtype, ...]]] = {}
         self._launches: dict[tuple[torch.dtype, str], Launch] = {}
-        self._calls: dict[tuple[Signature, str | None], Prepared | None] = {}
+        self._calls: dict[tuple[Signature, str | None, bool], Prepared | None] = {}
 
     def run(self, *args: Tensor | None) -> Tensors:
         """Compute: the op's kernel on every device."""
         prepared = self.prepared(signature(args), args)
         return (prepared and prepared(args)) or self._run(args)
 
-    def prepared(self, found: Signature, args: Sequence[Tensor | None]) -> Prepared | None:
-        """The call on tensors of this signature, all but their addresses; None for what is not small, or not plain."""
-        key = found, options.backend()
+    def prepared(self, found: Signature, args: Sequence[Tensor | None], windows: bool = True) -> Prepared | None:
+        """The call on tensors of this signature, all but their addresses; None for what is not small, or not plain. Without
+        `windows` it may leave out the outputs that are windows, which are the last."""
+        key = found, options.backend(), windows
         try:
             return self._calls[key]
         except KeyError:
-            return remember(self._calls, key, self._prepare(args) if plain(found) else None)
+            return remember(self._calls, key, self._prepare(args, windows) if plain(found) else None)
 
-    def _prepare(self, args: Sequence[Tensor | None]) -> Prepared | None:
+    def _prepare(self, args: Sequence[Tensor | None], windows: bool) -> Prepared | None:
         B, T, C = self.sizes(args)
         turned = self._turned(args)
         tensors, dtype = self._checked(args, B, T, C, turned), self.dtype(args)
@@ -86,10 +86,14 @@ class Launcher:
             slot += len(s.fields)
         parts = any(s.kind in ("sum", "shared") or (s.kind == "crossing" and o.shape[0] != B)
                     for s, o in zip(self.outs, outs, strict=True))
-        return Prepared(launch, self._values(tensors, outs, (B, T, C), turned), ins,
-                        [(at, tuple(o.shape), o.stride(), None if o.dtype is first.dtype else o.dtype)
-                         for at, o in zip(places, outs, strict=True)],
-                        (lambda outs: self._finish(outs, dtype, B)) if parts else None, (B, T, C), self.gives(dtype))
+        values, given = self._values(tensors, outs, (B, T, C), turned), list[Out]()
+        for s, at, o in zip(self.outs, places, outs, strict=True):
+            if windows or parts or s.kind not in ("final", "crossing") or backend_for("cpu") != "native":
+                given.append((at, tuple(o.shape), o.stride(), None if o.dtype is first.dtype else o.dtype))
+            else:
+                values[at] = WASTE
+        return Prepared(launch, values, ins, given, (lambda outs: self._finish(outs, dtype, B)) if parts else None, (B, T, C),
+                        self.gives(dtype))
 
     def _run(self, args: Sequence[Tensor | None]) -> Tensors:
         """As `run`, for a signature that is not prepared."""

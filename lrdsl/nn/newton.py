@@ -67,7 +67,7 @@ class Solver(Launcher):
         self.made = iteration_of(program)
         self.steps, self.finish = Launcher(self.made.step), Launcher(self.made.finish)
 
-    def prepared(self, found: Signature, args: Sequence[Tensor | None]) -> None:
+    def prepared(self, found: Signature, args: Sequence[Tensor | None], windows: bool = True) -> None:
         """None: each iteration is a call of its own."""
 
     def run(self, *args: Tensor | None) -> Tensors:

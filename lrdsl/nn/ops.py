@@ -114,10 +114,11 @@ class Op:
                 if adjoint.program.buffers or not absent else self.backward()
         return self._backwards[absent]
 
-    def __call__(self, *args: Tensor | None) -> Tensors:
-        """Compute, by the one of five ways that the moment asks for."""
+    def __call__(self, *args: Tensor | None, windows: bool = True) -> Tensors:
+        """Compute, by the one of five ways that the moment asks for. windows: False where nobody reads the outputs that are
+        windows, the last ones, which then need not be there."""
         if not torch.compiler.is_compiling() and unwatched():
-            known = self.known(signature(args), args)
+            known = self.known(signature(args), args, windows)
             if known is not None:
                 return known
         first = args[0]
@@ -132,21 +133,23 @@ class Op:
         if self.transforms(args):
             return self._own(functions.Transformed.apply(self.kept, *args))  # type: ignore[no-untyped-call]
         if differentiable:
-            return self._own(functions.Eager.apply(self.kept, None, *args))  # type: ignore[no-untyped-call]
+            return self._own(functions.Eager.apply(self.kept, *args))  # type: ignore[no-untyped-call]
         with torch._C._AutoDispatchBelowAutograd():
             return self.raw(*args)
 
-    def known(self, found: Signature, args: Sequence[Tensor | None]) -> Tensors | None:
-        """The outputs of a prepared call in a moment that is `unwatched`; None for other calls. found: its signature."""
+    def known(self, found: Signature, args: Sequence[Tensor | None], windows: bool = True) -> Tensors | None:
+        """The outputs of a prepared call in a moment that is `unwatched`; None for other calls. found: its signature; windows:
+        as in a call."""
         if args[0] is None or args[0].dtype in NARROW:
             return None
         differentiable = torch.is_grad_enabled() and _learns(args)
         if differentiable and args[0].dtype not in self._begun:
             self._begin(args[0].dtype, args[0].device.type, self.launcher.sizes(args))
-        prepared = (self.kept if differentiable else self).launcher.prepared(found, args)
-        if prepared is None:
-            return None
-        return prepared(args) if not differentiable else self._own(functions.Eager.apply(self.kept, prepared, *args))  # type: ignore[no-untyped-call]
+        prepared = (self.kept if differentiable else self).launcher.prepared(found, args, windows or differentiable)
+        outputs = prepared(args) if prepared else None
+        if outputs is None or not differentiable:
+            return outputs
+        return self._own(functions.Computed.without_torch_func(self.kept, prepared, outputs, *args))
 
     def _begin(self, dtype: torch.dtype, device: str, sizes: tuple[int, int, int]) -> None:
         """Let a compiler begin with the kernel of the gradient, while another makes that of the values."""

@@ -6,6 +6,8 @@ out when a signature is first seen; later calls fill in addresses.
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +18,9 @@ from torch.nn import Parameter
 
 from ..ir.source import Launch
 
+LARGE = 1 << 20  # bytes of outputs; above it a kernel takes longer than the preparation of its call
+_waste = ctypes.c_char.from_buffer(mmap.mmap(-1, LARGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+WASTE = ctypes.addressof(_waste)  # where kernels write what nobody reads
 MOST = 1000  # signatures that are remembered: a new length at every call may not fill the memory
 _tracing, _transforming = torch._C._is_tracing, torch._C._are_functorch_transforms_active
 _modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
@@ -64,7 +69,7 @@ class Prepared:
                  outs: Sequence[Out], finish: Callable[[list[Tensor]], tuple[Tensor, ...]] | None,
                  sizes: tuple[int, int, int], dtypes: tuple[torch.dtype, ...]) -> None:
         self.launch, self.values, self.finish, self.sizes, self.dtypes = launch, list(values), finish, sizes, dtypes
-        self.ins = tuple((slot, k) for slot, k, copied in ins if not copied)
+        self.ins = tuple((slot, k) for slot, k, _ in ins)
         self.copied = tuple((slot, k) for slot, k, copied in ins if copied)
         self.places, self.outs = tuple(out[0] for out in outs), tuple(out[1:] for out in outs)
 
@@ -72,7 +77,7 @@ class Prepared:
         """The outputs; None of tensors without memory, which those of torch.autograd's own old vmap look as if they had."""
         values = self.values[:]
         try:
-            for slot, k in self.ins:
+            for slot, k in self.ins:  # those that are copied, too: theirs may be the one without memory
                 values[slot] = args[k].data_ptr()
         except RuntimeError:
             return None

@@ -6,7 +6,6 @@ makes kernels share torch's threads and follow torch.set_num_threads.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import ctypes.util
 from pathlib import Path
@@ -18,8 +17,13 @@ def share_threads() -> bool:
     """Make torch's libgomp visible; False where there is none, and kernels then run on the calling thread."""
     beside = Path(torch.__file__).parent / "lib"
     places = [*sorted(beside.glob("libgomp*.so*")), *sorted((beside.parent.parent / "torch.libs").glob("libgomp*.so*"))]
-    for name in [*map(str, places), ctypes.util.find_library("gomp") or "libgomp.so.1"]:
-        with contextlib.suppress(OSError):
-            ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
-            return True
-    return False
+    # Python looks for the system's by running other programs, so only where torch has none.
+    return any(map(_visible, map(str, places))) or _visible(ctypes.util.find_library("gomp") or "libgomp.so.1")
+
+
+def _visible(name: str) -> bool:
+    try:
+        ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
+    except OSError:
+        return False
+    return True

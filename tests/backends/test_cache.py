@@ -71,7 +71,7 @@ def poison() -> Iterator[bytes]:
         text = 'extern "C" int answer() { return 13; } extern "C" int creat(const char *, unsigned);\n' \
                f'static int mark = creat("{work}/ran", 0600);'
         source = probe(text)
-        data = native.compiled([*native._command(), "-"], source.text, source.entry)
+        data = native.compiled(native._command(), source.text, source.entry)
         ctypes.CDLL(str(cache.put(Path(work), "x.so", data)))
         assert Path(work, "ran").exists()  # it can
         Path(work, "ran").unlink()

@@ -115,7 +115,7 @@ class Kernels:
     def _native(self, sources: dict[Wanted, Source]) -> dict[Wanted, Launch]:
         first, *rest = [_parts(s) for s in sources.values()]
         command = [f"-O{self.level}" if word == "-O2" else word for word in native._command()]
-        library, _ = _loaded(native.compiled([*command, "-"], "".join([*first, *(text for _, text in rest)]), "fuzz"),
+        library, _ = _loaded(native.compiled(command, "".join([*first, *(text for _, text in rest)]), "fuzz"),
                              self._place)
         with _loading, pytest.MonkeyPatch.context() as patch:
             patch.setattr(native, "_library", lambda _: library)

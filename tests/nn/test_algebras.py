@@ -138,7 +138,8 @@ def test_cumprod(backend: str) -> None:
     assert_close(gradients([got], [x]), gradients([want], [x]))
 
 
-@pytest.mark.parametrize("cell", FUNCTIONS, ids=lambda c: c.name)
+@pytest.mark.parametrize("cell", [pytest.param(c, marks=pytest.mark.long) if c.name in ("mixture", "levels", "picked") else c
+                                  for c in FUNCTIONS], ids=lambda c: c.name)
 def test_torch_checks_first_and_second_order(cell: lr.Cell, quick: None) -> None:
     f = lr.function(cell)
     args, init = arguments(cell), edges(cell)

@@ -41,7 +41,7 @@ def pooled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
     found = Poisoned()
     monkeypatch.setattr(pool, "POOL", found)
     monkeypatch.setattr(pool, "SMALLEST", 1)
-    monkeypatch.setattr(Launcher, "prepared", lambda self, found, args: None)
+    monkeypatch.setattr(Launcher, "prepared", lambda *_, **__: None)
     monkeypatch.delenv("LRDSL_POOL", raising=False)
     yield found
 

@@ -46,6 +46,24 @@ def test_results_do_not_share_memory() -> None:
     assert_close(one, kept)
 
 
+def test_windows_are_left_out_only_where_nobody_reads_them() -> None:
+    """An initial value with and without a gradient, and a call with and without its last state, have the same signature."""
+    scan = lr.function(lr.cells.linear_scan)
+    for learned in (False, True, False, True):
+        a, b, h0 = (torch.rand(*shape, 2, dtype=torch.float64) for shape in ((3, 4), (3, 4), (3,)))
+        leaves = [x.requires_grad_() for x in (a, b, *[h0] * learned)]
+        want = loop(a, torch.cat([b[:, :1] + a[:, :1] * h0[:, None], b[:, 1:]], 1))
+        y = lr.linear_scan(a, b, h0)
+        assert_close(torch.autograd.grad(y.sin().sum(), leaves), torch.autograd.grad(want.sin().sum(), leaves))
+        with torch.no_grad():
+            assert_close(scan(a, b, init={"h": h0}), want)
+            outputs, carry = scan(a, b, init={"h": h0}, return_state=True)
+            assert_close(outputs, want)
+            assert_close(carry.now["h"][:, 0], want[:, -1])
+            assert_close(scan(a, b), loop(a, b))
+            assert_close(scan(a, b, return_state=True)[1].now["h"][:, 0], loop(a, b)[:, -1])
+
+
 def test_mistakes_are_found_after_a_right_call() -> None:
     a = torch.rand(1, 4, 2, dtype=torch.float64)
     lr.linear_scan(a, a)

@@ -66,8 +66,8 @@ def test_a_function_is_its_equations_in_each_segment(cell: lr.Cell, given: bool,
         assert_close([w[k:k + 1] for w in carry.edge.values()], alone.edge.values())
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
-@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize(("given", "mirrored"), [(True, False), (False, True), *(
+    pytest.param(*both, marks=pytest.mark.long) for both in ((False, False), (True, True)))])
 @pytest.mark.parametrize("cell", MODULES, ids=lambda c: c.name)
 def test_a_module_is_its_equations_in_each_segment(cell: lr.Cell, given: bool, mirrored: bool, backend: str) -> None:
     cell = lr.Cell(cell.spec.mirrored()) if mirrored else cell

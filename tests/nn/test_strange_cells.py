@@ -94,7 +94,8 @@ def real(outputs: tuple[Tensor, ...] | list[Tensor]) -> list[Tensor]:
     return [torch.view_as_real(o) if o.is_complex() else o for o in outputs]
 
 
-@pytest.mark.parametrize(("T", "given"), [(1, True), (2, False), (7, True), (9, False), (150, True)])
+@pytest.mark.parametrize(("T", "given"), [(1, True), (7, True), (9, False),
+                                          *(pytest.param(*c, marks=pytest.mark.long) for c in ((2, False), (150, True)))])
 @NAMED
 def test_it_is_its_equations(name: str, T: int, given: bool, every_backend: str) -> None:
     cell = CELLS[name]

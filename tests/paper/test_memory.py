@@ -59,8 +59,9 @@ def test_the_stream_is_fresh_and_can_be_drawn_again() -> None:
 
 # --- the network
 
-def by_hand(network: Any, batch: Any) -> Tensor:
-    """The logits, by a loop over the paper's equations (section 3.3) and vectors that are one-hot up to their sign."""
+def by_hand(network: Any, batch: Any, delay: int) -> Tensor:
+    """The logits, by a loop over the paper's equations (section 3.3) and vectors that are one-hot up to their sign. With a
+    delay of 0 the gates read the surrogate at t, as in the paper's code."""
     x = F.one_hot(batch.tokens.long(), task.SYMBOLS).double()
     x[0] *= batch.signs.double().unsqueeze(1)
     first, second = (dict(layer.named_parameters()) for layer in network.rnn.layers)
@@ -72,18 +73,20 @@ def by_hand(network: Any, batch: Any) -> Tensor:
     def of_layer(name: str, *operands: Tensor) -> Tensor:
         return F.linear(torch.cat(operands, 1), second[f"{name}.weight"], second[f"{name}.bias"])
     for dense in (of_tokens, of_layer):
-        x = gilr_lstm(x, dense, network.hidden)
+        x = gilr_lstm(x, dense, network.hidden, delay)
     return F.linear(x[-1], network.read.weight, network.read.bias).squeeze(1)
 
 
-def gilr_lstm(x: Tensor, dense: Callable[..., Tensor], hidden: int) -> Tensor:
+def gilr_lstm(x: Tensor, dense: Callable[..., Tensor], hidden: int, delay: int) -> Tensor:
     s = c = x.new_zeros(x.shape[1], hidden)
     outputs = []
     for x_t in x:
-        f, i, o = (torch.sigmoid(dense(name, x_t, s)) for name in ("forget", "enter", "leave"))
-        c = f * c + i * torch.tanh(dense("update", x_t, s))
+        before = s
         g = torch.sigmoid(dense("h.gate", x_t))
         s = g * s + (1 - g) * torch.tanh(dense("h.impulse", x_t))
+        read = before if delay else s
+        f, i, o = (torch.sigmoid(dense(name, x_t, read)) for name in ("forget", "enter", "leave"))
+        c = f * c + i * torch.tanh(dense("update", x_t, read))
         outputs.append(o * c)
     return torch.stack(outputs)
 
@@ -102,9 +105,10 @@ def found(network: Any, logits: Tensor) -> list[Tensor]:
     return [logits, *torch.autograd.grad(logits.sum(), list(network.parameters()))]
 
 
-def test_looking_up_is_the_product_with_one_hot_vectors() -> None:
-    network, batch = shaken("gilr_lstm"), task.draw(3, 0, 0, 9, 4)
-    torch.testing.assert_close(found(network, network(batch)), found(network, by_hand(network, batch)))
+@pytest.mark.parametrize(("cell", "delay"), [("gilr_lstm", 1), ("gilr_lstm_delay0", 0)])
+def test_looking_up_is_the_product_with_one_hot_vectors(cell: str, delay: int) -> None:
+    network, batch = shaken(cell), task.draw(3, 0, 0, 9, 4)
+    torch.testing.assert_close(found(network, network(batch)), found(network, by_hand(network, batch, delay)))
 
 
 @pytest.mark.parametrize("cell", model.CELLS)
@@ -117,6 +121,19 @@ def test_chunks_change_nothing(cell: str) -> None:
         network.zero_grad()
         torch.testing.assert_close([*network.learn(batch, chunk), *(p.grad for p in network.parameters())], whole)
         torch.testing.assert_close(network(batch, chunk), logits)
+
+
+@pytest.mark.parametrize("precision", ["mixed", pytest.param("bfloat16", marks=pytest.mark.long)])
+def test_states_are_handed_on_in_float32(precision: str) -> None:
+    """Sequences have 16 bits; the states that chunks and no chunks end in are the same to more than that."""
+    torch.manual_seed(0)
+    network, batch = model.Network("gilr_lstm", 5, 100, precision), task.draw(3, 0, 0, 40, 4)
+    ends = [list(network.walk(batch, batch.tokens.split(steps)))[-1] for steps in (40, 7)]
+    assert network.rnn.layers[0].forget.weight.dtype is (torch.float32 if precision == "mixed" else torch.bfloat16)
+    assert {y.dtype for y, _ in ends} == {torch.bfloat16} and {state.dtype for _, state in ends} == {torch.float32}
+    torch.testing.assert_close(ends[0][1], ends[1][1], rtol=1e-5, atol=1e-6)
+    logits, loss = network.learn(batch, 28)
+    assert loss.dtype is torch.float32 and torch.isfinite(loss) and logits.shape == (4,)
 
 
 def test_no_vector_of_all_symbols_is_built() -> None:
@@ -139,7 +156,7 @@ def test_memories_last_from_the_start(cell: str) -> None:
     torch.manual_seed(0)
     for forget, enter, keep in model.gates(model.Network(cell, 64, 1000).rnn):
         assert (1 / torch.sigmoid(-forget)).min() >= 1000 and (torch.sigmoid(enter) < 0.02).all()
-        assert keep.numel() == (64 if cell == "gilr_lstm" else 0)
+        assert keep.numel() == (0 if cell == "lstm" else 64)
 
 
 # --- runs
@@ -165,7 +182,7 @@ def assert_same(a: Any, b: Any) -> None:
     assert (phases, counters, lines) == (phases_b, counters_b, lines_b)
 
 
-@pytest.mark.parametrize("cell", model.CELLS)
+@pytest.mark.parametrize("cell", memory.RATES)
 def test_a_run_that_was_stopped_goes_on(cell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if it had not been stopped."""
     monkeypatch.setattr(run, "ENOUGH", 2)  # so that tests, failures and lengths come early
@@ -179,9 +196,21 @@ def test_a_run_that_was_stopped_goes_on(cell: str, tmp_path: Path, monkeypatch: 
     assert_same(go(run.Run(settings, tmp_path / "stopped"), 45), whole)
 
 
+def test_a_run_may_begin_from_another(tmp_path: Path) -> None:
+    """With its weights and Adam's moments, in another precision."""
+    first = go(run.Run(run.Settings(**SMALL), tmp_path / "first"), 3)
+    first.keep()
+    other = run.Run(run.Settings(**SMALL, precision="bfloat16"), tmp_path / "other")
+    other.begin_from(first.path)
+    for mine, its in zip(other.network.parameters(), first.network.parameters(), strict=True):
+        assert mine.dtype is torch.bfloat16 and torch.equal(mine, its.bfloat16())
+        assert other.optimizer.state[mine]["step"] == 3
+    assert other.progress.steps == 0 and go(other, 1).progress.steps == 1
+
+
 def test_kill_9_loses_a_few_steps(tmp_path: Path) -> None:
-    arguments = ["--quick", "--cells", "gilr_lstm", "--hidden", "4", "--threads", "1", "--runs", str(tmp_path / "killed"),
-                 "--out", str(tmp_path / "results")]
+    arguments = ["--cells", "gilr_lstm", "--lengths", "256", "--seeds", "1", "--hidden", "4", "--threads", "1",
+                 "--limit-minutes", "2", "--runs", str(tmp_path / "killed"), "--out", str(tmp_path / "results")]
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     child = subprocess.Popen([sys.executable, "-m", "examples.paper.memory", *arguments], cwd=tmp_path,
                              env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.DEVNULL)

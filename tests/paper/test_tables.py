@@ -183,17 +183,26 @@ def test_the_framework(tmp_path: Path) -> None:
     assert "lines" not in gru and all(0 < r["bits a byte"] < 9 for r in record["rows"])
 
 
-@pytest.mark.parametrize("name", [*framework.CELLS, *framework.TORCH])
+@pytest.mark.parametrize("name", framework.LAYERS_OF)
 def test_cells_of_the_framework_learn_both_tasks(name: str) -> None:
     """Every parameter of both networks has a gradient; the gates that keep a state start open."""
     torch.manual_seed(0)
-    for model, x in ((framework.Reader(name, units=4), torch.randn(2, 6, 1)),
-                     (framework.Writer(name, 3, 4), torch.randint(256, (2, 6)))):
+    make = framework.LAYERS_OF[name]
+    for model, x in ((framework.Reader(make, units=4), torch.randn(2, 6, 1)),
+                     (framework.Writer(make, 3, 4), torch.randint(256, (2, 6)))):
         model(x).square().sum().backward()
         assert all(p.grad is not None and p.grad.any() for p in model.parameters() if p is not model_of_bytes(model))
         kept = [p[4:8] for n, p in model.rnn.named_parameters() if "bias_ih" in n]
         kept += [p for n, p in model.rnn.named_parameters() if n.endswith(("gate.bias", "forget.bias"))]
         assert kept and all((p >= 0).all() for p in kept)
+
+
+def test_all_networks_read_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list[list[list[int]]]()
+    monkeypatch.setattr(framework, "train", lambda model, batches, *_: seen.append([y.tolist() for _, y in batches()]))
+    for name in ("GILR", "torch.nn.GRU"):
+        framework.digits(name, framework.demo.digits(), framework.QUICK, "cpu", 3)
+    assert seen[0] == seen[1] and len(seen[0]) == 3
 
 
 def model_of_bytes(model: torch.nn.Module) -> torch.Tensor | None:
