@@ -17,9 +17,9 @@ LR_INLINE V pick(V v, I from) { return __builtin_shuffle(v, from); }
 #endif
 
 // Which lanes stand for what, in a run that goes forth or back. Where channels do not fill them, a few lanes compute on numbers
-// of the step before or after, which comes next in the run and is then written as it should be. Of a single channel each lane may
-// have a stretch of EACH consecutive steps, one in each of EACH vectors: the lanes are then stretches, which are joined as steps
-// are. DEPTH: steps that are kept of a sequence.
+// of the step before or after, which comes next in the run and is then written as it should be. Of a single channel each lane
+// may have a stretch of EACH consecutive steps, one in each of EACH vectors: the lanes are then stretches, which are joined as
+// steps are. DEPTH: steps that are kept of a sequence.
 template <int DEPTH, bool BACKWARDS, int MANY = 1> struct Lanes {
   enum { BACK = BACKWARDS, EACH = MANY, LEVELS = __builtin_ctz(LANES) };
   long channels, stretches, steps, count, lowest, levels;
@@ -52,7 +52,7 @@ template <int DEPTH, bool BACKWARDS, int MANY = 1> struct Lanes {
   // Where the k-th of EACH vectors is in memory, from the first of them all on.
   long vector(int k) const { return (BACK ? EACH - 1 - k : k) * LANES; }
 };
-// For all channels of a step, and for a single one.
+// Vectors of all channels of a step, and where there is one, of stretches too: four vectors at once take half as long.
 enum { SEVERAL = LANES < 4 ? LANES : 4 };
 template <int DEPTH, bool BACK> struct Batches : Lanes<DEPTH, BACK> {
   const Lanes<DEPTH, BACK, SEVERAL> several;
@@ -60,7 +60,8 @@ template <int DEPTH, bool BACK> struct Batches : Lanes<DEPTH, BACK> {
 };
 #define LR_EACH _Pragma("GCC unroll 4") for (int k = 0; k < EACH; ++k)
 
-// EACH vectors as they lie in memory, so that every lane has consecutive steps; and back. A transpose within groups of EACH lanes.
+// EACH vectors as they lie in memory, or as every lane has consecutive steps: the one becomes the other. A transpose within
+// groups of EACH lanes: in each round, halves of the groups of two vectors go lane by lane into those of two others.
 template <int...> struct Numbers {};
 template <int N, int... L> struct UpTo : UpTo<N - 1, N - 1, L...> {};
 template <int... L> struct UpTo<0, L...> : Numbers<L...> {};
@@ -73,13 +74,15 @@ template <class In, int EACH> LR_INLINE void exchange(V (&v)[EACH], const In &) 
     V old[EACH];
     LR_EACH old[k] = v[In::BACK ? EACH - 1 - k : k];
     LR_EACH {
-      const V low = old[k / 2], high = old[k / 2 + EACH / 2];
-      v[In::BACK ? EACH - 1 - k : k] = k % 2 ? zipped<EACH, EACH / 2>(low, high, UpTo<LANES>()) : zipped<EACH, 0>(low, high, UpTo<LANES>());
+      const V a = old[k / 2], b = old[k / 2 + EACH / 2];
+      V &to = v[In::BACK ? EACH - 1 - k : k];
+      to = k % 2 ? zipped<EACH, EACH / 2>(a, b, UpTo<LANES>()) : zipped<EACH, 0>(a, b, UpTo<LANES>());
     }
   }
 }
 
-// What all steps up to that of each lane do, of which each does a, and then adds b.
+// What all steps up to that of each lane do, of which each does a, and then adds b. The rounding error of a counts where it is
+// carried from batch to batch, always the same way, and not in the few sums of one.
 template <class M, int N, class In> LR_INLINE void joined(M &a, State<N> &b, const In &in) {
   const M nothing = M::identity();
   const State<N> zero = M::zero();
