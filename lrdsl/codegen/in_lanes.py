@@ -55,9 +55,9 @@ class Columns:
 
 @dataclass(frozen=True)
 class LanesView:
-    """depth: steps that are kept of a sequence, at most. behind, ahead: how many steps before and after its own a step reads.
-    reads: tensors of several columns, at one lag each; columns: what is read so. writes: all tensors. lines: one step of every
-    lane; states: what must be finite in the end."""
+    """depth: steps that are kept of a sequence, at most; kind: that and the direction, as `Lanes` takes them. behind, ahead: how
+    many steps before and after its own a step reads. reads: tensors of several columns, at one lag each; columns: what is read
+    so. writes: all tensors. lines: all steps of a batch; states: what must be finite in the end."""
 
     maps: tuple[LanesMap, ...]
     reads: tuple[Columns, ...]
