@@ -154,23 +154,24 @@ class Problem:
         self.program, self.sizes, self.reset, self.layout = program, sizes, reset, layout
         (B, T, _), rng = sizes, np.random.default_rng([*sizes, reset, edges])
         kinds = KINDS - 1 if program.axis else KINDS  # a wild channel would leave nothing of what channels share
-        self.inputs = {s.name: _drawn(rng, self._shape(s), T, kinds) if s.kind != "edge" or edges else None
+        self.inputs = {s.name: self._drawn(rng, s, kinds) if s.kind != "edge" or edges else None
                        for s in slots(program) if s.kind not in (*OUTPUTS, "reset")}
         self.inputs = {n: a if a is None else numbers(stored(a, dtype), dtype) for n, a in self.inputs.items()}
         self.inputs[RESET] = rng.random((B, T)) < 4 / (T + 3) if reset else None
-        flat = {n: a if a is None or a.ndim < 4 else a.reshape(*a.shape[:2], -1) for n, a in self.inputs.items()}
-        channels = {s.name: sizes[2] if s.channels else s.columns for s in slots(program)}
+        every = {s.name: s for s in slots(program)}
+        flat = {n: a if a is None or a.ndim < 4 or every[n].paired else a.reshape(*a.shape[:2], -1)
+                for n, a in self.inputs.items()}
         boundaries = flat.pop(RESET)
-        self.want = {n: a.reshape(-1, channels[n]) for n, a in partial_run(program, flat, boundaries).items()}
+        self.want = {n: self._by_channel(every[n], a) for n, a in partial_run(program, flat, boundaries).items()}
         called = {f.name_of(e) for step in program.steps for expr in step.exprs for e in expr.atoms(Elementwise)}
         self.kinked = bool(called & KINKS)
         # Of a channel where the definition itself takes another branch when its values are rounded, nothing is asked. Ties
         # between numbers that need no rounding remain.
         self.sure = np.ones(sizes[2], bool)
         for n, a in partial_run(program, flat, boundaries, _rounded).items() if self.kinked else ():
-            if channels[n] == sizes[2]:
+            if self.want[n].shape[1] == sizes[2]:
                 with np.errstate(all="ignore"):
-                    apart = np.abs(a.reshape(-1, channels[n]) - self.want[n]) / (1 + np.abs(self.want[n]).max(0))
+                    apart = np.abs(self._by_channel(every[n], a) - self.want[n]) / (1 + np.abs(self.want[n]).max(0))
                 self.sure &= ~(apart > ALLOWED["float32"]).any(0)
 
     def __str__(self) -> str:
@@ -181,12 +182,23 @@ class Problem:
     def _shape(self, slot: Slot, extent: Extent | None = None) -> tuple[int, ...]:
         """As `Slot.shape`, with B, and columns, as axes of their own."""
         B, T, C = self.sizes
-        width = (slot.columns, C) if slot.channels else (1, slot.columns)
+        width = (C, 2) if slot.paired else (slot.columns, C) if slot.channels else (1, slot.columns)
         parts = 1 if extent is None else extent.parts_of(slot)
         rows = -(-T // slot.every)
         return {"sequence": (B, rows, *width), "keep": (B, rows, *width), "edge": (B, slot.depth, *width), "vector": width,
                 "sum": (parts, B, *width), "shared": (parts, B, T, *width), "final": (B, slot.depth, *width),
                 "crossing": (parts, B, slot.depth, *width), "reset": (B, T)}[slot.kind]
+
+    def _drawn(self, rng: np.random.Generator, slot: Slot, kinds: int) -> Array:
+        shape, T = self._shape(slot), self.sizes[1]
+        if not slot.paired:
+            return _drawn(rng, shape, T, kinds)
+        return np.moveaxis(_drawn(rng, (*shape[:2], 2, shape[2]), T, kinds), 2, 3)
+
+    def _by_channel(self, slot: Slot, values: Array) -> Array:
+        """(…, channels)"""
+        values = np.moveaxis(values, 2, 3) if slot.paired else values
+        return values.reshape(-1, self.sizes[2] if slot.channels else slot.columns)
 
     def run(self, emulator: Emulator, way: Schedule) -> tuple[float, Counts]:
         """(the largest error, what was moved) of a launch. Raises EmulationError."""
@@ -201,11 +213,12 @@ class Problem:
                 values += [0] * len(s.fields)
                 continue
             strided = s.kind in ("sequence", "keep", "edge", "reset")
-            array = _placed(stored(given, s.dtype(dtype)), self.layout if strided else "plain")
+            array = _placed(stored(given, s.dtype(dtype)), self.layout if strided else "plain", 7 * (1 + s.paired))
             alive.append(array)
             if s.kind in OUTPUTS:
                 outputs[s.name] = array
-            values += [array.ctypes.data, *(n // array.itemsize for n in array.strides[:len(s.fields) - 1])]
+            size = array.itemsize * (1 + s.paired)
+            values += [array.ctypes.data, *(n // size for n in array.strides[:len(s.fields) - 1])]
         counts = emulator.run([*values, *self.sizes], way)
         with np.errstate(all="ignore"):
             return self._error(outputs, dtype), counts
@@ -221,7 +234,7 @@ class Problem:
         errors, peaks = [0.0], {s.name for s in self.program.sums if s.largest}
         for n, a in outputs.items():
             join = np.max if n in peaks else np.sum
-            got = (join(a, 0) if outs[n].kind in ("sum", "crossing", "shared") else a).reshape(self.want[n].shape)
+            got = self._by_channel(outs[n], join(a, 0) if outs[n].kind in ("sum", "crossing", "shared") else a)
             if not outs[n].channels:  # what all channels share is right if all of them are
                 if compared.all() and not (self.kinked and dtype != "float64"):
                     error = np.abs(got - self.want[n]).max() / (1 + np.abs(self.want[n]).max())
@@ -252,12 +265,12 @@ def _drawn(rng: np.random.Generator, shape: tuple[int, ...], T: int, count: int 
     return np.choose(np.broadcast_to(np.arange(shape[-1]) % count, shape), kinds)
 
 
-def _placed(values: Array, layout: str) -> Array:
-    """A copy with the strides of a layout, aligned as a GPU's memory where there are no gaps."""
+def _placed(values: Array, layout: str, gap: int) -> Array:
+    """A copy with the strides of a layout, aligned as a GPU's memory where there are no gaps of so many numbers."""
     stored = np.moveaxis(values, 1, 0) if layout == "time first" else values
     rows, row = stored.shape[:2], stored.shape[2:]
     width = int(np.prod(row, dtype=int))
-    pad = 7 if layout == "gaps" else 0
+    pad = gap if layout == "gaps" else 0
     size = int(np.prod(rows, dtype=int)) * (width + pad)
     room = np.empty(size + 256, values.dtype)
     start = -room.ctypes.data % 256 // values.itemsize

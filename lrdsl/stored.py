@@ -47,7 +47,7 @@ def versions() -> tuple[str, ...]:
 
 def key(spec: Spec) -> str | None:
     """The name of a cell's entry; None for a cell that has none."""
-    said = (spec.name, spec.declared, spec.statements, spec.outputs, spec.named, spec.solver)
+    said = (spec.name, spec.declared, spec.statements, spec.outputs, spec.named, spec.solver, spec.pairs)
     try:
         return cache.key(["plan", *versions(), record.write(said, _OF_SPECS, places(spec), loose=True)]) + ".json"
     except record.Unrecordable:

@@ -228,6 +228,8 @@ def peak(device: str) -> int:
     """The most bytes of memory that this process has held so far; on a GPU, torch there."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
+    if (status := Path("/proc/self/status")).exists():  # getrusage has that of the process that began this one, too
+        return 1024 * int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

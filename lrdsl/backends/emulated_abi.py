@@ -78,6 +78,7 @@ def tensors(source: Source, values: Sequence[int], scratch: int) -> list[tuple[s
         address, *strides = (next(rest) for _ in s.fields)
         if address:
             shape = _shape(s, (B, T, C), extent)
+            strides = [2 * n for n in strides] if s.paired else strides  # in numbers, each of which is written once
             role = OUTPUT if s.kind in OUTPUTS else INPUT
             found.append((s.name, s.kind, tensor(s.name.lstrip("."), address, role, dtypes.size(s.dtype(source.dtype)),
                                                   shape, strides)))
@@ -89,6 +90,8 @@ def tensors(source: Source, values: Sequence[int], scratch: int) -> list[tuple[s
 def _shape(slot: Slot, sizes: tuple[int, int, int], extent: Extent) -> tuple[int, ...]:
     """At most three axes: those before the last two are one."""
     found = slot.shape(*sizes, extent)
+    if slot.paired:
+        return (*found[:2], 2 * sizes[2])
     return (found[0] // sizes[0], sizes[0], found[-1]) if slot.kind == "sum" else found
 
 

@@ -57,9 +57,9 @@ def evaluate(expr: Any, values: Mapping[Any, Array]) -> Array:
 def run(program: Program, tensors: Mapping[str, Array | None], reset: Array | None = None) -> dict[str, Array]:
     """Every output of a Program, by name.
 
-    tensors: sequences (B, T, columns*C), vectors (C,) or (), edges (B, depth, C) or None for the constant; N*C where they have
-    the axis, N where the channels share it. reset: (B, T) of truth values. Keeps come back as (B, T, columns*C), sums as (C,)
-    or (), windows as (B, depth, C), wider likewise.
+    tensors: sequences (B, T, columns*C), or (B, T, C, 2) of pairs, vectors (C,) or (), edges (B, depth, C) or None for the
+    constant; N*C where they have the axis, N where the channels share it. reset: (B, T) of truth values. Keeps come back as
+    sequences are, sums as (C,) or (), windows as (B, depth, C), wider likewise.
     """
     out = partial_run(program, tensors, reset)
     for total in program.sums:
@@ -87,7 +87,7 @@ def _sizes(program: Program, data: Mapping[str, Array]) -> tuple[int, int, int]:
         return columns * (program.axis if shape in AXIAL else 1)
     b = next(b for b in program.buffers if b.every == 1)
     wide = next((b for b in program.buffers if b.shape != "axis"), None)
-    C = data[wide.name].shape[2] // channels(wide.shape, len(wide.columns)) if wide else next(
+    C = data[wide.name].shape[2] // channels(wide.shape, 1 if wide.paired else len(wide.columns)) if wide else next(
         data[v.name].size // channels(v.shape, 1) for v in program.vectors if v.shape in ("channel", "channel and axis"))
     return (*data[b.name].shape[:2], C)
 
@@ -118,7 +118,8 @@ class _Steps:
         self.sequence: dict[str, Array] = {}
         for b in program.buffers:
             if b.every == 1:
-                columns = data[b.name].reshape(B, T, len(b.columns), *self.size(b.shape))
+                given = np.moveaxis(data[b.name], 3, 2) if b.paired else data[b.name]
+                columns = given.reshape(B, T, len(b.columns), *self.size(b.shape))
                 self.sequence |= {c: columns[:, :, k] for k, c in enumerate(b.columns)}
         self.learned = {Param(v.name): data[v.name].reshape(1, *self.size(v.shape)) for v in program.vectors}
         self.boundary = np.zeros((B, T + 1), bool)
@@ -208,7 +209,8 @@ class _Steps:
         if program.reverse and T:
             self.cross(0)
         for keep in program.keeps:
-            out[keep.name] = _flat(out[keep.name].sum(-1) if keep.over else out[keep.name], 2)
+            out[keep.name] = np.moveaxis(out[keep.name][:, :, :, 0], 2, 3) if keep.paired else \
+                _flat(out[keep.name].sum(-1) if keep.over else out[keep.name], 2)
         for total in program.sums:
             out[total.name] = _flat(out[total.name].sum(-1) if total.shared(program) else out[total.name], 1)
         for e in program.registers:
@@ -243,7 +245,8 @@ def load(program: Program, dtype: str) -> Launch:
         for s in tensors:
             address, *given = (next(rest) for _ in s.fields)
             shape = s.shape(B, T, C)
-            strides = tuple(given) if s.kind == "reset" else (*given, 1) if given else \
+            strides = tuple(given) if s.kind == "reset" else (*(2 * n for n in given), 2, 1) if s.paired else \
+                (*given, 1) if given else \
                 tuple(math.prod(shape[k + 1:]) for k in range(len(shape)))
             absent = not address and s.kind in ("edge", "reset")  # an empty sequence may have the address 0 too
             array = None if absent else at(address, shape, strides, element(kinds[s.name]))

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..ir.kernel import Kernel, Link, carried
+from ..ir.kernel import Kernel, Link, carried, lagged
 from ..ir.program import Edge, Program, Scan, Step
-from ..ir.symbols import params, samples
+from ..ir.symbols import At, params, samples
 from .in_lanes import Columns, InLanes
 from .lines import Load, Register, Total, step_lines
 from .maps import MapView, map_view
@@ -94,9 +94,9 @@ class ChainView:
         return tuple(a for link in self.links for a in link.added)
 
 
-def chain_view(kernel: Kernel, printer: Printer, register: Callable[[Edge], Register], loads: Sequence[Load],
+def chain_view(kernel: Kernel, printer: Printer, register: Callable[[Edge], Register], loads: Mapping[At, Load],
                sums: Sequence[Total], crossings: Sequence[tuple[str, int]], in_lanes: InLanes | None) -> ChainView:
-    """loads: of the whole Program; crossings: (field, depth)."""
+    """loads: of the whole Program, by sample; crossings: (field, depth)."""
     made = _Links(kernel, printer, register, loads, in_lanes)
     found = tuple(made.link(number, link) for number, link in enumerate(kernel.links, 1))
     parts = list[tuple[str, int, int, bool]]()
@@ -107,11 +107,11 @@ def chain_view(kernel: Kernel, printer: Printer, register: Callable[[Edge], Regi
 
 
 class _Links:
-    def __init__(self, kernel: Kernel, printer: Printer, register: Callable[[Edge], Register], loads: Sequence[Load],
+    def __init__(self, kernel: Kernel, printer: Printer, register: Callable[[Edge], Register], loads: Mapping[At, Load],
                  in_lanes: InLanes | None) -> None:
         self.in_lanes = in_lanes
         self.kernel, self.printer, self.names = kernel, printer, dict(kernel.names)
-        self.loads = {r.sample: load for r, load in zip(kernel.reads, loads, strict=True)}
+        self.loads = loads
         self.edges = {e.base: e for e in kernel.program.registers}
         self.registers = {base: register(e) for base, e in self.edges.items()}
         self.depths = [r.depth for r in self.registers.values()]
@@ -136,10 +136,12 @@ class _Links:
                 kept.append(self._place(base, orders.get(base, 0), self.edges[base].depth - orders.get(base, 0)))
             reads.append(step)
         bases = {e.base for e in program.registers} | {s.targets[0] for s in link.sums if s not in self.kernel.program.steps}
+        read = program.reads()
+        wanted = {self.names[lagged(s.base, s.lag)] for s in read}
         exprs = [e for step in reads for e in step.exprs]
         names = {s.base for e in exprs for s in samples(e)}
         return LinkView(
-            number, tuple(load for s, load in self.loads.items() if s in program.reads()),
+            number, tuple(dict.fromkeys(load.only(wanted) for s, load in self.loads.items() if s in read)),
             frozenset(self.names[str(p)] for e in exprs for p in params(e)),
             tuple(self.names[let.target] for let in self.kernel.constants if let.target in names),
             tuple(r for base, r in self.registers.items() if base in bases), tuple(lines), tuple(added), tuple(kept),

@@ -13,6 +13,7 @@ from ..ir.structure import Rows, Structure
 from ..ir.symbols import At, samples
 from .lines import Register, Store, Total, step_lines
 from .maps import MapView, map_view
+from .memory import together
 from .printers import Printer
 
 Arrival = tuple[str, int, str, str, int]
@@ -151,7 +152,7 @@ def chunks_view(kernel: Kernel, chunks: Chunks, printer: Printer, register: Call
             lines=_lines(walk, printer, names),
             holds=tuple(_name(a, names) for a in walk.held if a.base not in program.loads and a not in held),
             pushes=tuple((register(e), tuple(s for t in pushed for s in stores[t])) for e, pushed in walk.pushes),
-            stores=tuple(s for t in first for s in stores.get(t, ())),
+            stores=together([s for t in first for s in stores.get(t, ())]),
             totals=tuple(total for t in first for total in totals.get(t, ()))))
         known |= set(first)
         held |= {a for a in walk.held if a.base not in program.loads}

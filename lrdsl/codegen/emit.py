@@ -19,7 +19,8 @@ from .chain import ChainView, chain_view
 from .chunked import ChunksView, chunks_view
 from .environment import environment, text
 from .in_lanes import InLanes, LanesView
-from .lines import Constants, Load, Register, Store, Total, Window, step_lines
+from .lines import Constants, Load, PairWindow, Register, Store, Total, Window, step_lines
+from .memory import STORED, Memory, together
 from .printers import Printer, number
 
 
@@ -57,11 +58,17 @@ class View:
     axis: AxisView | None = None
     chain: ChainView | None = None
     lanes: LanesView | None = None
+    pairs: tuple[PairWindow, ...] = ()
+
+    @property
+    def paired(self) -> bool:
+        """Whether it reads or writes pairs."""
+        return any("Pair<" in declared for declared, _, _ in self.args)
 
     @property
     def moved(self) -> int:
         """Numbers of a step and channel that are read and written: what is read at two lags is so once."""
-        return len({x.base for x in self.loads}) + len(self.stores)
+        return sum({x.base: x.size for x in self.loads}.values()) + sum(x.size for x in self.stores)
 
     @property
     def folded(self) -> tuple[Total, ...]:
@@ -93,6 +100,8 @@ def _file(kernels: Sequence[Kernel], views: Sequence[View], arch: str) -> str:
     prelude = text("cpu/vmath.h") if first.target == "cpu" else text("cuda/prelude.cuh")
     if narrow and first.target == "cuda":
         prelude += text("cuda/narrow.cuh")
+    if any(v.paired for v in views) and first.target == "cuda":
+        prelude += text("cuda/pairs.cuh")
     if any(k.chunk for k in kernels):
         prelude += text("cuda/chunks.cuh")
     if any(k.axis for k in kernels) and first.target == "cuda":
@@ -111,76 +120,47 @@ def view(kernel: Kernel) -> View:
     field, types = _fields(kernel), _types(kernel)
     if kernel.axis:
         return _over_an_axis(kernel, kernel.axis, printer, field, types)
-    windows: dict[tuple[str | None, float, bool], Window] = {}
-
-    def window(given: str | None, e: Edge, stored: bool = False) -> str:
-        key = (given, 0.0 if given and e.init == 0 else e.init, stored)
-        if key not in windows:
-            name = f"{field[given]}_beyond" if given else "zeros" if e.init == 0 else f"constant_{len(windows)}"
-            windows[key] = Window(f"{name}_stored" if stored else name, field[given] if given else "",
-                                  number(e.init, kernel.compute), stored, e.depth)
-        return windows[key].name
-
-    def base(tensor: str, column: int) -> str:
-        offset = {0: "", 1: "a.C"}.get(column, f"{column} * a.C")
-        if kernel.target == "cpu":
-            offset = " + ".join(filter(None, [offset, "lo"]))
-            if kernel.strategy in LANES:
-                offset = f"{f'({offset})' if column else offset} * across(a.{field[tensor]}_time)"
-        return f"a.{field[tensor]} + b * a.{field[tensor]}_batch" + (f" + {offset}" if offset else "")
-
-    def time(tensor: str) -> str:
-        step = f"a.{field[tensor]}_time"
-        return f"along({step})" if kernel.strategy in LANES else step
+    memory = Memory(kernel, field, types)
 
     def beyond(tensor: str | None, depth: int) -> str:
         return f"a.{field[tensor]} + b * {f'{depth} * ' if depth > 1 else ''}a.C" if tensor else ""
 
-    def load(at: int, value: str, buffer: str, column: int, lag: int, edge: Edge | None) -> Load:
-        stored = types[buffer] == STORED
-        start, cut = (window(edge.start, edge, stored), window(edge.edge, edge, stored)) if edge else ("", "")
-        seen = any(r.buffer == buffer and r.column == column for r in kernel.reads[:at])
-        return Load(value, base(buffer, column), time(buffer), (lag > 0) - (lag < 0), abs(lag), start, cut, not seen,
-                    types[buffer])
-
     def register(e: Edge) -> Register:
         return Register(f"{names[e.base]}_kept", names[e.base], e.depth,
                         tuple(names[lagged(e.base, e.side * k)] for k in range(1, e.depth + 1)),
-                        window(e.start, e), window(e.edge, e), beyond(e.final, e.depth), beyond(e.crossing, e.depth))
+                        memory.window(e.start, e), memory.window(e.edge, e),
+                        beyond(e.final, e.depth), beyond(e.crossing, e.depth))
 
-    loads = tuple(load(k, names[lagged(r.sample.base, r.sample.lag)], r.buffer, r.column, r.sample.lag, r.edge)
-                  for k, r in enumerate(kernel.reads))
+    load_of = memory.loads()
+    loads = tuple(dict.fromkeys(load_of.values()))
     registers = tuple(map(register, program.registers))
     constants = _constants(kernel, printer)
     lines: list[str] = []
     for step in program.steps:
         lines += step_lines(step, names, printer)
-    stores = [(s, Store(f"to_{field[k.name]}" + (f"_{column}" if len(k.samples) > 1 else ""), base(k.name, column),
-                        time(k.name), names[s], types[k.name]))
-              for k in program.keeps for column, s in enumerate(k.samples)]
+    stores = memory.stores()
     sums = tuple(Total(field[s.name], names[s.sample], s.largest) for s in program.sums)
     chunks = None
     if kernel.chunks:
         written = {n: tuple(store for s, store in stores if s == n) for n, _ in stores}
         totals = {x.sample: tuple(s for s in sums if s.value == names[x.sample]) for x in program.sums}
         chunks = chunks_view(kernel, kernel.chunks, printer, register, written, totals)
-    chain, in_lanes = None, InLanes(kernel, register, base, time, field) if kernel.strategy in LANES else None
+    chain, in_lanes = None, InLanes(memory, register) if kernel.strategy in LANES else None
     if kernel.strategy in CHAINED:
         crossings = [(field[e.crossing], e.depth) for e in program.registers if e.crossing]
-        chain = chain_view(kernel, printer, register, loads, sums, crossings, in_lanes)
+        chain = chain_view(kernel, printer, register, load_of, sums, crossings, in_lanes)
     reverse = program.reverse
     return View(
         kernel.entry, kernel.strategy, _header(kernel), _args(kernel, field), loads,
         tuple((names[v.name], field[v.name], types[v.name]) for v in program.vectors if v.shape == "channel"),
         tuple((names[v.name], field[v.name], types[v.name]) for v in program.vectors if v.shape == "one"),
-        _learned(program.steps, names), registers, tuple(windows.values()), constants, tuple(lines),
-        tuple(store for _, store in stores), sums,
-        sum(r.depth for r in registers) + sum(w.rows for w in windows.values()) + 2 * len(program.sums) + len(constants.names),
-        reverse,
+        _learned(program.steps, names), registers, tuple(memory.windows.values()), constants,
+        tuple(lines), together([store for _, store in stores]), sums,
+        sum(r.depth for r in registers) + memory.rows + 2 * len(program.sums) + len(constants.names), reverse,
         "a.T - 1 - s0" if reverse else "s0", "--t" if reverse else "++t", "a.T - 1 - s" if reverse else "s",
         "t + 1" if reverse else "t", "t" if reverse else "t + 1", "-" if reverse else "+", _inside(kernel),
         kernel.fold, kernel.ahead, kernel.block, chunks,
-        chain=chain, lanes=in_lanes.view() if in_lanes else None)
+        chain=chain, lanes=in_lanes.view() if in_lanes else None, pairs=tuple(memory.pairs.values()))
 
 
 def _constants(kernel: Kernel, printer: Printer) -> Constants:
@@ -196,13 +176,11 @@ def _learned(steps: Sequence[Step], names: Mapping[str, str]) -> frozenset[str]:
     return frozenset(names[str(p)] for step in steps for e in step.exprs for p in params(e))
 
 
-STORED = "Stored"  # what the text calls a number of 16 bits
-
-
 def _types(kernel: Kernel) -> dict[str, str]:
     """Tensor -> what its elements are called in the text."""
     known = {"uint8": "unsigned char", kernel.compute: "real"}
-    return {s.name: known.get(s.dtype(kernel.dtype), STORED) for s in slots(kernel.program)}
+    found = {s: known.get(s.dtype(kernel.dtype), STORED) for s in slots(kernel.program)}
+    return {s.name: f"Pair<{element}>" if s.paired else element for s, element in found.items()}
 
 
 def _over_an_axis(kernel: Kernel, axis: Axis, printer: Printer, field: dict[str, str], types: dict[str, str]) -> View:
@@ -267,6 +245,7 @@ def _args(kernel: Kernel, field: dict[str, str]) -> tuple[tuple[str, str, str], 
     lines, types = [], _types(kernel)
     for s in slots(kernel.program):
         width = ("C" if s.columns == 1 else f"{s.columns}*C") if s.channels or s.name in lone else str(s.columns)
+        width = "C, 2" if s.paired else width
         shape = shapes[s.kind].format(n=width, d=s.depth).replace("T", f"T/{s.every}" if s.every > 1 else "T", 1)
         if s.kind == "sum" and not s.channels:
             shape = f"({part}parts, B, {s.columns}), to be added up over {part}parts of the channels and B"

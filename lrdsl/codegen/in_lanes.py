@@ -9,12 +9,13 @@ from typing import Any
 
 import sympy as sp
 
-from ..ir.kernel import Kernel, carried, lagged
-from ..ir.program import Edge, Program, Scan, Step
+from ..ir.kernel import carried, lagged
+from ..ir.program import Edge, Keep, Program, Scan, Step
 from ..ir.structure import Rows, Structure
 from ..ir.symbols import samples
 from .lines import Register
 from .maps import map_view
+from .memory import Memory
 from .printers import Printer, number
 
 
@@ -55,13 +56,14 @@ class Columns:
 
 @dataclass(frozen=True)
 class LanesView:
-    """depth: steps that are kept of a sequence, at most; kind: that and the direction, as `Lanes` takes them. behind, ahead: how
-    many steps before and after its own a step reads. reads: tensors of several columns, at one lag each; columns: what is read
-    so. writes: all tensors. lines: all steps of a batch; states: what must be finite in the end."""
+    """depth: steps that are kept of a sequence, at most; kind: that and the direction, as `Lanes` takes them. behind, ahead:
+    how many steps before and after its own a step reads. reads: tensors of several columns, at one lag each; columns: what is
+    read so. writes: all tensors; written: what of. lines: all steps of a batch; states: what must be finite in the end."""
 
     maps: tuple[LanesMap, ...]
     reads: tuple[Columns, ...]
     writes: tuple[Columns, ...]
+    written: tuple[str, ...]
     depth: int
     kind: str
     behind: int
@@ -75,27 +77,21 @@ class LanesView:
         return frozenset(value for x in self.reads for value, _ in x.values)
 
     @property
-    def written(self) -> tuple[str, ...]:
-        """All values of `writes`."""
-        return tuple(dict.fromkeys(value for x in self.writes for value in x.values))
-
-    @property
     def woven(self) -> tuple[int, ...]:
         """How many columns the tensors have that have several."""
         return tuple(sorted({x.count for x in (*self.reads, *self.writes)} - {1}))
 
 
 class InLanes:
-    """The lines of steps of a kernel, which stand in the order of `passes.in_lanes`. base, time: of column and tensor, where
-    row 0 is and how far apart rows are."""
+    """The lines of steps of a kernel, which stand in the order of `passes.in_lanes`."""
 
-    def __init__(self, kernel: Kernel, register: Callable[[Edge], Register],
-                 base: Callable[[str, int], str], time: Callable[[str], str], field: Mapping[str, str]) -> None:
-        self.kernel, self.register = kernel, register
-        self.base, self.time, self.field = base, time, field
-        self.names = dict(kernel.names)
+    def __init__(self, memory: Memory, register: Callable[[Edge], Register]) -> None:
+        self.memory, self.register = memory, register
+        self.kernel, self.names = memory.kernel, memory.names
+        kernel = self.kernel
         once = {v.name for v in kernel.program.vectors} | {let.target for let in kernel.constants}
-        self.printer = Printer({n: name if n in once else f"{name}[k]" for n, name in self.names.items()}, kernel.compute)
+        self.of_each = {n: name if n in once else f"{name}[k]" for n, name in self.names.items()}
+        self.printer = Printer(self.of_each, kernel.compute)
         self.edges = {e.base: e for e in kernel.program.registers}
         self.maps: dict[tuple[Rows, Rows, str], LanesMap] = {}
 
@@ -106,7 +102,8 @@ class InLanes:
         lags = [r.sample.lag for r in self.kernel.reads]
         lines, depth = self.lines(program.steps), max([1, *(e.depth for e in self.edges.values())])
         return LanesView(tuple(self.maps.values()), self.reads(program), tuple(
-            self._columns(k.name, len(k.samples), 0, [self.names[n] for n in k.samples]) for k in program.keeps),
+            self._columns(k.name, 1 if k.paired else len(k.samples), 0, self._written(k)) for k in program.keeps),
+            tuple(dict.fromkeys(self.names[n] for k in program.keeps for n in k.samples)),
             depth, f"{depth}, {'true' if program.reverse else 'false'}", max([0, *(-lag for lag in lags)]), max([0, *lags]),
             tuple(map(self.register, program.registers)), lines, tuple(self.names[t] for s in scans for t in s.targets))
 
@@ -128,17 +125,24 @@ class InLanes:
 
     def reads(self, program: Program) -> tuple[Columns, ...]:
         """The tensors of several columns that a Program reads."""
-        count, read = {b.name: len(b.columns) for b in program.buffers}, set(program.reads())
+        count = {b.name: 1 if b.paired else len(b.columns) for b in program.buffers}
+        read = set(program.reads())
         wanted = [r for r in self.kernel.reads if r.sample in read and count[r.buffer] > 1]
         return tuple(self._columns(buffer, count[buffer], lag, [
             (self.names[lagged(r.sample.base, lag)], r.column) for r in wanted if (r.buffer, r.sample.lag) == (buffer, lag)])
             for buffer, lag in dict.fromkeys((r.buffer, r.sample.lag) for r in wanted))
 
+    def _written(self, k: Keep) -> list[str]:
+        """What lies in its columns."""
+        values = [self.of_each[n] for n in k.samples]
+        return [f"Pair<V>{{{', '.join(values)}}}"] if k.paired else values
+
     def _columns(self, tensor: str, count: int, lag: int, values: Sequence[Any]) -> Columns:
         away = f"_{'before' if lag < 0 else 'after'}_{abs(lag)}" if lag else ""
         at = f"(t {'-' if lag < 0 else '+'} {abs(lag)})" if lag else "t"
-        return Columns(f"{self.field[tensor]}{away}_columns", count, self.base(tensor, 0), self.time(tensor), at,
-                       f"a.C * across(a.{self.field[tensor]}_time)", tuple(values))
+        field = self.memory.field[tensor]
+        return Columns(f"{field}{away}_columns", count, self.memory.base(tensor, 0), self.memory.time(tensor), at,
+                       f"a.C * across(a.{field}_time)", tuple(values))
 
     def _told(self, scan: Scan) -> tuple[str, int, str, str]:
         """What each step does to the state of a recurrence: the struct of its matrix, the size of its rest, and both."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..ir.program import Scan, Step
@@ -32,10 +32,27 @@ class Window:
 
 
 @dataclass(frozen=True)
+class PairWindow:
+    """Two windows as the rows of a sequence of pairs, whose elements are of `type`."""
+
+    name: str
+    re: str
+    im: str
+    depth: int
+    type: str
+
+    @property
+    def window(self) -> str:
+        """What each of the two is in CUDA, which reads 16 bits where they are given."""
+        return "StoredWindow" if "Stored" in self.type else "Window"
+
+
+@dataclass(frozen=True)
 class Load:
     """`value` is read from the sequence whose row 0 is at `base`, `time` apart, at `lag` steps from t (`back` = |lag|).
 
-    type: of its elements. fetched: it is the first to read its sequence, and so the one to fetch ahead (CPU).
+    type: of its elements. fetched: it is the first to read its sequence, and so the one to fetch ahead (CPU). halves: where the
+    elements are pairs, the values that `value` is taken apart into, (name, "re" or "im").
     """
 
     value: str
@@ -47,6 +64,21 @@ class Load:
     edge: str
     fetched: bool
     type: str
+    halves: tuple[tuple[str, str], ...] = ()
+
+    def only(self, names: Collection[str]) -> Load:
+        """The same where no other values are wanted."""
+        return replace(self, halves=tuple(h for h in self.halves if h[0] in names))
+
+    @property
+    def size(self) -> int:
+        """Numbers of a channel that are read."""
+        return 2 if self.halves else 1
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What lines call that which is read."""
+        return tuple(name for name, _ in self.halves) or (self.value,)
 
     @property
     def step(self) -> str:
@@ -56,13 +88,20 @@ class Load:
 
 @dataclass(frozen=True)
 class Store:
-    """`value` is written to the sequence of `type` whose row 0 is at `base`, `time` apart; `pointer` names its row."""
+    """`value` is written to the sequence of `type` whose row 0 is at `base`, `time` apart; `pointer` names its row. half: "re"
+    or "im" where it is only that part of a pair."""
 
     pointer: str
     base: str
     time: str
     value: str
     type: str
+    half: str = ""
+
+    @property
+    def size(self) -> int:
+        """Numbers of a channel that are written."""
+        return 2 if self.type.startswith("Pair") and not self.half else 1
 
 
 @dataclass(frozen=True)

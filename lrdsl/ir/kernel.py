@@ -221,7 +221,8 @@ class Kernel:
         def moved(tensor: str, shape: str, every: int = 1) -> float:
             return size(tensor) * {"channel": 1, "channel and axis": program.axis / every}.get(shape, 0)
 
-        read = sum(moved(b, buffers[b].shape) for b, _ in {(r.buffer, r.column) for r in self.reads})
+        columns = {(r.buffer, k) for r in self.reads for k in ((0, 1) if buffers[r.buffer].paired else (r.column,))}
+        read = sum(moved(b, buffers[b].shape) for b, _ in columns)
         read += sum(moved(b.name, b.shape, b.every) for b in program.buffers if b.every > 1)
         written = sum(len(k.samples) * moved(k.name, "axis" if k.over else program.shape(k.samples[0]), max(k.every, 1))
                       for k in program.keeps)

@@ -126,7 +126,10 @@ class Affine:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps in order; `sequences` in the order of h_n (states of the signature, then surrogates'), inputs last."""
+    """The steps in order; `sequences` in the order of h_n (states of the signature, then surrogates'), inputs last.
+
+    pairs: (tensor, real part, imaginary part) of the inputs, outputs and states that are one tensor of pairs.
+    """
 
     name: str
     inputs: tuple[str, ...]
@@ -134,6 +137,7 @@ class Plan:
     steps: tuple[Dense | Sized | Stage, ...]
     sequences: tuple[Sequence, ...]
     outputs: tuple[tuple[str, str], ...]
+    pairs: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def programs(self) -> tuple[Program, ...]:

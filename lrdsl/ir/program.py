@@ -48,12 +48,14 @@ from .text import show
 @dataclass(frozen=True)
 class Buffer:
     """A tensor (B, T, len(columns) * C) whose column k holds the sequence `columns[k]`, C channels of it; N * C or N numbers
-    where the shape says so. every: it holds what a Keep left every so many steps, (B, ceil(T / every), …), for a Replay."""
+    where the shape says so. every: it holds what a Keep left every so many steps, (B, ceil(T / every), …), for a Replay.
+    paired: (B, T, C, 2) instead, the two columns of a channel side by side: the parts of complex numbers, as torch has them."""
 
     name: str
     columns: tuple[str, ...]
     shape: Shape = "channel"
     every: int = 1
+    paired: bool = False
 
 
 @dataclass(frozen=True)
@@ -251,7 +253,7 @@ class Keep:
 
     inner: nobody but the backward pass reads them. over: what is written is their sum over channels, (B, T, N) numbers.
     every: what is written is not the sample but what its register holds before the steps 0, every, 2 * every … of the run,
-    and before a boundary there empties it (from which a Replay starts); 0 for all samples.
+    and before a boundary there empties it (from which a Replay starts); 0 for all samples. paired: as of a Buffer.
     """
 
     name: str
@@ -259,6 +261,7 @@ class Keep:
     inner: bool = False
     over: Literal["", "channels"] = ""
     every: int = 0
+    paired: bool = False
 
 
 @dataclass(frozen=True)
@@ -436,20 +439,24 @@ class Program:
         for name in [n for k in self.keeps for n in k.samples] + [s.sample for s in self.sums]:
             if name not in known:
                 raise fault(f"{name} is written but never computed")
+        pairs = {b.name: b.columns for b in self.buffers if b.paired} | {k.name: k.samples for k in self.keeps if k.paired}
+        for name, halves in pairs.items():
+            if len(halves) != 2 or self.axis:
+                raise fault(f"{name} is no pair of channels")
         if self.axis:
             check_axis(self, fault)
         return self
 
     def __str__(self) -> str:
         lines = [f"program {self.name} ({'from the right' if self.reverse else 'from the left'})"]
-        lines += [f"  read {', '.join(b.columns)}" + (f"   (columns of {b.name})" if b.columns != (b.name,) else "")
-                  + said(b.shape) + (f", every {b.every} steps" if b.every > 1 else "") for b in self.buffers]
+        lines += [f"  read {', '.join(b.columns)}" + _of(b.name, b.columns, b.paired) + said(b.shape)
+                  + (f", every {b.every} steps" if b.every > 1 else "") for b in self.buffers]
         lines += [f"  {'scalar' if v.shape in ('one', 'axis') else 'vector'} {v.name}" + said(v.shape) for v in self.vectors]
         lines += [f"  edge {e}" for e in self.edges]
         for step in self.steps:
             text = (step.text(self.structure(step)) if isinstance(step, Scan) else str(step)).replace("\n", "\n  ")
             lines.append(f"  {text:<72} # {step.where.short}" if isinstance(step, Let) and step.where else f"  {text}")
-        lines += [f"  keep {', '.join(k.samples)}" + (f"   (columns of {k.name})" if k.samples != (k.name,) else "")
+        lines += [f"  keep {', '.join(k.samples)}" + _of(k.name, k.samples, k.paired)
                   + ("   (for the backward pass)" if k.inner else "") + (f"   (summed over {k.over})" if k.over else "")
                   + (f"   (before every {k.every} steps)" if k.every else "") for k in self.keeps]
         lines += [f"  {'largest' if s.largest else 'sum'} {s.sample} over {s.over} -> {s.name}" for s in self.sums]
@@ -461,6 +468,10 @@ class Program:
                 f"{before}, what the register of {state} holds, from {border}" for state, border, before in self.replay.states)]
             lines += [f"    {line}" for line in str(self.replay.program).splitlines()]
         return "\n".join(lines)
+
+
+def _of(tensor: str, inside: tuple[str, ...], paired: bool) -> str:
+    return f"   ({'parts' if paired else 'columns'} of {tensor})" if inside != (tensor,) else ""
 
 
 RECORDED = (Buffer, Vector, Edge, Let, Scan, Nonlinear, Keep, Sum, Replay, Program, Newton)

@@ -30,7 +30,8 @@ class Slot:
     What has a state axis of N is N * C wide (its columns are N times as many). channels: False for what the channels share,
     `columns` wide. shared: (parts, B, T, columns), contiguous, such a keep, to be added up over parts. A sum without channels
     is (parts, B, columns) (see `Extent.parts_of`).
-    every: a sequence or keep with a row only every so many steps.
+    every: a sequence or keep with a row only every so many steps. paired: a sequence or keep (B, T, C, 2), of complex numbers:
+    its elements are pairs, which strides count and which are aligned as such.
 
     full: never stored in fewer bits than are computed with. Where a sequence has 16 bits, so have the values that it is read
     as beyond its segment: a run that ends and goes on reads what one run would have.
@@ -43,6 +44,7 @@ class Slot:
     channels: bool = True
     every: int = 1
     full: bool = False
+    paired: bool = False
 
     def dtype(self, dtype: str) -> str:
         """What its elements are in memory, in a kernel of `dtype`."""
@@ -54,6 +56,8 @@ class Slot:
     def shape(self, B: int, T: int, C: int, extent: Extent | None = None) -> tuple[int, ...]:
         """Of its tensor; parts and B are one dimension."""
         parts = 1 if extent is None else extent.parts_of(self)
+        if self.paired:
+            return (B, T, C, 2)
         width = self.columns * C if self.channels else self.columns
         return {"sequence": (B, -(-T // self.every), width), "keep": (B, -(-T // self.every), width), "vector": (width,),
                 "edge": (B, self.depth, width), "final": (B, self.depth, width), "crossing": (parts * B, self.depth, width),
@@ -92,12 +96,12 @@ def slots(program: Program) -> tuple[Slot, ...]:
         return Slot(kind, n, columns(found), edge[n].depth, found != "axis")
 
     inputs = [Slot("sequence", b.name, len(b.columns) * columns(b.shape), channels=b.shape != "axis", every=b.every,
-                   full=b.name in full) for b in program.buffers]
+                   full=b.name in full, paired=b.paired) for b in program.buffers]
     inputs += [Slot("vector", v.name, columns(v.shape), channels=v.shape not in ("one", "axis"), full=v.name in full)
                for v in program.vectors]
     inputs += [window("edge", n) for n in program.inputs if n in edge]
     outputs = [Slot("shared" if k.over else "keep", k.name, len(k.samples) * columns(program.shape(k.samples[0])),
-                    channels=not k.over, every=max(k.every, 1), full=k.name in full) for k in program.keeps]
+                    channels=not k.over, every=max(k.every, 1), full=k.name in full, paired=k.paired) for k in program.keeps]
     outputs += [Slot("sum", s.name, columns(program.shape(s.sample)), channels=not s.shared(program), full=s.name in full)
                 for s in program.sums]
     crossings = {e.crossing for e in program.edges}

@@ -94,7 +94,8 @@ class Spec:
     """A cell as written.
 
     notes: sentences that `explain()` repeats (a surrogate's, generated names). named: it returns a dict of outputs. solver: how
-    recurrences are solved that are not linear; without one there are none.
+    recurrences are solved that are not linear; without one there are none. pairs: (name, real part, imaginary part) of the
+    values that `passes.realify` took apart.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Spec:
     source: str = field(default="", compare=False)
     named: bool = False
     solver: Solver | None = None
+    pairs: tuple[tuple[str, str, str], ...] = ()
 
     def of(self, kind: str) -> tuple[Declared, ...]:
         """The declarations of one kind, in the order of the signature."""

@@ -35,7 +35,7 @@ def _into_batch(op: Op, kinds: Sequence[str], args: Sequence[Maybe], front: Sequ
 
 
 def _into_channels(op: Op, args: Sequence[Maybe], front: Sequence[Maybe]) -> tuple[Tensor, ...]:
-    """(n, B, T, columns * C) becomes (B, T, columns * n * C), (n, C) becomes (n * C,)."""
+    """(n, B, T, columns * C) becomes (B, T, columns * n * C), of pairs (B, T, n * C, 2), (n, C) becomes (n * C,)."""
     wide = op.wide
     n = next(a for a in front if a is not None).shape[0]
     first = front[0]
@@ -47,6 +47,8 @@ def _into_channels(op: Op, args: Sequence[Maybe], front: Sequence[Maybe]) -> tup
             flat.append(None)
         elif slot.kind == "vector":
             flat.append((a if a.dim() == 2 else a.unsqueeze(1).expand(n, C)).flatten())
+        elif slot.paired:
+            flat.append(a.movedim(0, 2).flatten(2, 3))
         else:
             flat.append(a.unflatten(3, (slot.columns, C)).permute(1, 2, 3, 0, 4).flatten(2))
     outputs = []
@@ -54,6 +56,8 @@ def _into_channels(op: Op, args: Sequence[Maybe], front: Sequence[Maybe]) -> tup
         if slot.kind == "sum":
             total = o.unflatten(0, (n, C))
             outputs.append(total.sum(1) if slot.name in op.launcher.summed else total)
+        elif slot.paired:
+            outputs.append(o.unflatten(2, (n, C)).movedim(2, 0))
         else:
             columns = slot.columns if slot.kind == "keep" else 1
             outputs.append(o.unflatten(2, (columns, n, C)).permute(3, 0, 1, 2, 4).flatten(3))

@@ -83,6 +83,8 @@ class Backward:
         B, T, C = sizes
         if i < len(keeps):
             k = keeps[i]
+            if k.paired:
+                return like.new_zeros((C, 2), dtype=dtypes[i]).expand(B, T, C, 2)
             width = len(k.samples) * (1 if k.over else C) * (N if k.samples[0] in wide else 1)
             return like.new_zeros((width,), dtype=dtypes[i]).expand(B, T, width)
         if i < len(keeps) + len(sums):

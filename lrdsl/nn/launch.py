@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import options
 from ..errors import BackendUnavailable, DtypeMismatch, ShapeMismatch
 from ..ir.program import Program
-from ..ir.source import OUTPUTS, Extent, Launch, slots
+from ..ir.source import OUTPUTS, Extent, Launch, Slot, slots
 from ..kernels import backend_for, begin, launch_of, turns
 from . import pool
 from .dtypes import NAMES, check_dtype, compute, dtype_of, short
@@ -29,10 +29,10 @@ New = Callable[[Tensor, tuple[int, ...], torch.dtype], Tensor]  # (like, shape, 
 class Launcher:
     """Runs a Program: tensors in the order of its inputs, then `reset`; gives its outputs in order.
 
-    sequences (B, T, columns * C), vectors (C,) or (), edges (B, depth, C) or None, reset (B, T) bool or None. Outputs: keeps
-    (B, T, columns * C) in the memory order of the first sequence, one of (B, T, C), (T, B, C), and on a CPU (B, C, T); sums
-    (C,) or (), windows (B, depth, C). What has a state axis is N * C wide, or N where the channels share it. dtypes: sequences
-    and learned numbers share one; where it has 16 bits, windows and what is `full` are float32.
+    sequences (B, T, columns * C), or of pairs (B, T, C, 2), vectors (C,) or (), edges (B, depth, C) or None, reset (B, T) bool
+    or None. Outputs: keeps, as sequences, in the memory order of the first one, which is (B, T, C), (T, B, C), or on a CPU
+    (B, C, T); sums (C,) or (), windows (B, depth, C). What has a state axis is N * C wide, or N where the channels share it.
+    dtypes: sequences and learned numbers share one; where it has 16 bits, windows and what is `full` are float32.
     Raises ShapeMismatch and DtypeMismatch in the Program's names.
     """
 
@@ -45,7 +45,7 @@ class Launcher:
         self.summed = frozenset(s.name for s in program.sums if s.over != "time" and not s.shared(program))
         self.largest = frozenset(s.name for s in program.sums if s.largest)
         self.counted = next((k for k, s in enumerate(self.ins) if s.channels and s.kind in ("sequence", "vector")), 0)
-        self.columns = self.ins[self.counted].columns
+        self.columns = 1 if self.ins[self.counted].paired else self.ins[self.counted].columns
         self.alike = tuple(k for k, s in enumerate(self.ins) if s.kind in ("sequence", "vector") and not s.full)
         self._dtypes: dict[torch.dtype, tuple[tuple[torch.dtype, ...], tuple[torch.dtype, ...]]] = {}
         self._launches: dict[tuple[torch.dtype, str], Launch] = {}
@@ -129,11 +129,12 @@ class Launcher:
         """B, T, C of a call."""
         first, counted = args[0], args[self.counted]
         assert first is not None and counted is not None
-        if first.dim() != 3 or not counted.dim() or counted.shape[-1] % self.columns:
+        channels = counted.shape[2 if self.ins[self.counted].paired else -1] if counted.dim() else 0
+        if first.dim() != 3 + self.ins[0].paired or not counted.dim() or channels % self.columns:
             raise ShapeMismatch(f"{self.ins[0].name} has shape {tuple(first.shape)}, not (batch, time, "
                                 f"{f'{self.columns} * ' if self.columns > 1 else ''}channels)")
-        B, T, _ = first.shape
-        return B, T, counted.shape[-1] // self.columns
+        B, T = first.shape[:2]
+        return B, T, channels // self.columns
 
     def dtype(self, args: Sequence[Tensor | None]) -> torch.dtype:
         """The dtype of a call: what its sequences and learned numbers share."""
@@ -153,11 +154,11 @@ class Launcher:
     def _turned(self, args: Sequence[Tensor | None]) -> bool:
         """Whether the sequences lie in memory as (B, C, T), and a kernel takes them so."""
         for slot, tensor in zip(self.ins, args, strict=True):
-            if slot.kind != "sequence" or tensor is None or tensor.dim() != 3:
+            if slot.kind != "sequence" or tensor is None or tensor.dim() != 3 + slot.paired:
                 return False
-            step, channel = tensor.stride()[1:]
+            step, channel, *_ = _strides(slot, tensor)[1:]
             if step or channel:  # else one number stands for all
-                return step == 1 != channel and min(tensor.shape[1:]) > 1 and tensor.device.type == "cpu" and \
+                return step == 1 != channel and min(tensor.shape[1:3]) > 1 and tensor.device.type == "cpu" and \
                     backend_for("cpu") == "native" and self._turns
         return False
 
@@ -182,9 +183,13 @@ class Launcher:
                 raise DtypeMismatch(f"{slot.name} is {short(tensor.dtype)}, not {short(wanted)}")
             if tensor.device != device:
                 raise DtypeMismatch(f"{slot.name} is on {tensor.device}, {self.ins[0].name} on {device}")
+            dense = not slot.paired or _of_pairs(tensor)
             if turned and slot.kind == "sequence":
-                if tensor.stride(1) != 1:
-                    tensors[k] = tensor.mT.contiguous().mT
+                if not dense or _strides(slot, tensor)[1] != 1:
+                    tensors[k] = tensor.transpose(1, 2).contiguous().transpose(1, 2)
+            elif slot.paired:
+                if not dense or (_strides(slot, tensor)[2] != 1 and shape[2] > 1):
+                    tensors[k] = tensor.contiguous()
             elif slot.kind != "reset" and shape and tensor.stride(-1) != 1 and shape[-1] > 1:
                 tensors[k] = tensor.contiguous()
         return tuple(tensors)
@@ -196,10 +201,11 @@ class Launcher:
         in_time = time_first(first)
         outs = []
         for slot, kind in zip(self.outs, self.gives(dtype), strict=True):
+            rows, *width = slot.shape(B, T, C)[1:]
             if slot.kind == "keep" and turned:
-                outs.append(new(first, (B, slot.columns * C, T), kind).transpose_(1, 2))
+                outs.append(new(first, (B, width[0], rows, *width[1:]), kind).transpose_(1, 2))
             elif slot.kind == "keep" and in_time:
-                outs.append(new(first, (-(-T // slot.every), B, slot.columns * C), kind).transpose_(0, 1))
+                outs.append(new(first, (rows, B, *width), kind).transpose_(0, 1))
             else:
                 kind = compute(dtype) if slot.kind in ("sum", "shared") else kind
                 outs.append(new(first, slot.shape(B, T, C, extent), kind))
@@ -215,9 +221,11 @@ class Launcher:
             elif slot.kind == "vector":
                 values.append(tensor.data_ptr())
             else:
-                values += (tensor.data_ptr(), tensor.stride(0), tensor.stride(row if slot.kind == "sequence" else 1))
+                strides = _strides(slot, tensor)
+                values += (tensor.data_ptr(), strides[0], strides[row if slot.kind == "sequence" else 1])
         for slot, tensor in zip(self.outs, outs, strict=True):
-            values += (tensor.data_ptr(), tensor.stride(0), tensor.stride(row)) if slot.kind == "keep" else (tensor.data_ptr(),)
+            strides = _strides(slot, tensor)
+            values += (tensor.data_ptr(), strides[0], strides[row]) if slot.kind == "keep" else (tensor.data_ptr(),)
         reset = tensors[-1]
         values += (0, 0, 0) if reset is None else (reset.data_ptr(), reset.stride(0), reset.stride(1))
         values += sizes
@@ -271,6 +279,16 @@ class Launcher:
                 o = o.to(kind)
             found.append(o)
         return tuple(found)
+
+
+def _strides(slot: Slot, tensor: Tensor) -> tuple[int, ...]:
+    """In elements, which may be pairs."""
+    return tuple([n // 2 for n in tensor.stride()]) if slot.paired else tensor.stride()
+
+
+def _of_pairs(tensor: Tensor) -> bool:
+    """Whether the numbers of a (…, 2) lie in memory as complex ones do."""
+    return tensor.stride(-1) == 1 and not any(n % 2 for n in tensor.stride()[:-1])
 
 
 def _new(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -23,7 +23,9 @@ def assemble(pieces: Sequence[Piece], got: Mapping[str, Tensor], columns: Mappin
     for piece in pieces:
         name, _, column = piece.name.partition("#")
         value = got[name]
-        if column:
+        if column and value.dim() == 4:
+            value = value[..., int(column)]
+        elif column:
             C = value.shape[2] // columns[name]
             value = value[:, :, int(column) * C:(int(column) + 1) * C]
         part = _part(piece, value, reset, depth)
@@ -42,7 +44,8 @@ def _part(piece: Piece, value: Tensor, reset: Maybe, depth: int) -> Maybe:
             return F.pad(value, (0, 0, piece.lag - 1, depth - piece.lag))
         case "shifted":
             if reset is not None:
-                value = torch.where(_clear(reset, piece.lag, abs(piece.lag)).unsqueeze(2), value, 0.0)
+                clear = _clear(reset, piece.lag, abs(piece.lag))
+                value = torch.where(clear.reshape(*clear.shape, *(1 for _ in value.shape[2:])), value, 0.0)
             return moved(value, piece.lag)
         case "shifted start":
             return padded(_at_start(value, piece.lag, reset), depth)

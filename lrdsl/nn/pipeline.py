@@ -40,7 +40,8 @@ class Pipeline:
         self.sequences = {s.key: s for s in self.plan.sequences}
         self.keys = {(s.name, s.side): s.key for s in self.plan.sequences}
         self.looks_ahead = tuple(s.name for s in self.plan.sequences if s.ahead)
-        inputs = set(self.plan.inputs)
+        self.pairs = {half: (name, k) for name, *pair in self.plan.pairs for k, half in enumerate(pair)}
+        inputs = {*self.plan.inputs, *(half for half, (name, _) in self.pairs.items() if name in self.plan.inputs)}
         given = inputs | {f"{k}.{e}" for k, s in self.sequences.items() if s.name in inputs for e in ("start", "edge")}
         self.steps: tuple[tuple[Dense, Products] | tuple[Sized, None] | tuple[Op, frozenset[str]], ...] = tuple(
             (s, self._products(s)) if isinstance(s, Dense) else (s, None) if isinstance(s, Sized)
@@ -150,6 +151,13 @@ class Pipeline:
             return segments.windowed(source, lags, edges, fill_of(source))
         return windowed(source, lags, edges, reset, fill_of(source))
 
+    def _sequence(self, name: str, values: Mapping[str, Any]) -> Any:
+        """A sequence that may be a part of a pair."""
+        if name in values or name not in self.pairs:
+            return values[name]
+        tensor, part = self.pairs[name]
+        return values[tensor][..., part]
+
     def _window(self, key: str, given: Tensor | None, source: Tensor, segments: Segments | None) -> Tensor | None:
         """An edge as a tensor, in the dtype of the sequence that a dense map reads; None where it is zero."""
         sequence = self.sequences.get(key)
@@ -201,7 +209,8 @@ class Pipeline:
                 final = values[f"{s.name}.final"]
                 found[key] = _outward(final, s.size) if s.size else final, edge
                 continue
-            sequence, reverse = values.get(carried_name(s.name), values[s.name]), s.side > 0
+            full = carried_name(s.name)
+            sequence, reverse = self._sequence(full if full in values else s.name, values), s.side > 0
             default, given = _constant(sequence, s, segments), _inward(start) if s.size else start
             start = default if given is None else given
             if s.ahead:
@@ -265,4 +274,6 @@ def _channels(program: Program, given: Set[str]) -> frozenset[str]:
 
 def _spread(value: Tensor | None, channels: int) -> Tensor | None:
     """One channel stands for all."""
+    if value is not None and value.dim() == 4:  # of pairs
+        return value if value.shape[2] == channels else value.expand(-1, -1, channels, -1)
     return value if value is None or value.shape[-1] == channels else value.expand(*value.shape[:-1], channels)

@@ -1,7 +1,9 @@
-"""Complex tensors at the door of real kernels: taken apart on the way in, put together on the way out.
+"""Complex tensors at the door of real kernels.
 
-Behind the door every complex sequence is two real ones (`passes.realify`). A complex tensor is copied once each way; a real one
-where a complex one may stand has the imaginary part 0, as torch's promotion has it.
+Behind the door every complex sequence is two real ones (`passes.realify`). Where Programs alone read or write both parts, the
+kernels do so in the complex tensor's own memory (`Plan.pairs`): inputs, outputs and the gradients of both go through the door
+as they are. What a dense map reads or writes, edges, learned numbers and weights are taken apart on the way in and put together
+on the way out, by a copy. A real tensor where a complex one may stand has the imaginary part 0, as torch's promotion has it.
 """
 
 from __future__ import annotations
@@ -63,6 +65,28 @@ def apart(value: Tensor) -> tuple[Tensor, Tensor]:
     return (re.transpose(0, 1), im.transpose(0, 1)) if in_time else (re, im)
 
 
+def pairs_of(value: Tensor) -> Tensor:
+    """The parts (B, T, C, 2) of a sequence (B, T, C), where they lie; a real one is copied, in its memory order."""
+    if value.is_complex():
+        value = value.resolve_conj()
+        return torch.view_as_real(value.transpose(*_swapped(value))).transpose(*_swapped(value))
+    in_time = time_first(value)
+    value = value.transpose(0, 1) if in_time else value
+    pairs = torch.stack((value, torch.zeros_like(value)), -1)
+    return pairs.transpose(0, 1) if in_time else pairs
+
+
+def complex_of(pairs: Tensor) -> Tensor:
+    """The complex numbers (B, T, C) of parts (B, T, C, 2), in the same memory."""
+    return torch.view_as_complex(widened(pairs).transpose(*_swapped(pairs))).transpose(*_swapped(pairs))
+
+
+def _swapped(sequence: Tensor) -> tuple[int, int]:
+    """The dimensions that lie in memory the other way round. On its way back through view_as_real and view_as_complex torch
+    makes a gradient contiguous: it is if they are swapped."""
+    return (0, 1) if time_first(sequence) else (1, 2) if sequence.stride(1) < sequence.stride(2) else (0, 0)
+
+
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """torch's, which has none for complex tensors: both parts of a value are dropped together."""
     return x * F.dropout(torch.ones_like(x.real), p, training) if x.is_complex() else F.dropout(x, p, training)
@@ -92,8 +116,10 @@ class Planar(Pipeline):
                  windows: Mapping[str, Window], reset: Tensor | None, channels: int,
                  segments: Segments | None = None) -> dict[str, Tensor | None]:
         """The values of the real run; `outputs` and `carried` know what to make of them."""
-        given, numbers = ({half: part for name, value in some.items() for half, part in self._apart(name, value, self._pairs)}
-                          for some in (inputs, learned))
+        together = {name: pairs_of(inputs[name]) for name, *_ in self.inner.plan.pairs if name in inputs}
+        given, numbers = ({half: part for name, value in some.items() if name not in together
+                           for half, part in self._apart(name, value, self._pairs)} for some in (inputs, learned))
+        given |= together
         return self.inner(given, numbers, self._weights(weights), self._windows(windows), reset, channels, segments)
 
     @staticmethod
@@ -127,8 +153,8 @@ class Planar(Pipeline):
 
     def outputs(self, values: Mapping[str, Any]) -> tuple[Tensor, ...]:
         """What the cell returns, (B, T, channels) each, complex where it is; complex64 where real ones have 16 bits."""
-        return tuple(torch.complex(*(widened(values[half]) for half in self._pairs[e.base])) if e.complex else values[e.base]
-                     for _, e in self.spec.outputs)
+        return tuple(values[e.base] if not e.complex else complex_of(values[e.base]) if e.base in values else
+                     torch.complex(*(widened(values[half]) for half in self._pairs[e.base])) for _, e in self.spec.outputs)
 
     def carried(self, values: Mapping[str, Any], windows: Mapping[str, Window], reset: Tensor | None,
                 inputs: bool = True, segments: Segments | None = None) -> dict[str, Window]:

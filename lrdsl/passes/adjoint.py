@@ -26,7 +26,7 @@ from ..ir.program import Buffer, Edge, Keep, Let, Nonlinear, Program, Scan, Step
 from ..ir.shapes import AXIAL, is_wide
 from ..ir.symbols import At, Param, params, samples
 from .nonlinear import closed
-from .recompute import with_forward_values
+from .recompute import with_forward_values, written
 from .simplify import flatten, fresh, names_of, simplify
 from .slopes import linearised
 
@@ -151,11 +151,11 @@ def adjoint(program: Program, absent: frozenset[str] = frozenset()) -> Adjoint:
                        (*source.vectors, *vectors), tuple(edges), tuple(tape.steps), tuple(keeps), tuple(sums),
                        source.axis, tuple(tape.sized))
     backward, kept = with_forward_values(source, backward)
-    forward = replace(program, keeps=program.keeps + tuple(
-        Keep(n, (n,), inner=True) for n in kept if (n,) not in [k.samples for k in program.keeps if not k.every]))
-    kept_as = {k.samples[0]: k.name for k in forward.keeps if len(k.samples) == 1 and not k.every}
+    known = written(program)
+    forward = replace(program, keeps=program.keeps + tuple(Keep(n, (n,), inner=True) for n in kept if n not in known))
     for n in kept:
-        origins[n] = Origin("output", kept_as[n])
+        of = known.get(n, Keep(n, (n,)))
+        origins[of.name if of.paired else n] = Origin("output", of.name)
     origins |= {k.name: Origin("output", k.name) for k in program.keeps if k.every}
     backward = simplify(backward)
     for n in program.inputs:
@@ -173,7 +173,7 @@ def _cotangents(source: Program, absent: frozenset[str], tape: _Tape,
             continue
         name = fresh(f"{keep.name}.grad", tape.taken)
         columns = tuple(name if len(keep.samples) == 1 else fresh(f"{s}.grad", tape.taken) for s in keep.samples)
-        buffers.append(Buffer(name, columns, "axis" if keep.over else source.shape(keep.samples[0])))
+        buffers.append(Buffer(name, columns, "axis" if keep.over else source.shape(keep.samples[0]), paired=keep.paired))
         tape.defined(columns, False, *map(At, keep.samples))
         origins[name] = Origin("gradient", keep.name)
         for s, column in zip(keep.samples, columns, strict=True):
@@ -318,7 +318,7 @@ def _loads(source: Program, tape: _Tape, edges: list[Edge], origins: dict[str, O
                     lines.append(said)
                 else:
                     lines.append(tape.line(f"d.{base}", total, wide=wide).base)
-            keeps.append(Keep(name, tuple(lines), over="channels" if buffer.shape == "axis" else ""))
+            keeps.append(Keep(name, tuple(lines), over="channels" if buffer.shape == "axis" else "", paired=buffer.paired))
             gives.setdefault(buffer.name, []).insert(0, Piece(name))
     return keeps
 
@@ -334,7 +334,7 @@ def _shifted(source: Program, buffer: Buffer, base: str, lag: int, tape: _Tape, 
         zero = tape.line("zero", sp.S.Zero, wide=wide).base
         columns = tuple(c or zero for c in columns)
     keep = Keep(name if len(columns) == 1 else fresh(f"{name}.columns", tape.taken), columns,
-                over="channels" if buffer.shape == "axis" else "")
+                over="channels" if buffer.shape == "axis" else "", paired=buffer.paired)
     edge = source.edge(base, 1 if lag > 0 else -1)
     assert edge is not None
     gives.setdefault(buffer.name, []).append(Piece(keep.name, "shifted", lag))

@@ -5,7 +5,8 @@ those which it reads against their run (`stages`). Recurrences and everything th
 stage; other lines are recomputed in each Program that needs them, which costs a read of their operands and saves a write.
 A dense map commutes with the shift: `W s[t-1]` is the sample at t-1 of the product `W s`, and its edge is `W edge`. Where
 one call reads a sequence at several lags, the product is of the window, which the Dense forms: k samples of the sequence
-side by side cost less than k products written and read.
+side by side cost less than k products written and read. Both parts of a complex value are one tensor where Programs alone
+read and write them.
 Holds afterwards: every Program reads only inputs, products and sequences that earlier steps wrote.
 """
 
@@ -47,8 +48,13 @@ class _Work:
     stage: dict[str, int] = field(default_factory=dict)
     side: dict[str, int] = field(default_factory=dict)
     products: dict[str, _Product] = field(default_factory=dict)
+    pairs: dict[str, Buffer] = field(default_factory=dict)
     affines: dict[str, Affine] = field(default_factory=dict)
     sized: dict[str, Sized] = field(default_factory=dict)
+
+    def tensor(self, name: str) -> str:
+        """The tensor of a sequence that is not a product."""
+        return self.pairs[name].name if name in self.pairs else name
 
     def product_shape(self, product: str) -> Shape:
         """Of the product of a map: hidden numbers a step, or N that the channels share."""
@@ -148,6 +154,8 @@ def _assemble(work: _Work) -> Plan:
                   {n: {source for source, _, _ in m.terms} for n, m in work.sized.items()}, work.side, lasting)
     work.stage = {**made.of, **{p: made.of[known.source] + 1 for p, known in work.products.items()}}
     lasting |= {b for b, side in depth if made.of.get(b, 0) and made.against(side)}
+    pairs = _pairs(work, written, sources)
+    work.pairs = {half: Buffer(name, (re, im), paired=True) for name, re, im in pairs for half in (re, im)}
     last = len(made.runs)
     needed = {k: _needed(work, k, lasting, {n for n in lasting if work.stage[n] == k}) for k in range(1, last + 1)}
     for k, names in needed.items():
@@ -176,8 +184,26 @@ def _assemble(work: _Work) -> Plan:
     sequences += [Sequence(base, side, n, _init(work, base), False, False, _ahead(work, base, side),
                            spec.axis if base in spec.wide else 0)
                   for (base, side), n in depth.items() if base not in work.products and base not in named]
-    return Plan(spec.name, _given(spec), tuple(work.affines.values()), tuple(steps),
-                tuple(sequences), tuple((n, s.base) for n, s in spec.outputs)).check()
+    return Plan(spec.name, tuple(dict.fromkeys(work.tensor(n) for n in _given(spec))), tuple(work.affines.values()),
+                tuple(steps), tuple(sequences), _outputs(work), pairs).check()
+
+
+def _pairs(work: _Work, written: set[str], sources: set[str]) -> tuple[tuple[str, str, str], ...]:
+    """The complex values that are one tensor: inputs, and what one Program writes, of which no map reads a part."""
+    inputs = work.spec.names("input")
+
+    def together(re: str, im: str) -> bool:
+        at_once = {re, im} <= written and work.stage[re] == work.stage[im]
+        return not work.spec.axis and not {re, im} & sources and (re in inputs or at_once)
+
+    return tuple(pair for pair in work.spec.pairs if together(*pair[1:]))
+
+
+def _outputs(work: _Work) -> tuple[tuple[str, str], ...]:
+    """What the cell returns, tensor by tensor; of a pair, whose parts follow each other, by the name of both."""
+    second = {b.columns[1] for b in work.pairs.values()}
+    return tuple((n.removesuffix(".re") if s.base in work.pairs else n, work.tensor(s.base))
+                 for n, s in work.spec.outputs if s.base not in second)
 
 
 def _order(work: _Work) -> list[str]:
@@ -247,6 +273,8 @@ def _program(work: _Work, name: str, names: set[str], k: int, reverse: bool, dep
         if base in pieces:
             buffer, blocks = pieces[base]
             buffers[buffer] = Buffer(buffer, tuple(b.target for b in blocks), work.product_shape(base))
+        elif base in work.pairs:
+            buffers[work.pairs[base].name] = work.pairs[base]
         else:
             buffers[base] = Buffer(base, (base,), _shape(work.spec, base))
     vectors = tuple(Vector(p, _shape(work.spec, p))
@@ -254,14 +282,15 @@ def _program(work: _Work, name: str, names: set[str], k: int, reverse: bool, dep
     edges = tuple(_edge(work, base, side, n, base in names) for (base, side), n in depth.items()
                   if (base in names and (side > 0) == reverse)
                   or (base not in names and any(s.base == base and s.lag * side > 0 for s in reads)))
-    keeps = tuple(Keep(n, (n,)) for n in written if n in names and work.stage[n] == k)
+    keeps = dict.fromkeys(Keep(b.name, b.columns, paired=True) if (b := work.pairs.get(n)) else Keep(n, (n,))
+                          for n in written if n in names and work.stage[n] == k)
     ordered = tuple(sorted(buffers.values(), key=lambda b: b.shape == "axis"))  # the first says how many channels there are
     wide = {*work.spec.wide} & {*names, *buffers, *(v.name for v in vectors), *(c for b in ordered for c in b.columns)}
     if work.spec.axis and not any(b.shape != "axis" for b in ordered):
         raise NotBuilt(f"{work.spec.name} reads no sequence that has channels, so that their number is unknown",
                        work.spec.where, "read an Input without an axis, or a map of one, too")
     bent = any(isinstance(s, Nonlinear) for s in steps)
-    return Program(name, reverse, ordered, vectors, edges, steps, keeps, axis=work.spec.axis if wide else 0,
+    return Program(name, reverse, ordered, vectors, edges, steps, tuple(keeps), axis=work.spec.axis if wide else 0,
                    sized=tuple(n for n in work.spec.sized if n in names),
                    solver=work.spec.solver if bent and isinstance(work.spec.solver, Newton) else None).check()
 

@@ -75,9 +75,9 @@ def ragged(program: Program, given: frozenset[str], narrow: bool = False) -> Pro
                   for e in program.edges)
     carried = dict.fromkeys(e.base for e in program.registers if e.final)
     shown = [k for k in program.keeps if not k.inner]
-    seen = {k.samples for k in shown}
-    twice = tuple(Keep(carried_name(n), (n,)) for n in carried if narrow and (n,) in seen)
-    alone = tuple(Keep(n, (n,)) for n in carried if (n,) not in seen)
+    seen = {n for k in shown for n in k.samples}
+    twice = tuple(Keep(carried_name(n), (n,)) for n in carried if narrow and n in seen)
+    alone = tuple(Keep(n, (n,)) for n in carried if n not in seen)
     inner = tuple(k for k in program.keeps if k.inner and k.samples[0] not in carried)
     buffers = tuple(Buffer(n, (n,), program.shape(base)) for n, base in added.items())
     return replace(program, name=f"{program.name}_ragged", buffers=program.buffers + buffers, edges=edges, steps=tuple(steps),

@@ -6,7 +6,8 @@ not know of each other. A complex map becomes two real ones, `W.re` and `W.im`, 
 with a size of its own two real ones of twice as many operands, with weights [W.re, -W.im] and [W.im, W.re]. A real map of a
 complex operand is applied to both, its bias added once.
 1/z and |z| are computed with z over its larger part, so that no square overflows; |z| has the gradient 0 at 0, as in torch.
-Holds afterwards: no expression is complex; both halves of a sequence are read equally far back, so that a Carry holds both.
+Holds afterwards: no expression is complex; both halves of a sequence are read equally far back, so that a Carry holds both;
+`Spec.pairs` says which halves belong together, so that `partition` may leave them in one tensor.
 Non-goals: which block a recurrence is (`Scan.structure`).
 """
 
@@ -48,7 +49,7 @@ def realify(spec: Spec) -> Spec:
     for name, e in spec.outputs:
         outputs += zip((f"{name}.re", f"{name}.im"), map(At, work.values[e.base]), strict=True) if e.complex else [(name, e)]
     return replace(spec, declared=declared_halves(spec), statements=(*work.statements, *work.carried()),
-                   outputs=tuple(outputs)).check()
+                   outputs=tuple(outputs), pairs=tuple((name, *pair) for name, pair in halves(spec).items())).check()
 
 
 def _exprs(s: Statement) -> tuple[Any, ...]:

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..ir.program import Buffer, Let, Program, Recurrent, Scan, Step
+from ..ir.program import Buffer, Keep, Let, Program, Recurrent, Scan, Step
 from ..ir.symbols import At, samples
 from .replay import replay_of
 from .simplify import fresh, names_of, rewritten
+
+
+def written(program: Program) -> dict[str, Keep]:
+    """The Keep that each sequence can be read from again."""
+    return {n: k for k in program.keeps for n in k.samples if not k.every and (len(k.samples) == 1 or k.paired)}
 
 
 def with_forward_values(source: Program, backward: Program) -> tuple[Program, list[str]]:
@@ -47,9 +52,12 @@ def with_forward_values(source: Program, backward: Program) -> tuple[Program, li
         replay, more = replay_of(source, again, names_of(source) | names_of(backward))
         before = {state: name for state, _, name in replay.states}
         loaded |= dict.fromkeys(more)
+    pairs = {n: Buffer(k.name, k.samples, paired=True) for n, k in written(source).items() if k.paired}
+    loaded |= {half: None for n in [*loaded] if n in pairs for half in pairs[n].columns}
     both = [n for n in lines if n not in loaded]
     steps = _recomputed(source, both, list(loaded), backward, before)
-    buffers: tuple[Buffer, ...] = (*(Buffer(n, (n,), source.shape(n)) for n in loaded), *backward.buffers)
+    again_read = dict.fromkeys(pairs.get(n, Buffer(n, (n,), source.shape(n))) for n in loaded)
+    buffers: tuple[Buffer, ...] = (*again_read, *backward.buffers)
     if replay:
         buffers = (*buffers, *(Buffer(border, (border,), "channel and axis", replay.every) for _, border, _ in replay.states))
     program = replace(backward, steps=steps, sized=(*source.sized, *backward.sized), replay=replay,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import sympy as sp
 
 from ..ir import functions as f
-from ..ir.program import Buffer, Edge, Keep, Let, Nonlinear, Program, Scan, Step, Sum, Vector
+from ..ir.program import Edge, Let, Nonlinear, Program, Scan, Step, Sum, Vector
 from ..ir.symbols import At, Param, params, samples
 from .nonlinear import closed
 from .simplify import flatten, fresh, names_of, simplify
@@ -67,12 +67,13 @@ def tangent(program: Program) -> Tangent:
             steps.append(replace(linear, targets=tuple(dot(s) for s in step.targets), b=tuple(b)))
         else:
             steps.append(Let(dot(step.target), _derivative(step, dot), step.where))
-    buffers = tuple(Buffer(dot(b.name), tuple(dot(c) for c in b.columns), b.shape) for b in source.buffers)
+    buffers = tuple(replace(b, name=dot(b.name), columns=tuple(map(dot, b.columns)), every=1) for b in source.buffers)
     vectors = tuple(Vector(dot(v.name), v.shape) for v in source.vectors)
     edges = tuple(Edge(dot(e.base), e.side, e.depth, 0.0, *(dot(n) if n else None for n in (e.start, e.edge, e.final,
                                                                                             e.crossing)))
                   for e in source.edges)
-    keeps = tuple(Keep(dot(k.name), tuple(dot(s) for s in k.samples), over=k.over) for k in source.keeps if not k.every)
+    keeps = tuple(replace(k, name=dot(k.name), samples=tuple(map(dot, k.samples)), inner=False)
+                  for k in source.keeps if not k.every)
     sums = tuple(Sum(dot(s.name), dot(s.sample), s.over) for s in source.sums if not s.largest)
     values = tuple(replace(e, final=None, crossing=None) for e in source.edges)
     whole = Program(f"{program.name}_tangent", source.reverse, source.buffers + buffers, source.vectors + vectors,

@@ -124,7 +124,7 @@ template <int EACH, class In> LR_INLINE V last(const V (&v)[EACH], int back, con
 }
 
 // The steps of a sequence whose rows, of its channels, lie `along` apart. WHOLE: next to each other, and they fill vectors.
-template <bool WHOLE, class T, class In> LR_INLINE V take(const T *rows, long along, const In &in) {
+template <bool WHOLE, class T, class In> LR_INLINE auto take(const T *rows, long along, const In &in) {
   if (WHOLE || along == in.channels) return load(rows - in.lowest);
   T dense[LANES] = {};
   for (long g = 0, lane = in.lowest; g < in.steps; ++g)
@@ -132,8 +132,8 @@ template <bool WHOLE, class T, class In> LR_INLINE V take(const T *rows, long al
   return load(dense);
 }
 // ends: nothing is written later over what lies next to these steps.
-template <bool WHOLE, class T, class In>
-LR_INLINE void give(T *rows, long along, V v, const In &in, bool past, bool ends) {
+template <bool WHOLE, class T, class U, class In>
+LR_INLINE void give(T *rows, long along, const U &v, const In &in, bool past, bool ends) {
   if (WHOLE || (along == in.channels && !ends)) return write<true>(rows - in.lowest, v, LANES, past);
   T dense[LANES];
   store(dense, v);

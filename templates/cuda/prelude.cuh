@@ -38,7 +38,7 @@ struct Boundaries {
 
 // What step t reads k steps earlier (later): beyond a boundary the edge's, beyond the sequence the start's.
 template <class T, class W>
-LR_INLINE real earlier(const T *rows, Index time, Index t, int k, const W &start, const W &edge, const Boundaries &reset) {
+LR_INLINE auto earlier(const T *rows, Index time, Index t, int k, const W &start, const W &edge, const Boundaries &reset) {
   for (int j = 1; j <= k; ++j) {
     if (reset.at(t - j + 1)) return edge.at(k - j);
     if (reset.end(t - j + 1)) return start.at(k - j);
@@ -46,7 +46,7 @@ LR_INLINE real earlier(const T *rows, Index time, Index t, int k, const W &start
   return get(rows + (t - k) * time);
 }
 template <class T, class W>
-LR_INLINE real later(const T *rows, Index time, Index t, int k, const W &start, const W &edge, const Boundaries &reset) {
+LR_INLINE auto later(const T *rows, Index time, Index t, int k, const W &start, const W &edge, const Boundaries &reset) {
   for (int j = 1; j <= k; ++j) {
     if (reset.at(t + j)) return edge.at(k - j);
     if (reset.end(t + j)) return start.at(k - j);

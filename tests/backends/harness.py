@@ -32,6 +32,8 @@ KINDS = ("forward", "backward", "second", "tangent")
 LAYOUTS = ("plain", "time major", "columns")
 GUARD = 40  # numbers before and after each tensor
 NAN_OF_BFLOAT16 = 0x7FC0  # in the integers that stand for it in numpy
+PAIRS = {"float32": "complex64", "float64": "complex128", "uint16": "uint32"}  # what two numbers are as one
+FILL = {"uint8": 255, "uint16": NAN_OF_BFLOAT16, "uint32": NAN_OF_BFLOAT16 * 0x10001}
 
 
 def programs(cell: lr.Cell, kinds: Sequence[str] = KINDS) -> list[Program]:
@@ -115,9 +117,10 @@ class Problem:
     @functools.cached_property
     def want(self) -> dict[str, Array]:
         """What the reference makes of it."""
-        flat = {n: v if v is None or v.ndim < 4 else v.reshape(*v.shape[:2], v.shape[2] * self.C)
-                for n, v in self.inputs.items()}
-        return partial_run(self.program, flat, flat.pop(RESET))
+        flat = {n: v if v is None or v.ndim < 4 else np.moveaxis(v, 2, 3) if self.slots[n].paired else
+                v.reshape(*v.shape[:2], v.shape[2] * self.C) for n, v in self.inputs.items()}
+        found = partial_run(self.program, flat, flat.pop(RESET))
+        return {n: np.moveaxis(v, 3, 2) if self.slots[n].paired else v for n, v in found.items()}
 
     def _repeats(self, slot: Slot) -> tuple[bool, bool]:
         """Whether batch elements, and steps, of an input are all the same."""
@@ -142,21 +145,31 @@ class Problem:
                 continue
             part = shape(s, B, self.T, C, s.name in self.lone, parts)
             if written:
-                whole, view = _placed(stored(np.full(part, np.nan), s.dtype(dtype)), layout if s.kind == "keep" else "")
+                whole, view = self._placed(s, stored(np.full(part, np.nan), s.dtype(dtype)), layout if s.kind == "keep" else "")
                 outputs[s.name] = view
             else:
                 batch, time = self._repeats(s)
                 inside = stored(full[tuple(slice(n) for n in part)], s.dtype(dtype))
                 once = inside[:1] if batch else inside[:, :1] if time and not turned else inside
                 placed = s.kind == "sequence" or (s.kind in ("edge", "reset") and not turned)
-                whole, view = _placed(once, layout if placed else "")
+                whole, view = self._placed(s, once, layout if placed else "")
                 view = np.broadcast_to(view, part)
             memory.append((whole, whole.copy()))
-            strides = [n // view.itemsize for n in view.strides[:len(s.fields) - 1]]
+            size = view.itemsize * (1 + s.paired)
+            strides = [n // size for n in view.strides[:len(s.fields) - 1]]
             if turned and s.kind in ("sequence", "keep"):
-                strides[1] = view.strides[2] // view.itemsize // C if s.columns > 1 else view.strides[3] // view.itemsize
+                strides[1] = view.strides[2] // size // C if s.columns > 1 and not s.paired else view.strides[3] // size
             values += [view.ctypes.data, *strides]
         return Call([*values, B, self.T, C], outputs, memory)
+
+    @staticmethod
+    def _placed(slot: Slot, values: Array, layout: str) -> tuple[Array, Array]:
+        """As `_placed`; the parts of a pair lie next to each other."""
+        if not slot.paired:
+            return _placed(values, layout)
+        pairs = np.ascontiguousarray(np.moveaxis(values, 2, 3)).view(PAIRS[values.dtype.name])
+        whole, view = _placed(np.moveaxis(pairs, 3, 2), layout)
+        return whole, np.moveaxis(view[:, :, 0, :, None].view(values.dtype), 3, 2)
 
     def wanted(self, name: str, B: int, C: int) -> Array:
         """The solution of one output at a size."""
@@ -206,7 +219,7 @@ def _placed(values: Array, layout: str) -> tuple[Array, Array]:
     width = int(np.prod(stored.shape[len(rows):], dtype=int))
     pad = 7 if layout == "columns" else 0
     count = int(np.prod(rows, dtype=int)) * (width + pad)
-    fill = {"uint8": 255, "uint16": NAN_OF_BFLOAT16}.get(values.dtype.name, np.nan)
+    fill = FILL.get(values.dtype.name, complex(np.nan, np.nan) if np.iscomplexobj(values) else np.nan)
     whole = np.full(count + 2 * GUARD, fill, values.dtype)
     inside = whole[GUARD:GUARD + count].reshape(*rows, width + pad)[..., pad // 2:pad // 2 + width].reshape(stored.shape)
     assert not inside.size or np.shares_memory(inside, whole)

@@ -95,9 +95,9 @@ class Kernels:
             self.launches |= dict.fromkeys(sources, self._pool.submit(self._compiled, backend, sources))
 
     def _compiled(self, backend: str, sources: dict[Wanted, Source]) -> dict[Wanted, Launch | ToolchainError]:
-        units: dict[bool, dict[Wanted, Source]] = {}  # of kernels that have the same text before them
+        units: dict[tuple[bool, bool], dict[Wanted, Source]] = {}  # of kernels that have the same text before them
         for w, s in sources.items():
-            units.setdefault(bool(s.chunk) or s.lanes, {})[w] = s
+            units.setdefault((bool(s.chunk) or s.lanes, "Pair<" in s.text), {})[w] = s
         make = self._native if backend in ("native", "lanes") else self._emulated
         return {w: launch for unit in units.values() for w, launch in self._one_by_one(make, unit).items()}
 

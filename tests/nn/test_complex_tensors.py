@@ -11,10 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, jvp, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import lrdsl as lr
 from lrdsl import t
 from lrdsl.errors import BadDeclaration, DtypeMismatch
+from lrdsl.nn.windows import time_first
 from tests import truth
 from tests.nn.compare import as_tuple, assert_close
 from tests.nn.complex_cells import crossed, gated, layered, lru, mixed, second, squeezed
@@ -256,6 +259,53 @@ def test_every_layout_of_memory_is_the_same(quick: None) -> None:
     assert_close([f(gate.expand(B, T, C), x)], [x.cumsum(1)])
     want = truth.linear_scan(a.transpose(0, 1), b.transpose(0, 1)).transpose(0, 1)
     assert_close([lr.function(gated, dim=0)(a, b)], [want], 10)
+
+
+class Fresh(TorchDispatchMode):
+    """Counts tensors of so many bytes and more that lie in memory of their own."""
+
+    def __init__(self, size: int, *known: Tensor) -> None:
+        super().__init__()
+        self.size, self.alive = size, [z.untyped_storage() for z in known]
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for z in tree_leaves(made):
+            if isinstance(z, Tensor) and z.numel() * z.itemsize >= self.size and \
+                    z.untyped_storage().data_ptr() not in [s.data_ptr() for s in self.alive]:
+                self.alive.append(z.untyped_storage())
+                self.found.append(str(func))
+        return made
+
+
+@pytest.mark.parametrize("in_time", [False, True])
+def test_no_sequence_is_copied(in_time: bool, quick: None) -> None:
+    """What takes memory is the states forward, and the gradients of both inputs backward: no part, no whole."""
+    def drawn() -> Tensor:
+        z = torch.randn((20, 2, 33) if in_time else (2, 20, 33), dtype=torch.complex64)
+        return z.transpose(0, 1) if in_time else z
+
+    a, b, g, h0 = (drawn().requires_grad_(), drawn().requires_grad_(), drawn(), torch.randn(2, 33, dtype=torch.complex64))
+    f, size = lr.function(gated), a.numel() * 4
+    with Fresh(size, a, b) as forward:
+        y = f(a, b, init={"h": h0})
+    with Fresh(size, a, b, y, g) as backward:
+        da, db = torch.autograd.grad(y, [a, b], g)
+    assert len(forward.found) == 1 and "gated" in forward.found[0]
+    assert len(backward.found) == 2 and all("gated_backward" in name for name in backward.found)
+    assert all(time_first(z) == in_time for z in (y, da, db))
+    p, q = (z.detach().to(torch.complex128).requires_grad_() for z in (a, b))
+    want = truth.linear_scan(p, q, h0.to(torch.complex128))
+    for got, exact in zip((y, da, db), (want, *torch.autograd.grad(want, [p, q], g.to(torch.complex128))), strict=True):
+        assert (got - exact).abs().max() <= 1e-6 * exact.abs().max()
+
+
+def test_a_function_of_pairs_is_compiled_whole(quick: None) -> None:
+    torch._dynamo.reset()
+    f, a, b = lr.function(gated), leaf(B, T, C), leaf(B, T, C)
+    found = [(y, *gradients([y], [a, b])) for y in (torch.compile(f, fullgraph=True, backend="aot_eager")(a, b), f(a, b))]
+    assert_close(*found, 10)
 
 
 def test_nothing_to_do(quick: None) -> None:
