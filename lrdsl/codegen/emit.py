@@ -145,7 +145,7 @@ def view(kernel: Kernel) -> View:
         written = {n: tuple(store for s, store in stores if s == n) for n, _ in stores}
         totals = {x.sample: tuple(s for s in sums if s.value == names[x.sample]) for x in program.sums}
         chunks = chunks_view(kernel, kernel.chunks, printer, register, written, totals)
-    chain, in_lanes = None, InLanes(memory, printer, register) if kernel.strategy in LANES else None
+    chain, in_lanes = None, InLanes(memory, register) if kernel.strategy in LANES else None
     if kernel.strategy in CHAINED:
         crossings = [(field[e.crossing], e.depth) for e in program.registers if e.crossing]
         chain = chain_view(kernel, printer, register, load_of, sums, crossings, in_lanes)

@@ -13,7 +13,7 @@ from ..ir.kernel import carried, lagged
 from ..ir.program import Edge, Keep, Program, Scan, Step
 from ..ir.structure import Rows, Structure
 from ..ir.symbols import samples
-from .lines import Register, step_lines
+from .lines import Register
 from .maps import map_view
 from .memory import Memory
 from .printers import Printer, number
@@ -29,7 +29,9 @@ class LanesMap:
     size: int
     count: int
     apply: tuple[str, ...]
+    nearly: tuple[str, ...]
     after: tuple[str, ...]
+    once_after: tuple[str, ...]
     identity: tuple[str, ...]
     zero: tuple[str, ...]
 
@@ -54,14 +56,16 @@ class Columns:
 
 @dataclass(frozen=True)
 class LanesView:
-    """depth: steps that are kept of a sequence, at most. behind, ahead: how many steps before and after its own a step reads.
-    reads: tensors of several columns, at one lag each; columns: what is read so. writes: all tensors. lines: one step of every
-    lane; states: what must be finite in the end."""
+    """depth: steps that are kept of a sequence, at most; kind: that and the direction, as `Lanes` takes them. behind, ahead:
+    how many steps before and after its own a step reads. reads: tensors of several columns, at one lag each; columns: what is
+    read so. writes: all tensors; written: what of. lines: all steps of a batch; states: what must be finite in the end."""
 
     maps: tuple[LanesMap, ...]
     reads: tuple[Columns, ...]
     writes: tuple[Columns, ...]
+    written: tuple[str, ...]
     depth: int
+    kind: str
     behind: int
     ahead: int
     registers: tuple[Register, ...]
@@ -81,10 +85,13 @@ class LanesView:
 class InLanes:
     """The lines of steps of a kernel, which stand in the order of `passes.in_lanes`."""
 
-    def __init__(self, memory: Memory, printer: Printer, register: Callable[[Edge], Register]) -> None:
-        self.memory, self.printer, self.register = memory, printer, register
+    def __init__(self, memory: Memory, register: Callable[[Edge], Register]) -> None:
+        self.memory, self.register = memory, register
         self.kernel, self.names = memory.kernel, memory.names
         kernel = self.kernel
+        once = {v.name for v in kernel.program.vectors} | {let.target for let in kernel.constants}
+        self.of_each = {n: name if n in once else f"{name}[k]" for n, name in self.names.items()}
+        self.printer = Printer(self.of_each, kernel.compute)
         self.edges = {e.base: e for e in kernel.program.registers}
         self.maps: dict[tuple[Rows, Rows, str], LanesMap] = {}
 
@@ -93,28 +100,28 @@ class InLanes:
         program = self.kernel.program
         scans = [step for step in program.steps if isinstance(step, Scan)]
         lags = [r.sample.lag for r in self.kernel.reads]
-        lines = self.lines(program.steps)
+        lines, depth = self.lines(program.steps), max([1, *(e.depth for e in self.edges.values())])
         return LanesView(tuple(self.maps.values()), self.reads(program), tuple(
             self._columns(k.name, 1 if k.paired else len(k.samples), 0, self._written(k)) for k in program.keeps),
-            max([1, *(e.depth for e in self.edges.values())]), max([0, *(-lag for lag in lags)]), max([0, *lags]),
+            tuple(dict.fromkeys(self.names[n] for k in program.keeps for n in k.samples)),
+            depth, f"{depth}, {'true' if program.reverse else 'false'}", max([0, *(-lag for lag in lags)]), max([0, *lags]),
             tuple(map(self.register, program.registers)), lines, tuple(self.names[t] for s in scans for t in s.targets))
 
     def lines(self, steps: Sequence[Step], adding: Mapping[Step, str] = MappingProxyType({})) -> tuple[str, ...]:
-        """One step of every lane. adding: recurrences that are not solved, but added up under a name."""
-        read = {a for step in steps for e in step.exprs for a in samples(e)}
-        lines: list[str] = []
+        """The lines of all steps, for every vector of a batch. adding: recurrences that are not solved, but added up under a
+        name."""
+        loops = _Loops()
         for step in steps:
-            if step in adding:
-                assert isinstance(step, Scan)
-                lines.append(f"then({adding[step]}, {', '.join(self._told(step))}, in);")
-                continue
-            lines += self._solved(step) if isinstance(step, Scan) else step_lines(step, self.names, self.printer)
-            for e in (self.edges[t] for t in step.targets if t in self.edges):
-                kept = self.register(e).name
-                lines += [f"const V {self.names[lagged(a.base, a.lag)]} = "
-                          f"pick({kept}, {self.names[e.base]}, in.past[{abs(a.lag) - 1}]);"
-                          for a in sorted((a for a in read if a.base == e.base and a.lag), key=str)]
-        return tuple(lines)
+            past = sorted({a for e in step.exprs for a in samples(e) if a.lag and a.base in self.edges}, key=str)
+            for a in past:
+                kept, base = self.register(self.edges[a.base]).name, self.names[a.base]
+                loops.add(self.names[lagged(a.base, a.lag)], f"before<{abs(a.lag)}>({kept}, {base}, k, in)", whole=base)
+            if isinstance(step, Scan):
+                self._scan(step, loops, adding.get(step, ""))
+            else:
+                for target, e in zip(step.targets, step.exprs, strict=True):
+                    loops.add(self.names[target], self.printer(e))
+        return loops.end()
 
     def reads(self, program: Program) -> tuple[Columns, ...]:
         """The tensors of several columns that a Program reads."""
@@ -127,7 +134,7 @@ class InLanes:
 
     def _written(self, k: Keep) -> list[str]:
         """What lies in its columns."""
-        values = [self.names[n] for n in k.samples]
+        values = [self.of_each[n] for n in k.samples]
         return [f"Pair<V>{{{', '.join(values)}}}"] if k.paired else values
 
     def _columns(self, tensor: str, count: int, lag: int, values: Sequence[Any]) -> Columns:
@@ -137,8 +144,8 @@ class InLanes:
         return Columns(f"{field}{away}_columns", count, self.memory.base(tensor, 0), self.memory.time(tensor), at,
                        f"a.C * across(a.{field}_time)", tuple(values))
 
-    def _told(self, scan: Scan) -> tuple[str, str]:
-        """What each step does to the state of a recurrence: its matrix and its rest."""
+    def _told(self, scan: Scan) -> tuple[str, int, str, str]:
+        """What each step does to the state of a recurrence: the struct of its matrix, the size of its rest, and both."""
         structure = carried(self.kernel.program, scan)
         n, key = structure.size, (structure.step, structure.many, scan.algebra)
         if key not in self.maps:
@@ -153,17 +160,53 @@ class InLanes:
         rest: list[Any] = [scan.b[j] if back == 1 else sp.Integer(0) for j, back in structure.state]
         if structure.algebra:
             matrix = [self.printer(scan.A[0][0, 0])]
-        return (f"{of.name}{{{{{', '.join(matrix)}}}}}", f"State<{n}>{{{{{', '.join(map(self.printer, rest))}}}}}")
+        return of.name, n, ", ".join(matrix), ", ".join(map(self.printer, rest))
 
-    def _solved(self, scan: Scan) -> list[str]:
-        """The lines that solve a recurrence for all lanes."""
+    def _scan(self, scan: Scan, loops: _Loops, upto: str) -> None:
+        """A recurrence that is solved, or added to what is added up under the name `upto`."""
         state, names = carried(self.kernel.program, scan).state, self.names
-        before = [f"pick({names[scan.targets[j]]}_kept, in.last[{back - 1}])" for j, back in state]
-        name = f"{'_'.join(names[t] for t in scan.targets)}_solved"
-        lines = [f"const State<{len(state)}> {name} = solved({', '.join(self._told(scan))}, "
-                 f"State<{len(state)}>{{{{{', '.join(before)}}}}}, in);"]
-        return lines + [f"const V {names[target]} = {name}.of[{state.index((j, 1))}];"
-                        for j, target in enumerate(scan.targets)]
+        of, n, matrix, rest = self._told(scan)
+        name = "_".join(names[t] for t in scan.targets)
+        loops.add(f"{name}_told", f"{of}{{{{{matrix}}}}}", kind=of)
+        loops.add(f"{name}_solved", f"State<{n}>{{{{{rest}}}}}", kind=f"State<{n}>")
+        if upto:
+            loops.between(f"then({upto}, {name}_told, {name}_solved, in);")
+            return
+        before = ", ".join(f"last({names[scan.targets[j]]}_kept, {back - 1}, in)" for j, back in state)
+        loops.between(f"solve({name}_told, {name}_solved, State<{n}>{{{{{before}}}}}, in);")
+        for j, target in enumerate(scan.targets):
+            loops.add(names[target], f"{name}_solved[k].of[{state.index((j, 1))}]")
+
+
+class _Loops:
+    """Lines that are run for each vector of a batch, in as few loops as can be."""
+
+    def __init__(self) -> None:
+        self.text, self.loop = list[str](), dict[str, tuple[str, str]]()
+        self.known = set[str]()
+
+    def add(self, name: str, value: str, whole: str = "", kind: str = "V") -> None:
+        """A value of each vector, once. whole: that of which all vectors have to be known before."""
+        if name in self.known:
+            return
+        if whole in self.loop:
+            self.end()
+        self.known.add(name)
+        self.loop[name] = kind, value
+
+    def between(self, line: str) -> None:
+        """A line for all vectors at once."""
+        self.end()
+        self.text.append(line)
+
+    def end(self) -> tuple[str, ...]:
+        """The lines so far."""
+        for kind in dict.fromkeys(kind for kind, _ in self.loop.values()):
+            self.text.append(f"{kind} {', '.join(f'{name}[EACH]' for name, (its, _) in self.loop.items() if its == kind)};")
+        if self.loop:
+            self.text += ["LR_EACH {", *(f"  {name}[k] = {value};" for name, (_, value) in self.loop.items()), "}"]
+        self.loop.clear()
+        return tuple(self.text)
 
 
 def _map(name: str, structure: Structure, dtype: str) -> LanesMap:
@@ -174,5 +217,5 @@ def _map(name: str, structure: Structure, dtype: str) -> LanesMap:
 
     zero = structure.algebra.zero if structure.algebra else 0.0
     identity = (0.0,) if structure.algebra else (*structure.identity, *[0] * (seen.held - seen.count))
-    return LanesMap(name, seen.note, seen.size, seen.held, seen.apply, seen.after, tuple(map(splat, identity)),
-                    (splat(zero),) * seen.size)
+    return LanesMap(name, seen.note, seen.size, seen.held, seen.apply, seen.nearly, seen.after, seen.once_after,
+                    tuple(map(splat, identity)), (splat(zero),) * seen.size)

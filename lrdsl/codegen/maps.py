@@ -15,10 +15,11 @@ from .printers import number
 
 @dataclass(frozen=True)
 class MapView:
-    """apply: the state h after the steps, b where h is 0. after: the matrix of steps before (e) and these. step_b, step_a: both
-    after one step more, which `takes` coefficients and rests. once: that step of a state without a rest, where it is the same
-    at all times: then the matrix is a power, and none of its numbers are carried. The rest is finished text too. held: its
-    numbers within a block, of which `count` are told; one more is the rounding error of a single one."""
+    """apply: the state h after the steps, b where h is 0; nearly, without the rounding error of their matrix. after: the matrix
+    of steps before (e) and these; once_after, where these are a single one. step_b, step_a: both after one step more, which
+    `takes` coefficients and rests. once: that step of a state without a rest, where it is the same at all times: then the
+    matrix is a power, and none of its numbers are carried. The rest is finished text too. held: its numbers within a block, of
+    which `count` are told; one more is the rounding error of a single one."""
 
     name: str
     note: str
@@ -26,7 +27,9 @@ class MapView:
     count: int
     held: int
     apply: tuple[str, ...]
+    nearly: tuple[str, ...]
     after: tuple[str, ...]
+    once_after: tuple[str, ...]
     norm: str
     takes: tuple[str, ...]
     step_b: tuple[str, ...]
@@ -42,7 +45,8 @@ def map_view(name: str, structure: Structure, rests: tuple[bool, ...], dtype: st
     note = f"What steps do to a state: {structure.name}."
     if structure.algebra:
         join, zero = f"lr_{name_of_class(structure.algebra.sum)}", number(structure.algebra.zero, dtype)
-        return MapView(name, note, 1, 1, 1, (f"{join}(p[0] + h.of[0], b.of[0])",), ("p[0] + e.p[0]",), "0", ("c0", "r0"),
+        state, coefficient = (f"{join}(p[0] + h.of[0], b.of[0])",), ("p[0] + e.p[0]",)
+        return MapView(name, note, 1, 1, 1, state, state, coefficient, coefficient, "0", ("c0", "r0"),
                        (f"{join}(c0 + h.of[0], r0)",), ("c0 + e.p[0]",), (), ("0",), (zero,), (zero,))
     n, powers = structure.size, structure.powers
     count = 0 if powers else structure.count
@@ -54,17 +58,22 @@ def map_view(name: str, structure: Structure, rests: tuple[bool, ...], dtype: st
     def step(i: int, rest: str) -> str:
         return _sum(((_coefficient(t), f"h.of[{t.column}]") for t in structure.step[i]), rest)
 
+    def applied(rest: str) -> tuple[str, ...]:
+        rows = enumerate(structure.many)
+        return tuple(_sum(((_own(t), f"h.of[{t.column}]") for t in row), rest.format(i)) for i, row in rows)
+
     held = structure.held if count else 0
-    rest = tuple(f"lr_fma(p[1], h.of[{i}], b.of[{i}])" if held > count else f"b.of[{i}]" for i in range(n))
     after = tuple(_sum(_products(structure.many[i], "p", structure, j)) for i, j in places)
+    once_after = after
     step_a = tuple(_sum(_products(structure.step[i], "c", structure, j)) for i, j in places)
     if held > count:
         after += (f"lr_fma(p[1], e.p[0], {_error('p[0]')})",)
+        once_after += (_error("p[0]"),)
         step_a += (_error(_coefficient(structure.step[0][0])),)
+    rest = "lr_fma(p[1], h.of[{0}], b.of[{0}])" if held > count else "b.of[{0}]"
     return MapView(
-        name, note, n, count, held,
-        tuple(_sum(((_own(t), f"h.of[{t.column}]") for t in row), rest[i]) for i, row in enumerate(structure.many)),
-        after, norm or "0", takes, tuple(step(i, f"r{i}" if rests[i] else "") for i in range(n)), step_a,
+        name, note, n, count, held, applied(rest), applied("b.of[{0}]"), after, once_after, norm or "0", takes,
+        tuple(step(i, f"r{i}" if rests[i] else "") for i in range(n)), step_a,
         tuple(step(i, "") for i in range(n)) if powers else (),
         (*(str(k) for k in structure.identity[:count]), *["0"] * (held - count)), ("0",) * held, ("0",) * n)
 

@@ -21,12 +21,14 @@ Row Edges edges last Again again again_ahead again_board again_cross again_step 
 again_lanes constant_lanes over_lanes only read
 Exchange Stretches Staged exchange staged segment count parts rest k0 number tell_stretches hear_states add_warps unmoved_all
 tells_state EARLIER AT_ONCE Unasked in_order Sweep steps begin end leave s1
+in k In EACH several given pick take give spread exchange solve then placed taken worry solved finite added raised looked_up
 upto apart whole_vectors Told Chain Block ahead_of Pair PairWindow pair_window woven_first woven_second
 """.split())
 
 # Names that templates derive from others.
-_DERIVED = re.compile(r"to_.*[^_]|.*_(all|kept|part|total|crossing|beyond|row|upto|whole|tail|from|again|before|powers|solved|"
-                      r"columns|pair|c\d+)|(constant|beyond)_\d+|(Map|Upto)\d*|woven_\d+|(adding|add|hear|tell|pass)_\d+|(Sums|InOrder)\d+")
+_DERIVED = re.compile(r"to_.*[^_]|.*_(all|kept|part|total|crossing|beyond|row|stride|upto|whole|tail|from|again|before|powers|"
+                      r"told|solved|columns|pair|c\d+)|(constant|beyond)_\d+|(Map|Upto)\d*|woven_\d+|"
+                      r"(adding|add|hear|tell|pass)_\d+|(Sums|InOrder)\d+")
 
 
 def c_name(name: str, taken: set[str]) -> str:

@@ -2,18 +2,22 @@
 // What is added up of blocks of time, for steps side by side.
 
 // Of each channel, in the lanes of all its steps; and back.
-template <class T, int DEPTH> LR_INLINE T spread_out(T m, const Lanes<DEPTH> &in) {
+template <class T, class In> LR_INLINE T spread_out(T m, const In &in) {
   for (int i = 0; i < T::HELD; ++i) m.p[i] = pick(m.p[i], in.channel);
   for (int i = 0; i < T::SIZE; ++i) m.b.of[i] = pick(m.b.of[i], in.channel);
   return m;
 }
-template <class T, int DEPTH> LR_INLINE T gathered(T m, const Lanes<DEPTH> &in) {
+template <class T, class In> LR_INLINE T gathered(T m, const In &in) {
   for (int i = 0; i < T::HELD; ++i) m.p[i] = pick(m.p[i], in.first);
   for (int i = 0; i < T::SIZE; ++i) m.b.of[i] = pick(m.b.of[i], in.first);
   return m;
 }
 // As many steps more as are side by side, of which each does a and then adds b; all lanes know of all of them.
-template <class T, class M, int N, int DEPTH> LR_INLINE void then(T &upto, M a, State<N> b, const Lanes<DEPTH> &in) {
+template <class T, class M, int N, int EACH, class In>
+LR_INLINE void then(T &upto, M (&steps)[EACH], State<N> (&rests)[EACH], const In &in) {
+  stretched(steps, rests);
+  M a = steps[EACH - 1];
+  State<N> b = rests[EACH - 1];
   joined(a, b, in);
   b = a(upto.b, b);
   M e;
@@ -46,7 +50,7 @@ template <int STEPS> struct Transposed {
   }
 };
 // What the parts do, one after another, after what is done before them; all lanes know of all of it.
-template <class T, int DEPTH> LR_INLINE T after_all(T m, const T &before, const Lanes<DEPTH> &in) {
+template <class T, class In> LR_INLINE T after_all(T m, const T &before, const In &in) {
   const T nothing = T::identity();
   for (long k = 0; k < in.levels; ++k) {
     T e;

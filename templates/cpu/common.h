@@ -203,7 +203,5 @@ template <class Args, class Sweep> static void share(const Args *args, long thre
 // next to each other.
 template <class Args, class Sweep> static void share_lanes(const Args *args, long threads, bool turned, const Sweep &sweep) {
   const long wanted = turned && threads > 1 ? 4 * threads : 1;
-  share_blocks(args, threads, (args->C + wanted - 1) / wanted, [&](const Args &a, long b, long lo, long width) {
-    sweep(a, b, lo, width, turned);
-  });
+  share_blocks(args, threads, (args->C + wanted - 1) / wanted, sweep);
 }

@@ -84,7 +84,7 @@ def test_other_instruction_sets_give_the_same(march: str, compiler: str, monkeyp
 
     past = load(backward, "float32", uncached)
     for dtype, kind in (("float64", "forward"), ("float32", "backward")):
-        [program], T = programs(functions, [kind]), 70
+        [program], T = programs(functions, [kind]), 150
         found, launch = Problem(program, T, reset="none", C=20), load(program, dtype, uncached, "lanes")
         for C, layout in itertools.product((1, 2, 3, 4, 5, 8), ("plain", "columns", "turned")):
             assert found.error(found.solve(launch, 3, C, layout, dtype, 2)) < {"float64": 2e-14, "float32": 1e-5}[dtype]

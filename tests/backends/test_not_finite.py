@@ -115,13 +115,13 @@ def test_what_is_not_finite_goes_where_time_goes_in_every_kernel(name: str, kind
     assert astray(name, kind, runner) == []
 
 
-@pytest.mark.parametrize(("runner", "then", "last"), [("native", 1e-30, 1e10), ("lanes", 0.0, 0.0), ("serial", 1e-30, 1e10),
+@pytest.mark.parametrize(("runner", "then", "last"), [("native", 1e-30, 1e5), ("lanes", 0.0, 0.0), ("serial", 1e-30, 1e5),
                                                       ("chunked", 1e-30, 0.0)])
 def test_a_product_that_underflows_within_a_chunk_is_0(runner: str, then: float, last: float) -> None:
     """What docs/compiler.md says differs: larger coefficients, in a later warp or vector, do not bring the state back."""
     [program] = programs(STRUCTURES["diagonal"].cell, ["forward"])
     a = np.ones((1, 128, 1, 1))
-    a[0, [5, 6, 40, 60], 0, 0] = 1e-25, 1e-25, 1e25, 1e15
+    a[0, [5, 6, 40, 60], 0, 0] = 1e-25, 1e-25, 1e20, 1e15
     given = {"a": a, "b": np.zeros(a.shape), "h.start": np.full((1, 1, 1), 1e20), "h.edge": None, RESET: None}
     h = Problem(program, 128, B=1, C=1, given=given).solve(launch(program, runner), 1, 1, dtype="float32")["h"].ravel()
     np.testing.assert_allclose(h[[4, 5, 15, 127]], [1e20, 1e-5, then, last], rtol=1e-5)
