@@ -25,8 +25,8 @@ pytestmark = pytest.mark.usefixtures("compiler", "compiled")
 
 ALLOWED = {"float64": 2e-14, "float32": 1e-5}
 CASES = [(name, kind, dtype) for name in CELLS for kind in KINDS for dtype in ("float64", "float32")]
-SHORT = [c for c in CASES if c[1:] in (("forward", "float64"), ("backward", "float32"))
-         or (c[0] in ("gilr", "linear_scan", "discounted") and c[2] == "float64")]
+SHORT = [c for n, c in enumerate(CASES) if c[1:] == (("forward", "float64"), ("backward", "float32"))[n // 8 % 2]
+         or (c[0] in ("gilr", "linear_scan") and c[2] == "float64")]  # a cell forward, the next one backward
 
 
 @functools.cache

@@ -183,7 +183,8 @@ def wrong(source: Source, program: Program) -> Iterator[str]:
                     yield f"{name} is off by {apart:.1e}"
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.name.replace(" ", "-"))
+@pytest.mark.parametrize("fault", [pytest.param(f, marks=pytest.mark.long) if n % 2 else f for n, f in enumerate(FAULTS)],
+                         ids=lambda f: f.name.replace(" ", "-"))
 def test_a_planted_fault_is_caught(fault: Fault) -> None:
     program, source = kernel(fault)
     spoiled = replace(source, text=fault.planted(source.text))

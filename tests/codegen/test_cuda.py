@@ -246,7 +246,7 @@ def compile_all(programs: Iterable[Program], dtype: str, arch: str, directory: P
 
 
 @needs_nvcc
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", *(pytest.param(d, marks=pytest.mark.long) for d in ("bfloat16", "float16"))])
 def test_nvcc_takes_it_and_spills_nothing(dtype: str, tmp_path: Path) -> None:
     assert compile_all(forward_and_backward(SHARED["gilr_lstm"]), dtype, "sm_90", tmp_path) == 0
 

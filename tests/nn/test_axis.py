@@ -54,7 +54,7 @@ def problem(N: int, T: int, B: int = 2, channels: int = D, dtype: torch.dtype = 
 
 @BACKENDS
 @pytest.mark.parametrize("T", LENGTHS)
-@pytest.mark.parametrize("N", [1, 3, 16])
+@pytest.mark.parametrize("N", [3, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 16))])
 def test_mambas_selective_scan(N: int, T: int, everywhere: str) -> None:
     layer, x, h_0 = problem(N, T)
     p = parameters(layer)

@@ -192,8 +192,8 @@ def test_steps_do_not_stall(dtype: torch.dtype, quick: None) -> None:
     assert h_n.dtype == dtype and float(h_n.detach()) == 2
 
 
-@pytest.mark.parametrize("cell", [lr.cells.gilr, lr.cells.gilr_lstm, lr.cells.sru, lr.cells.qrnn_ifo, decaying],
-                         ids=lambda c: c.name)
+@pytest.mark.parametrize("cell", [lr.cells.gilr, lr.cells.sru, decaying, *(
+    pytest.param(c, marks=pytest.mark.long) for c in (lr.cells.gilr_lstm, lr.cells.qrnn_ifo))], ids=lambda c: c.name)
 def test_a_layer_has_the_manners_of_torch(cell: lr.Cell, dtype: torch.dtype, quick: None) -> None:
     """layer.to(dtype): all that it gives has that dtype, and is near the same layer in float64."""
     layer = lr.RNN(cell, C, C, num_layers=2, bidirectional=cell is not lr.cells.sru).to(dtype)
