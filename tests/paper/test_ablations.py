@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -18,16 +17,9 @@ for needed in ("matplotlib", "sklearn", "tqdm"):
 ablations, parts, precision, report, run = (
     import_module(f"examples.paper.{n}") for n in
     ("ablations", "ablations_parts", "ablations_precision", "ablations_report", "memory_run"))
-pytestmark = pytest.mark.skipif(not shutil.which("g++") and not shutil.which("clang++"), reason="no C++ compiler")
+pytestmark = [pytest.mark.usefixtures("one_thread"),
+              pytest.mark.skipif(not shutil.which("g++") and not shutil.which("clang++"), reason="no C++ compiler")]
 SMALL = run.Settings("gilr_lstm", 64, hidden=4, batch=2)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def quick(tmp_path: Path, *some: str) -> Any:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,8 @@ for needed in ("matplotlib", "tqdm"):
 memory, model, report, run, task = (
     import_module(f"examples.paper.memory{n}") for n in ("", "_model", "_report", "_run", "_task"))
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = {"cell": "gilr_lstm", "length": 64, "start": 16, "hidden": 4, "batch": 3}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # --- the data
