@@ -19,9 +19,6 @@ goes on there when the same command is given again; a run of problem 2b within i
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 from . import common
 from .ablations_parts import FULL, PARTS, QUICK
 from .ablations_report import draw, render
@@ -32,15 +29,10 @@ __all__ = ["draw", "main", "render"]
 
 def main(arguments: list[str] | None = None) -> common.Record:
     """Do what has not been done yet, print and write."""
-    parser = common.options(__doc__)
+    parser = common.resumable(__doc__, "ablations")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--runs", type=Path, help="where runs are kept (default out/ablations)")
-    parser.add_argument("--fresh", action="store_true", help="begin anew instead of going on; --quick always does")
     said = parser.parse_args(arguments)
     common.prepare(said)
-    said.runs = said.runs or Path("out", "ablations" + "-quick" * said.quick)
-    if said.fresh or said.quick:
-        shutil.rmtree(said.runs, ignore_errors=True)
     size = QUICK if said.quick else FULL
     try:
         rows = [{"part": part, **row} for part in said.parts for row in PARTS[part](said, size)]

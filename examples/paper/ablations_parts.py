@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -56,18 +55,6 @@ FULL = Size(5, 32, 1000, 1024, 4096, framework.FULL, 1 << 20, (EXACT, *TRAINED),
 QUICK = Size(1, 4, 12, 64, 64, replace(framework.QUICK, images=32), 256, (EXACT, "mixed"), 1, 2, 2)
 
 
-def kept(path: Path, settings: object, make: Callable[[], Any]) -> Any:
-    """What `make` made for these settings, now or in an earlier run of the program."""
-    if path.exists() and (there := torch.load(path, map_location="cpu", weights_only=True))["settings"] == repr(settings):
-        return there["made"]
-    made = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    torch.save({"settings": repr(settings), "made": made}, fresh)
-    os.replace(fresh, path)
-    return made
-
-
 def learn(settings: Settings, runs: Path, most: int, start: Path | None = None) -> tuple[Path, Row]:
     """The checkpoint and the row of a run on problem 2b, which ends after so many iterations where it has not learned. start: a
     checkpoint that it goes on from."""
@@ -94,13 +81,13 @@ def delay(said: argparse.Namespace, size: Size) -> list[Row]:
 def digits(said: argparse.Namespace, size: Size) -> list[Row]:
     """A row a network and seed, and one with the seconds of a step of training of every network."""
     data = demo.digits()
-    found = {(name, seed): kept(said.runs / "digits" / f"{k}-seed{seed}.pt", (name, size.digits, said.device),
+    found = {(name, seed): common.kept(said.runs / "digits" / f"{k}-seed{seed}.pt", (name, size.digits, said.device),
                                 partial(read_digits, name, data, size, said.device, seed))
              for seed in range(size.digits.seeds) for k, name in enumerate(NETWORKS)}
     rows = [{"network": name, "seed": seed, **{n: v for n, v in made.items() if n != "weights"}}
             for (name, seed), made in found.items()]
     weights = {name: found[name, 0]["weights"] for name in NETWORKS}
-    return [*rows, kept(said.runs / "digits" / "time.pt", (size.digits, said.device, said.threads),
+    return [*rows, common.kept(said.runs / "digits" / "time.pt", (size.digits, said.device, said.threads),
                         partial(time_digits, weights, data, said))]
 
 
@@ -146,7 +133,7 @@ def precision(said: argparse.Namespace, size: Size) -> list[Row]:
     start, first = learned[0]
     longest = Settings("gilr_lstm", size.longest, start=size.longest, hidden=size.units, batch=size.batch, device=said.device)
     learned += [learn(replace(longest, precision=name), runs, size.steps, start) for name in TRAINED]
-    found = {name: kept(runs / f"{name}.pt", (size, said.device, said.threads, first["loss"]),
+    found = {name: common.kept(runs / f"{name}.pt", (size, said.device, said.threads, first["loss"]),
                         partial(apart, measure, replace(longest, precision=name), start, size.batches, said.threads))
              for name in common.progress(size.compared, "beside float64", len(size.compared))}
     rows = [{"precision": name, "length": size.longest, "batch": size.batch, "seconds": made["seconds"], "peak": made["peak"],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
-from benchmarks.table import heading
+from benchmarks.table import heading, origin
 from benchmarks.timing import Times, clock_of, measured, wall
 
 HERE = Path(__file__).parent
@@ -35,13 +37,43 @@ def options(text: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def resumable(text: str | None, name: str) -> argparse.ArgumentParser:
+    """The same for a program that keeps what it has done; see `kept`."""
+    parser = options(text)
+    parser.add_argument("--runs", type=Path, help=f"where it keeps what it has done (default {Path('out', name)})")
+    parser.add_argument("--fresh", action="store_true", help="begin anew instead of going on; --quick always does")
+    parser.set_defaults(name=name)
+    return parser
+
+
 def prepare(said: argparse.Namespace) -> None:
-    """Threads, arithmetic of products, seed, directory."""
+    """Threads, arithmetic of products, seed, directories."""
     said.threads = said.threads or (1 if said.quick else torch.get_num_threads())
     torch.set_num_threads(said.threads)
     torch.backends.cudnn.allow_tf32 = False  # as for torch's other products, so that all candidates do the same
     torch.manual_seed(0)
     said.out = said.out or (QUICK if said.quick else RESULTS)
+    if "runs" in said:
+        said.runs = said.runs or Path("out", said.name + "-quick" * said.quick)
+        if said.fresh or said.quick:
+            shutil.rmtree(said.runs, ignore_errors=True)
+
+
+def kept(path: Path, settings: object, make: Callable[[], Any]) -> Any:
+    """What `make` made for these settings, now or in an earlier run of the program."""
+    if path.exists() and (there := torch.load(path, map_location="cpu", weights_only=True))["settings"] == repr(settings):
+        return there["made"]
+    made = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    torch.save({"settings": repr(settings), "made": made}, fresh)
+    os.replace(fresh, path)
+    return made
+
+
+def conditions(said: argparse.Namespace) -> object:
+    """What a time depends on beside what is timed, for `kept`: those of another commit do not go into one table."""
+    return said.device, said.threads, origin()
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:

@@ -9,6 +9,8 @@ of the same layers and units, by one recipe, the demo's, which was made for the 
 
 - digits: the demo's, read pixel by pixel by two layers in both directions; accuracy on 360 images that are held out.
 - source text: the next byte of the Python standard library's own modules, two layers; bits a byte on modules that are held out.
+
+What has been trained is kept in --runs, and an interrupted program goes on there when the same command is given again.
 """
 
 from __future__ import annotations
@@ -213,12 +215,18 @@ def lines_of(declaration: str) -> int:
     return sum(bool(line.strip()) and not line.strip().startswith('"""') for line in declaration.splitlines())
 
 
-def measure(name: str, data: tuple[demo.Digits, Text], size: Size, device: str) -> dict[str, Any]:
-    """One row."""
-    learned = [digits(name, data[0], size, device, seed) for seed in range(size.seeds)]
-    of_text, bits = language(name, data[1], size, device)
-    return {"name": name, **found(name), "parameters, digits": parameters(learned[0][0]),
-            "accuracy": [accuracy[-1] for _, accuracy in learned], "parameters, text": of_text, "bits a byte": bits}
+def measure(name: str, data: tuple[demo.Digits, Text], size: Size, said: argparse.Namespace) -> dict[str, Any]:
+    """One row; what an earlier run has trained is not trained again."""
+    def kept(what: str, make: Callable[[], Any]) -> Any:
+        return common.kept(said.runs / f"{name}-{what}.pt", (name, what, size, data[1].said, said.device), make)
+
+    def read(seed: int) -> tuple[int, float]:
+        model, accuracy = digits(name, data[0], size, said.device, seed)
+        return parameters(model), accuracy[-1]
+    learned = [kept(f"digits-seed{seed}", partial(read, seed)) for seed in range(size.seeds)]
+    of_text, bits = kept("text", partial(language, name, data[1], size, said.device))
+    return {"name": name, **found(name), "parameters, digits": learned[0][0], "accuracy": [right for _, right in learned],
+            "parameters, text": of_text, "bits a byte": bits}
 
 
 def render(record: common.Record) -> str:
@@ -256,7 +264,7 @@ def draw(record: common.Record, sheet: Any) -> None:
 
 def options() -> argparse.ArgumentParser:
     """What is said on the command line."""
-    parser = common.options(__doc__)
+    parser = common.resumable(__doc__, "framework")
     parser.add_argument("--cells", nargs="+", choices=list(LAYERS_OF), default=list(LAYERS_OF))
     return parser
 
@@ -267,7 +275,7 @@ def main(arguments: list[str] | None = None) -> common.Record:
     common.prepare(said)
     size = QUICK if said.quick else FULL
     data = demo.digits(), text(size.modules)
-    rows = [measure(name, data, size, said.device) for name in said.cells]
+    rows = [measure(name, data, size, said) for name in said.cells]
     return common.save(said, "framework", rows, render, draw, text=data[1].said, size=vars(size))
 
 

@@ -11,7 +11,8 @@ cell written in torch, its scans torch's associative_scan, compiled as a whole.
 
 On a CPU, parallel means threads, over sequences, channels and blocks of time; no more can be won than there are threads.
 
-Before a network is timed, its values and all gradients are held to a loop in float64 at a small size.
+Before a network is timed, its values and all gradients are held to a loop in float64 at a small size. What is measured is kept
+in --runs, and an interrupted program goes on there when the same command is given again at the same commit.
 """
 
 from __future__ import annotations
@@ -238,7 +239,7 @@ def draw(record: common.Record, sheet: Any) -> None:
 
 def main(arguments: list[str] | None = None) -> common.Record:
     """Measure, print and write."""
-    parser = common.options(__doc__)
+    parser = common.resumable(__doc__, "networks")
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out, which takes minutes to compile")
     options = parser.parse_args(arguments)
@@ -246,7 +247,9 @@ def main(arguments: list[str] | None = None) -> common.Record:
     inputs, hidden, steps, Ts = (3, 16, 256, (16, 128)) if options.quick else (INPUTS, HIDDEN, STEPS, tuple(PAPER))
     compiled, seconds = not (options.quick or options.no_compile), 0.05 if options.quick else 10.0
     work = [(name, (steps // T, T, inputs, hidden)) for name in options.networks for T in Ts]
-    rows = [measure(name, size, options.device, compiled, seconds) for name, size in common.progress(work, "timing", len(work))]
+    rows = [common.kept(options.runs / f"{name}-{size[1]}.pt", (name, size, compiled, common.conditions(options)),
+                        functools.partial(measure, name, size, options.device, compiled, seconds))
+            for name, size in common.progress(work, "timing", len(work))]
     return common.save(options, "networks", rows, render, draw, inputs=inputs, units=hidden, layers=LAYERS, steps=steps)
 
 

@@ -76,17 +76,6 @@ def test_less_precise_is_further_off(tmp_path: Path) -> None:
             assert exact == 0 < single < 0.05 * min(mixed, narrow), kind
 
 
-def test_what_was_done_is_not_done_again(tmp_path: Path) -> None:
-    calls = list[int]()
-
-    def make() -> dict[str, Any]:
-        calls.append(1)
-        return {"loss": [0.5], "weights": torch.ones(2)}
-    for settings, done in (("a", 1), ("a", 1), ("b", 2)):
-        made = parts.kept(tmp_path / "runs" / "x.pt", settings, make)
-        assert made["loss"] == [0.5] and torch.equal(made["weights"], torch.ones(2)) and len(calls) == done
-
-
 def test_a_run_ends_where_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, row = parts.learn(SMALL, tmp_path, 3)
     assert len(row["loss"]) == 3 and not row["learned"]

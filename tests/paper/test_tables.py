@@ -80,7 +80,7 @@ def test_table_1_says_where_ours_is_slower() -> None:
 
 
 def test_table_2(tmp_path: Path) -> None:
-    record = quick(networks.main, tmp_path, "--networks", "SRU", "QRNN(10)")
+    record = quick(networks.main, tmp_path, "--networks", "SRU", "QRNN(10)", "--runs", str(tmp_path / "runs"))
     assert {r["network"] for r in record["rows"]} == {"SRU", "QRNN(10)"}
     assert_timed(*(r[way][who] for r in record["rows"] for way in networks.WAYS
                    for who in (networks.OURS, networks.SERIAL, networks.LSTM)))
@@ -176,7 +176,8 @@ def test_the_lstm(tmp_path: Path) -> None:
 
 
 def test_the_framework(tmp_path: Path) -> None:
-    record = quick(framework.main, tmp_path, "--cells", "GILR-LSTM", "QRNN (window surrogate)", "torch.nn.GRU")
+    record = quick(framework.main, tmp_path, "--cells", "GILR-LSTM", "QRNN (window surrogate)", "torch.nn.GRU",
+                   "--runs", str(tmp_path / "runs"))
     gilr_lstm, qrnn, gru = record["rows"]
     assert gilr_lstm["recurrences"] == ["h.h", "c"] and (gilr_lstm["products"], gilr_lstm["passes"]) == (2, 2)
     assert qrnn["recurrences"] == ["c"] and (qrnn["products"], qrnn["passes"]) == (1, 1)
@@ -223,6 +224,42 @@ def test_bits_a_byte_are_those_of_a_uniform_guess_before_anything_is_learned(mon
     some = torch.randint(256, (5000,), dtype=torch.uint8)
     _, bits = framework.language("GILR", framework.Text(some, some, ""), framework.QUICK, "cpu")
     assert bits == pytest.approx(8, rel=1e-6)
+
+
+def test_what_was_done_is_not_done_again(tmp_path: Path) -> None:
+    calls = list[int]()
+
+    def make() -> dict[str, Any]:
+        calls.append(1)
+        return {"loss": [0.5], "weights": torch.ones(2)}
+    for settings, done in (("a", 1), ("a", 1), ("b", 2)):
+        made = common.kept(tmp_path / "runs" / "x.pt", settings, make)
+        assert made["loss"] == [0.5] and torch.equal(made["weights"], torch.ones(2)) and len(calls) == done
+
+
+def test_an_interrupted_framework_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, fails = list[object](), [True]
+
+    def digits(name: str, data: object, size: framework.Size, device: str, seed: int) -> tuple[torch.nn.Module, list[float]]:
+        done.append(seed)
+        return torch.nn.Linear(2, 3), [0.25, 0.5 + seed / 8]
+
+    def language(*_: object) -> tuple[int, float]:
+        done.append("text")
+        if fails:
+            raise KeyboardInterrupt
+        return 7, 2.5
+    monkeypatch.setattr(framework, "digits", digits)
+    monkeypatch.setattr(framework, "language", language)
+    said = framework.options().parse_args(["--runs", str(tmp_path)])
+    data, size = ((), framework.Text(torch.zeros(1), torch.zeros(1), "")), framework.FULL
+    with pytest.raises(KeyboardInterrupt):
+        framework.measure("SRU", data, size, said)
+    fails.clear()
+    row = framework.measure("SRU", data, size, said)
+    assert done == [0, 1, 2, "text", "text"]
+    assert (row["parameters, digits"], row["accuracy"]) == (9, [0.5, 0.625, 0.75])
+    assert (row["parameters, text"], row["bits a byte"]) == (7, 2.5)
 
 
 def test_the_page_is_filled_from_results(tmp_path: Path) -> None:
