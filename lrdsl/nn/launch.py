@@ -6,7 +6,7 @@ Every kernel of the Program is called through here, with gradients out of the pi
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,16 +14,14 @@ from torch import Tensor
 from .. import options
 from ..errors import BackendUnavailable, DtypeMismatch, ShapeMismatch
 from ..ir.program import Program
-from ..ir.source import OUTPUTS, Extent, Launch, Slot, slots
+from ..ir.source import OUTPUTS, Extent, Launch, slots
 from ..kernels import backend_for, begin, launch_of, turns
-from . import pool
-from .dtypes import NAMES, check_dtype, compute, dtype_of, short
+from . import memory, pool
+from .dtypes import NAMES, check_dtype, dtype_of, short
 from .prepared import LARGE, WASTE, Out, Prepared, Signature, plain, remember, signature
 from .threads import share_threads
-from .windows import time_first
 
 Tensors = tuple[Tensor, ...]
-New = Callable[[Tensor, tuple[int, ...], torch.dtype], Tensor]  # (like, shape, dtype): a contiguous tensor of any content
 
 
 class Launcher:
@@ -74,7 +72,7 @@ class Launcher:
             return None
         launch = self._compiled(dtype, "cpu")
         extent = launch.extent(B, T, C)
-        outs = self._allocate(first, dtype, B, T, C, extent, turned, _new)
+        outs = self._allocate(first, dtype, (B, T, C), extent, turned, memory.unwritten)
         if extent.scratch or sum(o.numel() * o.itemsize for o in outs) > LARGE:
             return None
         ins, places, slot = [], [], 0
@@ -86,7 +84,7 @@ class Launcher:
             slot += len(s.fields)
         parts = any(s.kind in ("sum", "shared") or (s.kind == "crossing" and o.shape[0] != B)
                     for s, o in zip(self.outs, outs, strict=True))
-        values, given = self._values(tensors, outs, (B, T, C), turned), list[Out]()
+        values, given = memory.fields(self.ins, tensors, self.outs, outs, (B, T, C), turned), list[Out]()
         for s, at, o in zip(self.outs, places, outs, strict=True):
             if windows or parts or s.kind not in ("final", "crossing") or backend_for("cpu") != "native":
                 given.append((at, tuple(o.shape), o.stride(), None if o.dtype is first.dtype else o.dtype))
@@ -103,13 +101,13 @@ class Launcher:
         first = tensors[0]
         assert first is not None
         if not (B and T and C):
-            outs = self._allocate(first, dtype, B, T, C, Extent(0), turned)
+            outs = self._allocate(first, dtype, (B, T, C), Extent(0), turned)
             self._fill(tensors, outs)
             return self._finish(outs, dtype, B)
         launch = self._compiled(dtype, first.device.type)
         extent = launch.extent(B, T, C)
-        outs = self._allocate(first, dtype, B, T, C, extent, turned)
-        values = self._values(tensors, outs, (B, T, C), turned)
+        outs = self._allocate(first, dtype, (B, T, C), extent, turned)
+        values = memory.fields(self.ins, tensors, self.outs, outs, (B, T, C), turned)
         if first.is_cuda:
             self._on_device(launch, values, first, extent.scratch)
         else:
@@ -123,7 +121,7 @@ class Launcher:
         turned = self._turned(args)
         first, dtype = self._checked(args, B, T, C, turned)[0], self.dtype(args)
         assert first is not None
-        return self._finish(self._allocate(first, dtype, B, T, C, Extent(0), turned, _new), dtype, B)
+        return self._finish(self._allocate(first, dtype, (B, T, C), Extent(0), turned, memory.unwritten), dtype, B)
 
     def sizes(self, args: Sequence[Tensor | None]) -> tuple[int, int, int]:
         """B, T, C of a call."""
@@ -153,14 +151,8 @@ class Launcher:
 
     def _turned(self, args: Sequence[Tensor | None]) -> bool:
         """Whether the sequences lie in memory as (B, C, T), and a kernel takes them so."""
-        for slot, tensor in zip(self.ins, args, strict=True):
-            if slot.kind != "sequence" or tensor is None or tensor.dim() != 3 + slot.paired:
-                return False
-            step, channel, *_ = _strides(slot, tensor)[1:]
-            if step or channel:  # else one number stands for all
-                return step == 1 != channel and min(tensor.shape[1:3]) > 1 and tensor.device.type == "cpu" and \
-                    backend_for("cpu") == "native" and self._turns
-        return False
+        return memory.steps_adjacent(self.ins, args) and args[0].device.type == "cpu" and (  # type: ignore[union-attr]
+            backend_for("cpu") == "native" and self._turns)
 
     @functools.cached_property
     def _turns(self) -> bool:
@@ -183,53 +175,12 @@ class Launcher:
                 raise DtypeMismatch(f"{slot.name} is {short(tensor.dtype)}, not {short(wanted)}")
             if tensor.device != device:
                 raise DtypeMismatch(f"{slot.name} is on {tensor.device}, {self.ins[0].name} on {device}")
-            dense = not slot.paired or _of_pairs(tensor)
-            if turned and slot.kind == "sequence":
-                if not dense or _strides(slot, tensor)[1] != 1:
-                    tensors[k] = tensor.transpose(1, 2).contiguous().transpose(1, 2)
-            elif slot.paired:
-                if not dense or (_strides(slot, tensor)[2] != 1 and shape[2] > 1):
-                    tensors[k] = tensor.contiguous()
-            elif slot.kind != "reset" and shape and tensor.stride(-1) != 1 and shape[-1] > 1:
-                tensors[k] = tensor.contiguous()
+            tensors[k] = memory.dense(slot, tensor, turned)
         return tuple(tensors)
 
-    def _allocate(self, first: Tensor, dtype: torch.dtype, B: int, T: int, C: int, extent: Extent,
-                  turned: bool, new: New = pool.empty) -> list[Tensor]:
-        """Contiguous in the memory order of the first sequence, whatever its strides: a permuted dense input would hand on
-        strides that the fake cannot know. No views: autograd would not let users change them in place."""
-        in_time = time_first(first)
-        outs = []
-        for slot, kind in zip(self.outs, self.gives(dtype), strict=True):
-            rows, *width = slot.shape(B, T, C)[1:]
-            if slot.kind == "keep" and turned:
-                outs.append(new(first, (B, width[0], rows, *width[1:]), kind).transpose_(1, 2))
-            elif slot.kind == "keep" and in_time:
-                outs.append(new(first, (rows, B, *width), kind).transpose_(0, 1))
-            else:
-                kind = compute(dtype) if slot.kind in ("sum", "shared") else kind
-                outs.append(new(first, slot.shape(B, T, C, extent), kind))
-        return outs
-
-    def _values(self, tensors: Sequence[Tensor | None], outs: Sequence[Tensor], sizes: tuple[int, int, int],
-                turned: bool) -> list[int]:
-        """The slots of a call: addresses, strides, sizes."""
-        values, row = list[int](), 2 if turned else 1
-        for slot, tensor in zip(self.ins[:-1], tensors, strict=False):
-            if tensor is None:
-                values += (0, 0, 0)
-            elif slot.kind == "vector":
-                values.append(tensor.data_ptr())
-            else:
-                strides = _strides(slot, tensor)
-                values += (tensor.data_ptr(), strides[0], strides[row if slot.kind == "sequence" else 1])
-        for slot, tensor in zip(self.outs, outs, strict=True):
-            strides = _strides(slot, tensor)
-            values += (tensor.data_ptr(), strides[0], strides[row]) if slot.kind == "keep" else (tensor.data_ptr(),)
-        reset = tensors[-1]
-        values += (0, 0, 0) if reset is None else (reset.data_ptr(), reset.stride(0), reset.stride(1))
-        values += sizes
-        return values
+    def _allocate(self, first: Tensor, dtype: torch.dtype, sizes: tuple[int, int, int], extent: Extent, turned: bool,
+                  new: memory.New = pool.empty) -> list[Tensor]:
+        return memory.allocate(self.outs, self.gives(dtype), first, dtype, sizes, extent, turned, new)
 
     @staticmethod
     def _on_device(launch: Launch, values: Sequence[int], first: Tensor, scratch: int) -> None:
@@ -279,18 +230,3 @@ class Launcher:
                 o = o.to(kind)
             found.append(o)
         return tuple(found)
-
-
-def _strides(slot: Slot, tensor: Tensor) -> tuple[int, ...]:
-    """In elements, which may be pairs."""
-    return tuple([n // 2 for n in tensor.stride()]) if slot.paired else tensor.stride()
-
-
-def _of_pairs(tensor: Tensor) -> bool:
-    """Whether the numbers of a (…, 2) lie in memory as complex ones do."""
-    return tensor.stride(-1) == 1 and not any(n % 2 for n in tensor.stride()[:-1])
-
-
-def _new(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """In memory that nobody writes: while a compiler looks on, sizes may be symbols and tensors fake."""
-    return like.new_empty(shape, dtype=dtype)
