@@ -42,7 +42,7 @@ ENVIRONMENT: tuple[EnvVar, ...] = (
 
 # What os.environ holds, where it can be had: to ask os.environ for what is not set takes ten times as long.
 _SET = getattr(os.environ, "_data", os.environ)
-_SAID = os.environ.encodekey("LRDSL_BACKEND") if _SET is not os.environ else "LRDSL_BACKEND"
+_BACKEND, _POOL = (os.environ.encodekey(name) if _SET is not os.environ else name for name in ("LRDSL_BACKEND", "LRDSL_POOL"))
 
 
 def dump_dir() -> Path | None:
@@ -53,7 +53,7 @@ def dump_dir() -> Path | None:
 
 def backend() -> str | None:
     """The backend that the user insists on; None when the choice is ours. Every call of a kernel asks."""
-    return (_get("LRDSL_BACKEND").lower() or None) if _SAID in _SET else None
+    return (_get("LRDSL_BACKEND").lower() or None) if _BACKEND in _SET else None
 
 
 def cache_dir() -> Path:
@@ -70,8 +70,9 @@ def cache_dir() -> Path:
 
 
 def pool() -> int | None:
-    """The bytes that the pool of large outputs may keep idle; None when the user does not say. Raises ValueError."""
-    value = _get("LRDSL_POOL")
+    """The bytes that the pool of large outputs may keep idle; None when the user does not say. Raises ValueError. Every large
+    output asks."""
+    value = _get("LRDSL_POOL") if _POOL in _SET else ""
     return _bytes(value) if value else None
 
 

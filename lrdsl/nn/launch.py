@@ -55,8 +55,8 @@ class Launcher:
         return (prepared and prepared(args)) or self._run(args)
 
     def prepared(self, found: Signature, args: Sequence[Tensor | None], windows: bool = True) -> Prepared | None:
-        """The call on tensors of this signature, all but their addresses; None for what is not small, or not plain. Without
-        `windows` it may leave out the outputs that are windows, which are the last."""
+        """The call on tensors of this signature, all but their addresses; None for what is not plain. Without `windows` it may
+        leave out the outputs that are windows, which are the last."""
         key = found, options.backend(), windows
         try:
             return self._calls[key]
@@ -68,30 +68,33 @@ class Launcher:
         turned = self._turned(args)
         tensors, dtype = self._checked(args, B, T, C, turned), self.dtype(args)
         first = tensors[0]
-        if first is None or turned or not (B and T and C):
+        if first is None or not (B and T and C):
             return None
         launch = self._compiled(dtype, "cpu")
         extent = launch.extent(B, T, C)
         outs = self._allocate(first, dtype, (B, T, C), extent, turned, memory.unwritten)
-        if extent.scratch or sum(o.numel() * o.itemsize for o in outs) > LARGE:
+        copies = [tensor for tensor, arg in zip(tensors, args, strict=True) if tensor is not None and tensor is not arg]
+        if extent.scratch or any(tensor.nbytes > LARGE for tensor in copies):
             return None
         ins, places, slot = [], [], 0
         for k, s in [*enumerate(self.ins[:-1]), *((None, s) for s in self.outs), (len(self.ins) - 1, self.ins[-1])]:
             if k is None:
                 places.append(slot)
             elif (tensor := tensors[k]) is not None:
-                ins.append((slot, k, tensor is not args[k]))
+                ins.append((slot, k, None if tensor is args[k] else s))
             slot += len(s.fields)
         parts = any(s.kind in ("sum", "shared") or (s.kind == "crossing" and o.shape[0] != B)
                     for s, o in zip(self.outs, outs, strict=True))
         values, given = memory.fields(self.ins, tensors, self.outs, outs, (B, T, C), turned), list[Out]()
+        edges = [o for s, o in zip(self.outs, outs, strict=True) if s.kind in ("final", "crossing")]
+        read = windows or parts or backend_for("cpu") != "native" or any(o.nbytes > LARGE for o in edges)
         for s, at, o in zip(self.outs, places, outs, strict=True):
-            if windows or parts or s.kind not in ("final", "crossing") or backend_for("cpu") != "native":
-                given.append((at, tuple(o.shape), o.stride(), None if o.dtype is first.dtype else o.dtype))
+            if read or s.kind not in ("final", "crossing"):
+                given.append((at, tuple(o.shape), o.stride(), o.dtype))
             else:
                 values[at] = WASTE
-        return Prepared(launch, values, ins, given, (lambda outs: self._finish(outs, dtype, B)) if parts else None, (B, T, C),
-                        self.gives(dtype))
+        return Prepared(launch, values, ins, given, turned, (lambda outs: self._finish(outs, dtype, B)) if parts else None,
+                        (B, T, C), self.gives(dtype))
 
     def _run(self, args: Sequence[Tensor | None]) -> Tensors:
         """As `run`, for a signature that is not prepared."""

@@ -19,19 +19,34 @@ SMALLEST = 4 << 20  # bytes; what is smaller the C library keeps at hand itself
 
 def empty(like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """A contiguous tensor of any content on the device of `like`; large ones on the CPU come from the pool."""
-    numbers = math.prod(shape)
-    size = numbers * dtype.itemsize
-    if size < SMALLEST or not like.is_cpu:
-        return like.new_empty(shape, dtype=dtype)
+    pooled = _pooled(shape, dtype) if like.is_cpu else None
+    # Its shape by resize_, because a view could not be changed in place where autograd looks on.
+    return like.new_empty(shape, dtype=dtype) if pooled is None else pooled.resize_(tuple(shape))
+
+
+def strided(like: Tensor, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """The same without gaps in another order of memory."""
+    pooled = _pooled(shape, dtype) if like.is_cpu else None
+    return like.new_empty_strided(shape, strides, dtype=dtype) if pooled is None else pooled.as_strided_(shape, strides)
+
+
+def holds(shape: Sequence[int], dtype: torch.dtype) -> bool:
+    """Whether such a tensor comes from the pool, where there is one."""
+    return math.prod(shape) * dtype.itemsize >= SMALLEST
+
+
+def _pooled(shape: Sequence[int], dtype: torch.dtype) -> Tensor | None:
+    """As many numbers in a block; None of few, and where there is no pool, or no memory, which torch will say."""
+    if not holds(shape, dtype):
+        return None
     POOL.keep(most := limit())
     if not most:
-        return like.new_empty(shape, dtype=dtype)
+        return None
+    count = math.prod(shape)
     try:
-        held = POOL.buffer(size)
+        return torch.frombuffer(POOL.buffer(count * dtype.itemsize), dtype=dtype, count=count)
     except (OSError, OverflowError, ValueError):
-        return like.new_empty(shape, dtype=dtype)  # which says what is missing
-    # Its shape by resize_, because a view could not be changed in place where autograd looks on.
-    return torch.frombuffer(held, dtype=dtype, count=numbers).resize_(tuple(shape))
+        return None
 
 
 def pool_usage() -> Usage:

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import lrdsl as lr
 from lrdsl.backends.blocks import Block, Pool
-from lrdsl.nn import pool
+from lrdsl.nn import ops, pool
 from lrdsl.nn.launch import Launcher
 from tests.nn.cells import FUNCTIONS, MODULES, constant
 from tests.nn.compare import as_tuple, gradients
@@ -35,13 +35,22 @@ class Poisoned(Pool):
         return block
 
 
-@pytest.fixture
-def pooled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
-    """A pool of its own, which the smallest outputs come from; those of calls that are prepared never do."""
+def pooled_from(smallest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs of so many bytes come from the pool, also those of calls that are prepared, which know whether theirs do."""
+    monkeypatch.setattr(pool, "SMALLEST", smallest)
+    for op in ops._ops.values():
+        if isinstance(op.launcher, Launcher):
+            monkeypatch.setattr(op.launcher, "_calls", {})
+
+
+@pytest.fixture(params=["prepared", "not prepared"])
+def pooled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
+    """A pool of its own, which the smallest outputs come from."""
     found = Poisoned()
     monkeypatch.setattr(pool, "POOL", found)
-    monkeypatch.setattr(pool, "SMALLEST", 1)
-    monkeypatch.setattr(Launcher, "prepared", lambda *_, **__: None)
+    pooled_from(1, monkeypatch)
+    if request.param == "not prepared":
+        monkeypatch.setattr(Launcher, "prepared", lambda *_, **__: None)
     monkeypatch.delenv("LRDSL_POOL", raising=False)
     yield found
 
@@ -62,7 +71,7 @@ def scanned(grad: bool = False, time_first: bool = False) -> Tensor:
 
 
 def test_only_large_outputs_on_the_cpu_are_pooled(pooled: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "SMALLEST", 2 * 30 * 8 * 8)
+    pooled_from(2 * 30 * 8 * 8, monkeypatch)
     y = scanned()
     assert y.data_ptr() % mmap.PAGESIZE == 0 and lr.pool_usage().used == mmap.PAGESIZE == pooled.usage().used
     smaller = lr.linear_scan(*(torch.rand(2, 29, 8) for _ in "ab"))
@@ -165,7 +174,7 @@ def test_outputs_with_a_gradient_may_be_changed_in_place(time_first: bool, monke
     run = lr.function(constant)
     [want] = torch.autograd.grad((2 * run(x)).cos().sum(), x)
     for smallest in (1, 1 << 62):
-        monkeypatch.setattr(pool, "SMALLEST", smallest)
+        pooled_from(smallest, monkeypatch)
         y = run(x)
         assert (y.stride(0) < y.stride(1)) == time_first
         assert torch.equal(torch.autograd.grad(y.mul_(2).cos().sum(), x)[0], want)
@@ -212,7 +221,7 @@ def test_every_number_of_every_output_is_written(cell: lr.Cell, pooled: Pool, mo
         return [*outputs, *(g for g in gradients(outputs, leaves) if g is not None)]
     got = answers()
     assert pooled.usage().misses > 0
-    monkeypatch.setattr(pool, "SMALLEST", 1 << 62)
+    pooled_from(1 << 62, monkeypatch)
     for a, b in zip(got, answers(), strict=True):
         assert torch.equal(a, b) and not a.isnan().any()
 
@@ -230,7 +239,7 @@ def in_order(cell: lr.Cell, leaves: list[Tensor]) -> list[Tensor]:
 def test_memory_does_not_grow_over_ten_thousand_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward, of many lengths, with outputs of 128 to 600 KiB from the pool."""
     monkeypatch.setattr(pool, "POOL", Pool())
-    monkeypatch.setattr(pool, "SMALLEST", 1 << 17)
+    pooled_from(1 << 17, monkeypatch)
     layer = lr.RNN(lr.cells.gilr, 4, 32, dtype=torch.float32)
     sizes = list[int]()
     for k in range(10_000):

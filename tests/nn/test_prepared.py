@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import lrdsl as lr
 from lrdsl.nn import launch, prepared
 from tests.nn.compare import assert_close
+from tests.nn.test_pool import pooled_from
 
 
 def loop(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -27,7 +28,16 @@ LAYOUTS = {"plain": lambda x: x.clone(), "time first": lambda x: x.transpose(0, 
            "one for all": lambda x: x[:1, :1].expand(x.shape), "negated view": lambda x: torch._neg_view(-x)}
 
 
+@pytest.fixture(params=["small", "large"])
+def tensors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is small is copied at need; what is large, for which its bytes stand here, comes from the pool."""
+    if request.param == "large":
+        pooled_from(1, monkeypatch)
+        monkeypatch.setattr(launch, "LARGE", 1)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.usefixtures("tensors")
 def test_every_call_of_a_signature_has_its_own_values(layout: str) -> None:
     for seed in range(3):
         torch.manual_seed(seed)
@@ -38,6 +48,20 @@ def test_every_call_of_a_signature_has_its_own_values(layout: str) -> None:
         assert_close(torch.autograd.grad(y.sum(), (a, b)), torch.autograd.grad(want.sum(), (a, b)))
 
 
+@pytest.mark.parametrize("layout", ["plain", "time first", "channels apart"])
+def test_large_outputs_lie_as_those_of_a_first_call(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = LAYOUTS[layout](torch.rand(3, 5, 2))
+    with monkeypatch.context() as patched:
+        patched.setattr(launch.Launcher, "prepared", lambda *_, **__: None)
+        want = lr.linear_scan(a, a)
+    pooled_from(1, monkeypatch)
+    used = lr.pool_usage().used
+    for _ in range(2):
+        y = lr.linear_scan(a, a)
+        assert lr.pool_usage().used > used and not y._is_view()
+        assert torch.equal(y, want) and y.stride() == want.stride() == a.stride()
+
+
 def test_results_do_not_share_memory() -> None:
     a, b = torch.rand(1, 4, 2), torch.rand(1, 4, 2)
     one = lr.linear_scan(a, b)
@@ -46,6 +70,7 @@ def test_results_do_not_share_memory() -> None:
     assert_close(one, kept)
 
 
+@pytest.mark.usefixtures("tensors")
 def test_windows_are_left_out_only_where_nobody_reads_them() -> None:
     """An initial value with and without a gradient, and a call with and without its last state, have the same signature."""
     scan = lr.function(lr.cells.linear_scan)
