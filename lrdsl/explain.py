@@ -177,7 +177,8 @@ def _kernels(target: str, kernels: Kernels) -> list[str]:
     lines = []
     for (stage, name), own in of_program.items():
         read, written = own[0].bytes
-        ways = " or ".join(f"chunks of {k.chunk}" if k.chunk else k.strategy for k in own if k.strategy not in CHAINED)
+        first = [k for k in own if k.strategy not in ("gathered", *CHAINED)]
+        ways = " or ".join(f"chunks of {k.chunk}" if k.chunk else k.strategy for k in first)
         ways += ", chained" if any(k.strategy in CHAINED for k in own) else ""
         lines.append(f"  {target:<5}{ways:<24}{name:<30}{stage:<10}reads {read:>3g}, writes {written:>3g}")
     reasons = dict.fromkeys(k.reason for own in of_program.values() for k in own)

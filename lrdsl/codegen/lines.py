@@ -89,7 +89,7 @@ class Load:
 @dataclass(frozen=True)
 class Store:
     """`value` is written to the sequence of `type` whose row 0 is at `base`, `time` apart; `pointer` names its row. half: "re"
-    or "im" where it is only that part of a pair."""
+    or "im" where it is only that part of a pair. tensor, column: which of the sequences that lie in one tensor it is."""
 
     pointer: str
     base: str
@@ -97,6 +97,8 @@ class Store:
     value: str
     type: str
     half: str = ""
+    tensor: str = ""
+    column: int = 0
 
     @property
     def size(self) -> int:

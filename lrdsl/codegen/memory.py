@@ -91,7 +91,7 @@ class Memory:
         """(sample, where it is written)."""
         return [(s, Store(f"to_{self.field[k.name]}" + (f"_{column}" if len(k.samples) > 1 else ""),
                           self.base(k.name, 0 if k.paired else column), self.time(k.name), self.names[s], self.types[k.name],
-                          HALVES[column] if k.paired else ""))
+                          HALVES[column] if k.paired else "", self.field[k.name], 0 if k.paired else column))
                 for k in self.kernel.program.keeps for column, s in enumerate(k.samples)]
 
 

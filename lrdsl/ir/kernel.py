@@ -3,10 +3,11 @@
 It says by which strategy the steps are walked, what each step reads from memory, which sequences live in registers, what is
 written, and how all of it is called in the generated text.
 
-Strategies. rows (CPU): rows of channels, in the order of memory. lanes (CPU): of few channels, or where time lies contiguous in
-memory, consecutive steps in the lanes of one vector, which solve a recurrence together; steps near an end or a boundary one
-after another. chained, chained_lanes (CPU): the same two in blocks of time, which threads add up and then walk at once, each
-when it has heard the state before its block (`Link`).
+Strategies. rows (CPU): rows of channels, in the order of memory. gathered (CPU): rows that do not begin lines of the cache;
+what is written is gathered until it fills lines, which can pass by the cache. lanes (CPU): of few channels, or where time lies
+contiguous in memory, consecutive steps in the lanes of one vector, which solve a recurrence together; steps near an end or a
+boundary one after another. chained, chained_lanes (CPU): rows and lanes in blocks of time, which threads add up and then walk
+at once, each when it has heard the state before its block (`Link`).
 
 serial (CUDA): one thread walks the time of one channel.
 chunked (CUDA): time is cut in chunks of warps * steps, all of which are worked on at once; a block has 32 channels of one
@@ -37,7 +38,7 @@ from .structure import Structure, structure
 from .symbols import At
 
 Target = Literal["cpu", "cuda"]
-Strategy = Literal["rows", "lanes", "chained", "chained_lanes", "serial", "chunked"]
+Strategy = Literal["rows", "gathered", "lanes", "chained", "chained_lanes", "serial", "chunked"]
 LANES: tuple[Strategy, ...] = ("lanes", "chained_lanes")
 CHAINED: tuple[Strategy, ...] = ("chained", "chained_lanes")
 

@@ -40,6 +40,9 @@ HELD_OF_128, HELD_OF_255 = 44, 120
 # least, and of so many channels at most.
 CHANNELS, CACHE, BLOCK, SHORTEST, WIDEST = 256, 32 << 20, 256 << 10, 64, 512
 
+# What is larger than that cache is written past it in lines of so many bytes, which rows fill, or have to be gathered for.
+LINE = 64
+
 # With an axis: channels whose states lie in a near cache (CPU: for N = 16, 4 KiB of states, 128 KiB of a segment that is
 # computed again).
 TOGETHER = 64
@@ -52,15 +55,21 @@ NARROW, FEW = 60, 64
 def strategies(program: Program, target: Target) -> tuple[Strategy, ...]:
     """The strategies that a Program has kernels for."""
     if target == "cpu":
-        found: tuple[Strategy, ...] = ("rows",) if in_lanes.hindrance(program) else ("rows", "lanes")
-        return found if chain.hindrance(program) else (*found, *CHAINED[:len(found)])
+        lanes: tuple[Strategy, ...] = () if in_lanes.hindrance(program) else ("lanes",)
+        found: tuple[Strategy, ...] = ("rows", *(("gathered",) if program.keeps and not program.axis else ()), *lanes)
+        return found if chain.hindrance(program) else (*found, *CHAINED[:1 + len(lanes)])
     return ("serial",) if hindrance(program) else ("serial", "chunked")
 
 
 def chosen(program: Program, target: Target, dtype: str, B: int, T: int, C: int) -> Strategy:
     """The strategy for T steps of B * C channels, where threads do not share the time."""
     if target == "cpu":
-        wanted = "lanes" if C * dtypes.size(dtypes.compute(dtype)) <= NARROW and T >= FEW else "rows"
+        wanted = "rows"
+        if C * dtypes.size(dtypes.compute(dtype)) <= NARROW and T >= FEW:
+            wanted = "lanes"
+        elif any(C * len(k.samples) * dtypes.size(dtype) % LINE for k in program.keeps):
+            moved = sum(len(b.columns) for b in program.buffers) + sum(len(k.samples) for k in program.keeps)
+            wanted = "gathered" if B * T * C * moved * dtypes.size(dtype) > CACHE else "rows"
     else:
         wanted = "chunked" if B * C < MANY and T > SHORT else "serial"
     found = strategies(program, target)

@@ -134,7 +134,8 @@ def test_each_size_has_its_kernel() -> None:
     [program] = plan_of(lr.cells.linear_scan.spec).programs
     sizes = {(8, 4096, 15): "lanes", (8, 4096, 16): "rows", (1, 63, 1): "rows", (1, 64, 1): "lanes"}
     for dtype, most in (("float32", 15), ("bfloat16", 15), ("float64", 7)):
-        assert [k.strategy for k in schedules(program, "cpu", dtype)] == ["rows", "lanes", "chained", "chained_lanes"]
+        strategies_of = [k.strategy for k in schedules(program, "cpu", dtype)]
+        assert strategies_of == ["rows", "gathered", "lanes", "chained", "chained_lanes"]
         found = [chosen(program, "cpu", dtype, 8, 4096, C) for C in range(1, 20)]
         assert found == ["lanes"] * most + ["rows"] * (19 - most)
     assert {size: chosen(program, "cpu", "float32", *size) for size in sizes} == sizes
@@ -142,5 +143,5 @@ def test_each_size_has_its_kernel() -> None:
 
 def test_what_is_not_solved_in_lanes_says_why() -> None:
     nonlinear = lr.RNN(lr.cells.indrnn, 2, 3, solver="sequential").parts[0].pipeline.plan.programs[0]
-    assert hindrance(nonlinear) == "the recurrence of h is not linear" and strategies(nonlinear, "cpu") == ("rows",)
+    assert hindrance(nonlinear) == "the recurrence of h is not linear" and strategies(nonlinear, "cpu") == ("rows", "gathered")
     assert "at every size, because the recurrence of h is not linear;" in schedules(nonlinear, "cpu", "float32")[0].reason
