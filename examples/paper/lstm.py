@@ -78,7 +78,8 @@ def draw(record: common.Record, sheet: Any) -> None:
         for y, row in enumerate(ratios[way]):
             for x, value in enumerate(row):
                 if value == value:
-                    ax.text(x, y, common.ratio(value), ha="center", va="center")
+                    dark = max(value, 1 / value) > far ** 0.6
+                    ax.text(x, y, common.ratio(value), ha="center", va="center", color="white" if dark else "black")
         ax.set(title=way, xlabel="b", ylabel="T")
         ax.set_xticks(range(len(bs)), bs)
         ax.set_yticks(range(len(Ts)), [f"{T:,}" for T in Ts])
