@@ -5,6 +5,7 @@ Non-goals: text. Names are settled here, because two targets must not disagree a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -52,8 +53,9 @@ TOGETHER = 64
 NARROW, FEW = 60, 64
 
 
+@functools.cache
 def strategies(program: Program, target: Target) -> tuple[Strategy, ...]:
-    """The strategies that a Program has kernels for."""
+    """The strategies that a Program has kernels for. Asked at every new size of a call."""
     if target == "cpu":
         lanes: tuple[Strategy, ...] = () if in_lanes.hindrance(program) else ("lanes",)
         found: tuple[Strategy, ...] = ("rows", *(("gathered",) if program.keeps and not program.axis else ()), *lanes)

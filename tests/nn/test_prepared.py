@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import lrdsl as lr
 from lrdsl.nn import launch, prepared
+from lrdsl.passes import schedule
 from tests.nn.compare import assert_close
 from tests.nn.test_pool import pooled_from
 
@@ -137,6 +138,18 @@ def test_a_mode_and_a_profiler_see_the_op() -> None:
     with torch.profiler.profile() as profile:
         lr.linear_scan(a, a)
     assert any(e.name.startswith("lrdsl::linear_scan") for e in profile.events() or ())
+
+
+def test_a_new_length_asks_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of sentences have another length each; sympy takes a millisecond for what a kernel does in microseconds."""
+    def both(T: int) -> None:
+        a = torch.rand(1, T, 2, requires_grad=True)
+        assert_close(torch.autograd.grad(lr.linear_scan(a, a).sum(), a)[0], torch.autograd.grad(loop(a, a).sum(), a)[0])
+    both(70)
+    for module, name in ((schedule.in_lanes, "hindrance"), (schedule.chain, "hindrance"), (schedule, "levels")):
+        monkeypatch.setattr(module, name, None)
+    for T in range(71, 80):
+        both(T)
 
 
 def test_signatures_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
