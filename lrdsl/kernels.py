@@ -68,22 +68,23 @@ def _on_cpu(program: Program, dtype: str) -> Launch:
                              functools.partial(source_of, program, "cpu", dtype, strategy=strategy))
 
     @functools.lru_cache(1024)
-    def cut(B: int, T: int, C: int) -> tuple[Strategy, int, int]:
-        strategy: Strategy = "chained_lanes" if fit(B, T, C) == "lanes" else "chained"
-        steps, width = 0, 0
-        if strategy in strategies(program, "cpu"):
+    def way(B: int, T: int, C: int, threads: int) -> tuple[Callable[..., None], tuple[int, ...]]:
+        """What runs, and what it takes beside threads, if anything is to be said."""
+        alone = fit(B, T, C)
+        strategy: Strategy = "chained_lanes" if alone == "lanes" else "chained"
+        if threads > 1 and spare(B, C, threads) and strategy in strategies(program, "cpu"):
             steps, width = blocks(schedule(program, "cpu", dtype, strategy), B, T, C)
             _launch.info("%s at (B, T, C) = (%d, %d, %d): blocks of %d steps, %d channels", program.name, B, T, C, steps, width)
-        return strategy, steps, width
+            if steps:
+                return loaded(strategy).run, (steps, width, 0)
+        return loaded(alone).run, ()
 
     def run(values: Sequence[int], threads: int, *where: int) -> None:
         B, T, C = values[-3:]
-        if threads > 1 and B * T * C >= native.SMALL and spare(B, C, threads) and not native.forked():
-            strategy, steps, width = cut(B, T, C)
-            if steps:
-                loaded(strategy).run(values, threads, steps, width, 0)
-                return
-        loaded(fit(B, T, C)).run(values, threads, *where)
+        if threads > 1 and (B * T * C < native.SMALL or native.forked()):
+            threads = 1
+        walk, said = way(B, T, C, threads)
+        walk(values, threads, *(said or where))
 
     def extent(B: int, T: int, C: int) -> Extent:
         return loaded(fit(B, T, C)).extent(B, T, C)

@@ -32,7 +32,7 @@ FLAGS = ("-std=gnu++17", "-O2", "-fno-math-errno", "-fno-trapping-math", "-fno-e
 LINKED = ("-nodefaultlibs", "-", "-lgcc") if sys.platform == "linux" else ("-",)
 FLAGS_OF_SOURCE = ("together", "lanes", "chained")  # what is to be known of one whose text is not
 SMALL = 1 << 15  # numbers; below it a second thread costs more than it does
-_PROCESS = os.getpid()
+_forked = False
 _running: dict[str, Build] = {}  # by the name of the entry that each will be
 
 
@@ -181,8 +181,17 @@ def launch(library: ctypes.CDLL, source: Source) -> Launch:
 
 
 def forked() -> bool:
-    """Whether this is a child of the process that loaded kernels: it has none of its parent's threads."""
-    return os.getpid() != _PROCESS
+    """Whether this is a child of the process that imported this: it has none of its parent's threads."""
+    return _forked
+
+
+def _in_child() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):  # every call of a kernel asks, and getpid asks the system
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def _library(source: Source) -> ctypes.CDLL:
