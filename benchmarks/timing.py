@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 Clock = Callable[[Callable[[], object]], float]
+SHORT = 100e-6  # seconds
 PATIENCE = 2.0  # seconds that a slow candidate may take, whatever the limit
 FLUSHED = 256 << 20  # bytes written between two runs on a GPU: several times its L2, as triton.testing.do_bench does
 
@@ -47,10 +48,12 @@ def wall(run: Callable[[], object]) -> float:
 
 def processor(run: Callable[[], object]) -> float:
     """Seconds of processors that one run took, in all threads of the process. For what has one thread, this is the time on the
-    wall of a machine that does nothing else, and does not change when it has to share a processor."""
-    start = time.process_time()
+    wall of a machine that does nothing else, and does not change when it has to share a processor. Of what is SHORT, the time
+    on the wall: this clock may stand still for as long."""
+    start, since = time.process_time(), time.perf_counter()
     run()
-    return max(time.process_time() - start, 1e-9)  # which may stand still for as long as a tiny run takes
+    passed = time.perf_counter() - since
+    return passed if passed < SHORT else max(time.process_time() - start, 1e-9)
 
 
 def cold(clock: Clock = wall, size: int = 128 << 20) -> Clock:

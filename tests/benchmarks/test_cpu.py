@@ -115,9 +115,15 @@ def test_the_stream_reads_what_it_is_given() -> None:
 
 
 def test_processor_time_is_what_a_run_adds(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = [1.0]
+    taken, passed = [1.0], [7.0]
     monkeypatch.setattr("benchmarks.timing.time.process_time", lambda: taken[0])
-    assert processor(lambda: taken.__setitem__(0, 3.5)) == 2.5
+    monkeypatch.setattr("benchmarks.timing.time.perf_counter", lambda: passed[0])
+
+    def run(processors: float, wall: float) -> None:
+        taken[0] += processors
+        passed[0] += wall
+    assert processor(lambda: run(2.5, 4.0)) == 2.5
+    assert processor(lambda: run(0.0, 2.0 ** -15)) == 2.0 ** -15, "too short for the processor's clock"
 
 
 def test_a_cold_clock_reads_other_memory_first(monkeypatch: pytest.MonkeyPatch) -> None:
