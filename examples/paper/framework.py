@@ -240,13 +240,14 @@ def render(record: common.Record) -> str:
         return [row["name"], *of_cell, f"{row['parameters, digits']:,}", f"{statistics.mean(accuracy):.1%}",
                 f"{min(accuracy):.1%} … {max(accuracy):.1%}", f"{row['parameters, text']:,}", f"{row['bits a byte']:.3f}"]
     seeds = len(record["rows"][0]["accuracy"])
-    cells = "\n\n".join(row["declaration"].strip() for row in record["rows"] if "declaration" in row)
+    parts = [part for row in record["rows"] for part in row.get("declaration", "").strip().split("\n\n") if part]
+    cells = "\n\n".join(dict.fromkeys(parts))  # gilr and lstm are part of others; "py", for it is no program
     return "\n\n".join([
         "Strata: how many, and the states of those that recur; stages: matrix products + fused passes. Accuracy on held-out "
         f"digits, mean and range of {seeds} seed{'s' * (seeds > 1)}; bits a byte on held-out source text, one seed.",
         common.table(["network", "lines", "strata", "stages", "parameters", "digits", "range", "parameters", "bits a byte"],
                      map(line, record["rows"])),
-        f"The text: {record['text']}.", f"Every declaration, as it stands in the language:\n\n```python\n{cells}\n```"])
+        f"The text: {record['text']}.", f"Every declaration, as it stands in the language:\n\n```py\n{cells}\n```"])
 
 
 def draw(record: common.Record, sheet: Any) -> None:
