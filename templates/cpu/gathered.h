@@ -8,7 +8,8 @@ struct Gathered {
   void *memory;
   char *stage, *to;  // from where bytes are counted, back or forth; both begin a line
   long full, next;   // where the rows that are here begin, and where they end
-  Gathered(bool wanted, bool back, void *first, long bytes) : back(back), bytes(bytes), memory(0), full(0), next(0) {
+  Gathered(bool wanted, bool back, void *first, long bytes)
+      : back(back), bytes(bytes), memory(0), stage(0), to(0), full(0), next(0) {
     if (!wanted) return;
     const long room = (MOST + bytes) / LINE * LINE + 2 * LINE;
     memory = __builtin_malloc(room + LINE);

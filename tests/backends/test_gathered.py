@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from lrdsl.programs import plan_of
 from tests.backends.harness import LAYOUTS, Problem, load, programs
 from tests.backends.structures import STRUCTURES
 from tests.backends.test_agree import OURS
+from tests.backends.test_native import MARCHES, cpu_has
 from tests.nn.complex_cells import gated
 
 CELLS = {**OURS, "dense": STRUCTURES["dense"].cell, "pairs": gated}
@@ -52,6 +54,16 @@ def test_gathered_rows_are_rows(name: str, kind: str, dtype: str) -> None:
     for program in programs(CELLS[name], [kind]):
         assert "gathered" in strategies(program, "cpu")
         assert differ(program, dtype, {}, [1, 5, 33, 96, 300], [1, 3, 40]) == []
+
+
+@pytest.mark.parametrize("march", MARCHES)
+def test_other_instruction_sets_gather(march: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line is one vector, or several."""
+    if not shutil.which("g++") or not cpu_has(MARCHES[march]):
+        pytest.skip(f"g++ -march={march} does not run here")
+    monkeypatch.setenv("CXX", f"g++ -march={march}")
+    for kind in ("forward", "backward"):
+        assert differ(programs(CELLS["gilr"], [kind])[0], "float32", {}, [5, 33], [3, 40]) == []
 
 
 @pytest.mark.parametrize(("cell", "old", "new"), [

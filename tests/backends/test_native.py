@@ -64,7 +64,7 @@ def test_generated_text_compiles_without_a_warning(compiler: str) -> None:
     cells = [lr.cells.gilr, CELLS["order_two"], CELLS["against"], CELLS["rotation"], functions]
     sources = [source_of(p, "cpu", dtype) for c in cells for kind, dtype in (("forward", "float64"), ("backward", "float32"))
                for p in programs(c, [kind])]
-    sources += [source_of(s.program, "cpu", s.dtype, strategy="lanes") for s in sources]
+    sources += [source_of(s.program, "cpu", s.dtype, strategy=way) for s in sources for way in ("lanes", "gathered")]
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(check, sources)) == [""] * len(sources)
 
