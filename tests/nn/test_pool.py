@@ -55,14 +55,6 @@ def pooled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     yield found
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def scanned(grad: bool = False, time_first: bool = False) -> Tensor:
     a, b = torch.rand(SHAPE), torch.rand(SHAPE)
     if time_first:
