@@ -172,7 +172,7 @@ def compare(case: Case, device: str, clock: Clock, seconds: float, rounds: int =
         say(f"{case.name}: timing {way}")
         torch.set_num_threads(threads)  # a peer may have changed it: torch shares its OpenMP
         limits = {"": stream(case.shape, reads, writes, device, _sources(case, gradients if k else ()))}
-        with torch.set_grad_enabled(k > 0):  # around all runs: with cold caches, to enter it takes 50 µs and more
+        with torch.set_grad_enabled(k > 0):  # around all runs: with cold caches, to enter it takes 20 µs and more
             times: dict[str, Times] = measured({**limits, **able}, seconds, rounds, clock)
         size = 4 * math.prod(case.shape) * (reads + writes)
         least = times[""]

@@ -88,7 +88,7 @@ class Pool:
         """
         block = self.take(size_class(size))
         held = block.bytes.from_buffer(block.memory, block.start)
-        # Not weakref.finalize, which takes five times as long where it is in no cache.
+        # Not weakref.finalize, which took 10 µs where it was in no cache.
         self._used[id(block)] = block, weakref.ref(held, functools.partial(self._back, block))
         return held
 
