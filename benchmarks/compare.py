@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from .table import Row
-from .timing import Clock, Times, limited, measured, stream
+from .timing import Clock, Loops, Times, limited, measured, stream
 
 Tensors = Mapping[str, Tensor]
 Outputs = Tensor | tuple[Tensor, ...]
 Make = Callable[[Tensors], "Ready"]
 TOLERANCE = 1e-4  # float32 over any length here stays far below it, a step that is lost or a gate in 16 bits does not
 WAYS = ("forward", "forward and backward")
+STREAM, PAST = "stream the same bytes", "stream past the caches"
 
 
 def same(tensor: Tensor) -> Tensor:
@@ -148,9 +149,10 @@ def error(got: Tensor, want: Tensor) -> float:
 
 
 def compare(case: Case, device: str, clock: Clock, seconds: float, rounds: int = 50,
-            say: Callable[[str], None] = lambda text: None, limit: float | None = None) -> list[Row]:
+            say: Callable[[str], None] = lambda text: None, limit: float | None = None,
+            past: Loops | None = None) -> list[Row]:
     """The rows of a case: check every candidate, then time all of them in turn; `seconds` for each of `WAYS`. limit: seconds
-    that a candidate has until it was checked, compiling included."""
+    that a candidate has until it was checked, compiling included. past: with these loops, too, the same bytes are streamed."""
     gradients, threads = case.drawn(device), torch.get_num_threads()
     want = solve(case.truth, case.inputs, gradients)
     ready: dict[str, Ready] = {}
@@ -171,23 +173,27 @@ def compare(case: Case, device: str, clock: Clock, seconds: float, rounds: int =
         reads, writes = (sum(w[i] for w in case.words[:k + 1]) for i in (0, 1))
         say(f"{case.name}: timing {way}")
         torch.set_num_threads(threads)  # a peer may have changed it: torch shares its OpenMP
-        limits = {"": stream(case.shape, reads, writes, device, _sources(case, gradients if k else ()))}
+        sources = _sources(case, gradients if k else ())
+        limits = {STREAM: stream(case.shape, reads, writes, device, sources)}
+        if past:
+            limits[PAST] = stream(case.shape, reads, writes, device, sources, past)
         with torch.set_grad_enabled(k > 0):  # around all runs: with cold caches, to enter it takes 20 µs and more
             times: dict[str, Times] = measured({**limits, **able}, seconds, rounds, clock)
         size = 4 * math.prod(case.shape) * (reads + writes)
-        least = times[""]
-        rows.append(Row(case.name, way, *case.shape, "stream the same bytes", None, least, least.median, size))
+        least = times[STREAM].median
+        rows += [Row(case.name, way, *case.shape, n, None, times[n], least, size) for n in limits]
         for name, v in found.items():
             if name in times or not k:
-                rows.append(Row(case.name, way, *case.shape, name, (v.value, v.gradient)[k], times.get(name), least.median,
-                                size, v.note, v.first))
+                rows.append(Row(case.name, way, *case.shape, name, (v.value, v.gradient)[k], times.get(name), least, size,
+                                v.note, v.first))
     return rows
 
 
 def _sources(case: Case, gradients: Sequence[Tensor]) -> list[Tensor]:
-    """What the stream reads: the case's own tensors, where there are two or more of its shape and dtype."""
+    """What a stream reads: copies of the case's own tensors, where there are two or more of its shape and dtype. Those
+    themselves may still be in the caches when a candidate has read them and written past the caches, for the stream alone."""
     found = [t for t in (*case.inputs.values(), *gradients) if t.shape == case.shape and t.dtype == torch.float32]
-    return found if len(found) > 1 else []
+    return [t.detach().clone() for t in found] if len(found) > 1 else []
 
 
 def _run(ready: Ready, gradients: Sequence[Tensor], way: int) -> Callable[[], object]:

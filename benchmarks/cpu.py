@@ -7,10 +7,11 @@
 
 Through public torch functions and their autograd, float32, fresh outputs at each call. All candidates of a line run in turn in
 one process, after each was held to a loop in float64. The limit is the time to stream as many bytes as a fused pass has to
-read and write: torch's own loops with plain stores, into memory that is there, from the very inputs of the line. It is no
-bound: non-temporal stores, which do not read what they overwrite, take about 0.75 of it. "cold" lines read other memory
-between two runs, as whoever has more than one layer does. What has one thread is timed in processor time, which other work on
-the machine does not change; what has more, on the wall, so that it wants a machine of its own.
+read and write: torch's own loops with plain stores, into memory that is there, from copies of the line's inputs. It is no
+bound: non-temporal stores do not read what they overwrite; loops written by hand that have them are timed too, and what these
+take is the limit after the bar in the table. "cold" lines read other memory between two runs, as whoever has more than one
+layer does. What has one thread is timed in processor time, which other work on the machine does not change; what has more, on
+the wall, so that it wants a machine of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pathlib import Path
 
 import torch
 
-from . import cpu_memory, cpu_table, peers_jax
+from . import cpu_memory, cpu_table, past_caches, peers_jax
 from . import cpu_works as works
 from .compare import Case, compare
 from .cpu_table import Aims, Measured
@@ -103,7 +104,8 @@ def measure(line: Line, threads: int, said: argparse.Namespace) -> Measured:
         case = line.make(line.shape, level(line, threads, said))
         seconds, limit = said.seconds / 4 if line.row in GROWTH else said.seconds, line.limit or said.limit
         clock = CLOCKS[said.clock] if threads == 1 else wall
-        rows = compare(case, "cpu", cold(clock) if line.cold else clock, seconds, said.rounds, _progress, limit)
+        rows = compare(case, "cpu", cold(clock) if line.cold else clock, seconds, said.rounds, _progress, limit,
+                       past_caches.loops())
     except Exception as failure:
         print(f"{line.row} {line.shape}, {threads} thread(s): {type(failure).__name__}: {failure}", flush=True)
         return Measured([], line.aims)
@@ -139,7 +141,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--clock", choices=CLOCKS, default="processor", help="for one thread")
     parser.add_argument("--rounds", type=int, default=60, help="at most")
     parser.add_argument("--limit", type=float, default=15.0, help="seconds that one may take to compile and be checked")
-    parser.add_argument("--memory", type=float, default=5.0, help="gigabytes that a line may take")
+    parser.add_argument("--memory", type=float, default=7.0, help="gigabytes that a line may take")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, help="a directory for the CSV files, the table in Markdown and the picture")
     return parser

@@ -143,21 +143,35 @@ def limited(seconds: float | None) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def stream(shape: tuple[int, ...], reads: int, writes: int, device: str = "cpu",
-           sources: Sequence[Tensor] = ()) -> Callable[[], None]:
-    """Read and write this many tensors of a shape, with torch's own loops into memory that is there: the memory limit.
+@dataclass(frozen=True)
+class Loops:
+    """What a stream is made of: out = a + b, out = a, the sum of a, and memory to write to; all of it flat."""
 
-    torch.add(out=) reads two and writes one, copy_ reads and writes one, torch.sum reads one; together they move as much. What
-    is read are the sources in turn, or two tensors of its own; each write has a tensor of its own, as in a fused pass.
+    add: Callable[[Tensor, Tensor, Tensor], object]
+    copy: Callable[[Tensor, Tensor], object]
+    sum: Callable[[Tensor], object]
+    memory: Callable[[tuple[int, ...], str], Tensor]
+
+
+TORCH = Loops(lambda a, b, out: torch.add(a, b, out=out), lambda a, out: out.copy_(a), torch.sum,
+              lambda shape, device: torch.rand(shape, device=device))
+
+
+def stream(shape: tuple[int, ...], reads: int, writes: int, device: str = "cpu", sources: Sequence[Tensor] = (),
+           loops: Loops = TORCH) -> Callable[[], None]:
+    """Read and write this many tensors of a shape into memory that is there, with torch's own loops: the memory limit.
+
+    An addition reads two and writes one, a copy reads and writes one, a sum reads one; together they move as much. What is
+    read are the sources in turn, or two tensors of its own; each write has a tensor of its own, as in a fused pass.
     """
     assert reads >= writes, "something is read for all that is written"
     sums = max(0, reads - 2 * writes)
     triads, copies = reads - sums - writes, 2 * writes - reads + sums
-    read = itertools.cycle([_flat(s) for s in sources] or [torch.rand(shape, device=device).flatten() for _ in range(2)])
-    written = iter([torch.rand(shape, device=device).flatten() for _ in range(writes)])
-    steps: list[Callable[[], object]] = [partial(torch.add, next(read), next(read), out=next(written)) for _ in range(triads)]
-    steps += [partial(next(written).copy_, next(read)) for _ in range(copies)]
-    steps += [partial(torch.sum, next(read)) for _ in range(sums)]
+    read = itertools.cycle([_flat(s) for s in sources] or [TORCH.memory(shape, device).flatten() for _ in range(2)])
+    written = iter([loops.memory(shape, device).flatten() for _ in range(writes)])
+    steps: list[Callable[[], object]] = [partial(loops.add, next(read), next(read), next(written)) for _ in range(triads)]
+    steps += [partial(loops.copy, next(read), next(written)) for _ in range(copies)]
+    steps += [partial(loops.sum, next(read)) for _ in range(sums)]
 
     def run() -> None:
         for step in steps:
