@@ -9,8 +9,9 @@ Through public torch functions and their autograd, float32, fresh outputs at eac
 one process, after each was held to a loop in float64. The limit is the time to stream as many bytes as a fused pass has to
 read and write: torch's own loops with plain stores, into memory that is there, from copies of the line's inputs. It is no
 bound: non-temporal stores do not read what they overwrite; loops written by hand that have them are timed too, and what these
-take is the limit after the bar in the table. "cold" lines read other memory between two runs, as whoever has more than one
-layer does. What has one thread is timed in processor time, which other work on the machine does not change; what has more, on
+take is the limit after the bar in the table. Before each run other memory is read, as whoever has more than one layer does, so
+that nothing that the run before left in the caches helps or hinders it; but for growth, whose short sequences belong there.
+What has one thread is timed in processor time, which other work on the machine does not change; what has more, on
 the wall, so that it wants a machine of its own.
 """
 
@@ -51,7 +52,6 @@ class Line:
     make: Callable[[Shape, str], Case]
     aims: Aims = field(default_factory=Aims)
     threads: tuple[int, ...] = (1,)
-    cold: bool = False
     few: bool = False
     limit: float | None = None
 
@@ -62,7 +62,7 @@ LINES = (
     Line("scan", (64, 256, 512), works.linear, Aims(0.80, 0.80, 2, 4)),
     Line("scan", (1, 65536, 64), works.linear, Aims(0.80, 0.80, 1.6, 6, two_threads=1.05), (1, 2)),
     Line("scan", (1, 1048576, 8), works.linear, Aims(0.80, 0.80, 3, 6, two_threads=1.05), (1, 2)),
-    Line("scan", (1, 1048576, 1), works.linear, Aims(0.85, 1.0, 7, 5), cold=True),
+    Line("scan", (1, 1048576, 1), works.linear, Aims(0.85, 1.0, 7, 5)),
     Line("turned", (8, 4096, 1536), works.turned, Aims(0.85, 0.85, 3, 3), few=True),
     *(Line("odd", (8, T, C), works.linear, few=True)
       for T, C in ((262144, 3), (32768, 33), (16384, 65), (8192, 100), (2048, 500))),
@@ -70,8 +70,8 @@ LINES = (
     Line("blocks", (8, 4096, 256), works.blocks, Aims(1.1, 1.1)),
     Line("complex", (8, 4096, 256), works.parts, Aims(1.1, 1.1)),
     Line("complex", (8, 4096, 256), works.complex_numbers, Aims(1.1, 1.1)),
-    Line("constant", (1, 1048576, 1), works.cumsum, cold=True),
-    Line("constant", (1, 1048576, 1), works.decay, cold=True),
+    Line("constant", (1, 1048576, 1), works.cumsum),
+    Line("constant", (1, 1048576, 1), works.decay),
     *(Line("T", (1, 10 ** k, 4), works.linear, threads=(1, 2), few=True) for k in range(3, 8)),
     *(Line("C", (1, (1 << 22) // C, C), works.linear, threads=(1, 2), few=True)
       for C in (1, 2, 3, 4, 8, 16, 33, 64, 100, 256, 500, 1024, 1536)),
@@ -104,14 +104,15 @@ def measure(line: Line, threads: int, said: argparse.Namespace) -> Measured:
         case = line.make(line.shape, level(line, threads, said))
         seconds, limit = said.seconds / 4 if line.row in GROWTH else said.seconds, line.limit or said.limit
         clock = CLOCKS[said.clock] if threads == 1 else wall
-        rows = compare(case, "cpu", cold(clock) if line.cold else clock, seconds, said.rounds, _progress, limit,
+        clock = clock if line.row in GROWTH else cold(clock)
+        rows = compare(case, "cpu", clock, seconds, said.rounds, _progress, limit,
                        past_caches.loops())
     except Exception as failure:
         print(f"{line.row} {line.shape}, {threads} thread(s): {type(failure).__name__}: {failure}", flush=True)
         return Measured([], line.aims)
     for way in dict.fromkeys(r.way for r in rows):
         print("\n" + show([r for r in rows if r.way == way]), flush=True)
-    return Measured(rows, line.aims, "cold" if line.cold else "")
+    return Measured(rows, line.aims)
 
 
 @contextmanager

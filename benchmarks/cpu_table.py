@@ -35,11 +35,10 @@ class Aims:
 
 @dataclass(frozen=True)
 class Measured:
-    """The rows of one line with so many threads. note: "cold", and what else the shape does not tell."""
+    """The rows of one line with so many threads."""
 
     rows: Sequence[Row]
     aims: Aims
-    note: str = ""
 
     def of(self, candidate: str, way: str) -> Row | None:
         """The row of a candidate that was timed."""
@@ -65,8 +64,7 @@ def table(found: Sequence[Measured]) -> str:
         cells = [_ratio(m.of(OURS, way), aim) + _limit(m.of(PAST, way))
                  for way, aim in zip(WAYS, (aims.forward, aims.both), strict=True)]
         cells += [_over(ours, m.peers(True), aims.numba), _over(ours, m.peers(False)[:1], aims.other)]
-        shape = f"{first.B}, {first.T}, {first.C}" + (f" {m.note}" if m.note else "")
-        lines.append(f"| {first.cell} | {shape} | {first.threads} | {' | '.join(cells)} |")
+        lines.append(f"| {first.cell} | {first.B}, {first.T}, {first.C} | {first.threads} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -171,9 +171,9 @@ def test_the_table_sets_figures_beside_their_aims() -> None:
     rows = [row("lrdsl", WAYS[0], 7.0), row("lrdsl", both, 9.0), row("numba by hand", both, 18.0),
             row("numba along time", both, 36.0), row("jax", both, 90.0), row("loop", both, 99.0),
             row(STREAM, both, 10.0), row(PAST, both, 7.5)]
-    lines = cpu_table.table([Measured(rows, Aims(0.8, 0.8, 2.2, 4), "cold"), Measured(rows[:1], Aims()), Measured([], Aims()),
+    lines = cpu_table.table([Measured(rows, Aims(0.8, 0.8, 2.2, 4)), Measured(rows[:1], Aims()), Measured([], Aims()),
                              Measured([row("lrdsl", WAYS[0], 11.0, threads=2)], Aims(0.8, two_threads=1.05))]).splitlines()
-    assert lines[2] == ("| scan | 1, 2, 3 cold | 1 | 0.70 (≤ 0.8) | **0.90** (≤ 0.8) / 0.75 | "
+    assert lines[2] == ("| scan | 1, 2, 3 | 1 | 0.70 (≤ 0.8) | **0.90** (≤ 0.8) / 0.75 | "
                         "**2.0×** (≥ 2.2) numba by hand; 4.0× numba along time | 10.0× (≥ 4) jax |")
     assert lines[3] == "| scan | 1, 2, 3 | 1 | 0.70 | - | - | - |"
     assert lines[4:] == ["| scan | 1, 2, 3 | 2 | **1.10** (≤ 1.05) | - | - | - |"]
