@@ -58,7 +58,8 @@ class LanesLink:
 
 @dataclass(frozen=True)
 class LinkView:
-    """One walk that adds up. registers: those that run in it. kept: of these, the rows that are told as they are."""
+    """One walk that adds up. registers: those that run in it. kept: of these, the rows that are told as they are. leaves:
+    (value, which of all) that it leaves; takes: those that earlier ones left."""
 
     number: int
     loads: tuple[Load, ...]
@@ -68,6 +69,8 @@ class LinkView:
     lines: tuple[str, ...]
     added: tuple[Added, ...]
     kept: tuple[Place, ...]
+    leaves: tuple[tuple[str, int], ...]
+    takes: tuple[tuple[str, int], ...]
     in_lanes: LanesLink | None
 
     @property
@@ -93,6 +96,11 @@ class ChainView:
         """All recurrences."""
         return tuple(a for link in self.links for a in link.added)
 
+    @property
+    def left(self) -> tuple[tuple[str, int], ...]:
+        """All values that are left for the last walk."""
+        return tuple(x for link in self.links for x in link.leaves)
+
 
 def chain_view(kernel: Kernel, printer: Printer, register: Callable[[Edge], Register], loads: Mapping[At, Load],
                sums: Sequence[Total], crossings: Sequence[tuple[str, int]], in_lanes: InLanes | None) -> ChainView:
@@ -117,6 +125,7 @@ class _Links:
         self.depths = [r.depth for r in self.registers.values()]
         self.first = {base: sum(self.depths[:k]) for k, base in enumerate(self.registers)}
         self.maps: dict[tuple[Any, ...], MapView] = {}
+        self.left: dict[Step, int] = {let: k for k, let in enumerate(let for link in kernel.links for let in link.leaves)}
 
     def link(self, number: int, link: Link) -> LinkView:
         program, adding = link.program, {s for s in link.sums if s in link.program.steps and any(s.orders)}
@@ -129,6 +138,8 @@ class _Links:
                 found = self._added(step)
                 added.append(found)
                 lines.append(f"{found.name}_upto.step({found.step});")
+            elif step in self.left and step not in link.leaves:
+                continue
             elif step not in link.sums:
                 lines += step_lines(step, self.names, self.printer)
             elif not (isinstance(step, Scan) and step in self.kernel.program.steps):  # a register, told as it is
@@ -145,7 +156,11 @@ class _Links:
             frozenset(self.names[str(p)] for e in exprs for p in params(e)),
             tuple(self.names[let.target] for let in self.kernel.constants if let.target in names),
             tuple(r for base, r in self.registers.items() if base in bases), tuple(lines), tuple(added), tuple(kept),
+            self._left(link.leaves), self._left([s for s in program.steps if s in self.left and s not in link.leaves]),
             self._side_by_side(program, dict(zip((s for s in program.steps if s in adding), added, strict=True)), link.sums))
+
+    def _left(self, lets: Sequence[Step]) -> tuple[tuple[str, int], ...]:
+        return tuple((self.names[let.targets[0]], self.left[let]) for let in lets)
 
     def _side_by_side(self, program: Program, added: Mapping[Step, Added], sums: Sequence[Scan]) -> LanesLink | None:
         if not self.in_lanes:

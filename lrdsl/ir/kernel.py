@@ -136,10 +136,12 @@ class Stratum:
 class Link:
     """Recurrences whose steps are added up in one walk over a block of time of a chained kernel, from the states of those
     before them. program: the lines that they need. A Scan that reads nothing stands for a register whose last values are told:
-    of a line, or of a state further back than its recurrence reads it."""
+    of a line, or of a state further back than its recurrence reads it. leaves: lines whose values of all steps of the block it
+    leaves for the walks after it."""
 
     program: Program
     sums: tuple[Scan, ...]
+    leaves: tuple[Let, ...] = ()
 
 
 def carried(program: Program, scan: Scan) -> Structure:
@@ -245,6 +247,7 @@ class Kernel:
                 lines.append(f"  stratum {number}: adds up {', '.join(t for s in stratum.sums for t in s.targets)}")
                 lines += [f"  stratum {number}, level {k}: {level}" for k, level in enumerate(stratum.levels, 1)]
         lines += [f"  link {number}: adds up {', '.join(t for s in link.sums for t in s.targets)}"
+                  + (f"; leaves {', '.join(let.target for let in link.leaves)}" if link.leaves else "")
                   for number, link in enumerate(self.links, 1)]
         if self.chunks:
             lines += [f"  chunks of {self.chunks.warps} warps * {self.chunks.steps} steps"]

@@ -37,8 +37,8 @@ MANY, SHORT = 24_000, 128
 HELD_OF_128, HELD_OF_255 = 44, 120
 
 # chained (CPU): rows of fewer channels are not cut between threads, which made two slower than one (32 of 64 floats: twice as
-# slow); blocks of time whose inputs fit a near cache twice, for memory that does not fit the farthest one, of so many steps at
-# least, and of so many channels at most.
+# slow); blocks of time whose inputs, twice, and whose left values fit a near cache, for memory that does not fit the farthest
+# one, of so many steps at least, and of so many channels at most.
 CHANNELS, CACHE, BLOCK, SHORTEST, WIDEST = 256, 32 << 20, 256 << 10, 64, 512
 
 # What is larger than that cache is written past it in lines of so many bytes, which rows fill, or have to be gathered for.
@@ -92,7 +92,8 @@ def blocks(kernel: Kernel, B: int, T: int, C: int) -> tuple[int, int]:
     parts = -(-C // WIDEST)
     width = C if parts == 1 else -(-C // (parts * 32)) * 32
     depth = max([1, *(e.depth for e in kernel.program.registers)])
-    steps = max(int(BLOCK / (max(read, 1) * width)) // SHORTEST * SHORTEST, SHORTEST, depth)
+    left = sum(len(link.leaves) for link in kernel.links) * dtypes.size(kernel.compute)
+    steps = max(int(2 * BLOCK / ((2 * max(read, 1) + left) * width)) // SHORTEST * SHORTEST, SHORTEST, depth)
     return (0, 0) if 2 * steps >= T else (steps, width)
 
 
@@ -128,6 +129,8 @@ def schedule(program: Program, target: Target, dtype: str, strategy: Strategy | 
 def _on_a_cpu(program: Program, dtype: str, reads: tuple[Read, ...], entry: str, strategy: Strategy) -> Kernel:
     alone, in_time = in_lanes.hindrance(program), chain.hindrance(program)
     program, constants = prepared(program)
+    if strategy == "chained":
+        program = named(program)
     names = _names(program, [let.target for let in constants])
     reason = "rows: channels stream through the cache in the order of memory, the carry stays in L1"
     reason += f"; one step after another at every size, because {alone}" if alone else ""
@@ -142,7 +145,7 @@ def _on_a_cpu(program: Program, dtype: str, reads: tuple[Read, ...], entry: str,
         reason = ("chained blocks of time, of rows or lanes: for more threads than there are batch elements and blocks of "
                   "channels, where all of it is larger than the cache")
     return Kernel("cpu", strategy, entry if strategy == "rows" else f"{entry}_{strategy}", program, dtype, reads, names, reason,
-                  constants=constants, links=chain.links(program) if strategy in CHAINED else ())
+                  constants=constants, links=chain.links(program, strategy == "chained") if strategy in CHAINED else ())
 
 
 def _when(why_not: str) -> str:

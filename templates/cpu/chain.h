@@ -25,7 +25,9 @@ static inline void fill(real *row, real x, long width) {
   for (long c = 0; c < width; ++c) row[c] = x;
 }
 // While one lives, this thread's results that would be denormal are 0. Products of many coefficients pass through such numbers,
-// which take a processor a hundred cycles each; a state that comes of them is not worth that.
+// which take a processor a hundred cycles each; a state that comes of them is not worth that. Where other values than products
+// are left for later walks, products alone are flushed.
+static const real LEAST = sizeof(real) == 8 ? (real)2.2250738585072014e-308 : (real)1.17549435e-38;  // that is no denormal
 struct Flushed {
 #if defined(__SSE2__)
   const unsigned before = __builtin_ia32_stmxcsr();
@@ -60,7 +62,7 @@ struct alignas(64) Told {
 };
 
 // A block of steps, s0 … s1 - 1, and how far from it the block is that this thread takes next, in steps. before, after: the
-// registers' rows, `a.C` apart.
+// registers' rows, `a.C` apart. left: memory of this thread for values of all its steps.
 struct Block {
   long s0, s1, ahead;
   const Told *from;
@@ -68,10 +70,11 @@ struct Block {
   const real *before;
   real *after;
   bool first, last;
+  real *left;
 };
 
-// ROWS: of registers; PARTS: rows of sums that each block leaves, to be added up in order.
-template <class Args, class In, void (*WALK)(const Args &, long, long, long, In &, const Block &, real *), long ROWS, long PARTS>
+// ROWS: of registers; PARTS: rows of sums that each block leaves, to be added up in order; LEFT: values that are left of a step.
+template <class Args, class In, void (*WALK)(const Args &, long, long, long, In &, const Block &, real *), long ROWS, long PARTS, long LEFT>
 struct Chain {
   const Args &a;
   In &in;
@@ -99,6 +102,9 @@ struct Chain {
   // Blocks until none is left. The next is taken before a block is walked, so that its memory can be fetched meanwhile.
   void work() {
     const long state = a.B * a.C * ROWS, part = a.B * a.C * PARTS;
+    void *own = LEFT ? __builtin_malloc(steps * LEFT * whole_vectors(width) * sizeof(real) + LR_BYTES) : 0;
+    if (LEFT && !own) __builtin_trap();
+    real *const left = (real *)(((unsigned long)own + LR_BYTES - 1) / LR_BYTES * LR_BYTES);
     for (long i = take(), then; i < blocks * units; i = then) {
       then = take();
       const long k = i / units, unit = i % units, b = unit % a.B, lo = unit / a.B * width;
@@ -106,9 +112,10 @@ struct Chain {
       const long offset = b * a.C * ROWS + lo, after = last ? k : k + 1;
       WALK(a, b, lo, a.C - lo < width ? a.C - lo : width, in,
            {k * steps, last ? a.T : (k + 1) * steps, (then / units - k) * steps, told + i, told + after * units + unit,
-            rows + k * state + offset, rows + after * state + offset, k == 0, last},
+            rows + k * state + offset, rows + after * state + offset, k == 0, last, left},
            parts + k * part);
     }
+    __builtin_free(own);
   }
   void run(long threads) {
     if (threads > 1 && blocks * units > 1 && GOMP_parallel) GOMP_parallel([](void *self) { ((Chain *)self)->work(); }, this, threads, 0);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,9 @@ import pytest
 import torch
 
 import lrdsl as lr
-from lrdsl import kernels
+from lrdsl import exp, kernels, sigmoid, t, tanh
 from lrdsl.backends import native
+from lrdsl.ir.kernel import Strategy
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import RESET, Launch
 from lrdsl.kernels import source_of
@@ -100,6 +102,66 @@ def test_the_same_bits_whatever_the_threads() -> None:
         assert problem.error(first) < 2e-13
         for n in range(20):
             assert same_bits(first, problem.solve(launch, 2, C, threads=(2, 3, 5)[n % 3]))
+
+
+# ---- what walks leave for each other --------------------------------------------------------------------------------
+
+
+@lr.cell
+def leaking(x: lr.Input, h: lr.State):
+    """Whose coefficient, a function's value, is an output as well."""
+    f = exp(x[t])
+    h[t] = f * h[t - 1] + x[t]
+    return f
+
+
+@lr.cell
+def tower(x: lr.Input, h: lr.State, c: lr.State):
+    """Whose second recurrence waits for the first, through functions."""
+    h[t] = sigmoid(x[t]) * h[t - 1] + x[t]
+    c[t] = sigmoid(h[t - 1]) * c[t - 1] + tanh(h[t])
+    return c[t]
+
+
+def calls(program: Program, strategy: Strategy) -> int:
+    """Calls of functions that are slow, in the text of a kernel."""
+    text = source_of(program, "cpu", "float32", strategy=strategy).text
+    return len(re.findall(r"lr_(sigmoid|tanh|exp|log|softplus|silu|gelu)\(", text[text.index("struct Args"):]))
+
+
+@pytest.mark.parametrize("name", ["gilr", "gilr_lstm", "sru", "minlstm", "rglru"])
+def test_no_function_is_computed_twice(name: str) -> None:
+    for program in programs(getattr(lr.cells, name), ["forward", "backward"]):
+        assert 0 < calls(program, "chained") <= calls(program, "rows")
+        said = str(schedule.schedule(program, "cpu", "float32", "chained"))
+        assert "; leaves " in said and "; leaves " not in str(schedule.schedule(program, "cpu", "float32", "chained_lanes"))
+
+
+def test_what_is_left_is_not_flushed() -> None:
+    """Products of coefficients that would be denormal are 0, other values are what they are."""
+    [program] = programs(leaking, ["forward"])
+    x = np.linspace(-103, -80, T)[None, :, None, None]
+    problem = Problem(program, T, B=1, C=1, given={"x": x, "h.start": np.ones((1, 1, 1)), "h.edge": None, RESET: None})
+    got, want = (problem.solve(found, 1, 1, dtype="float32", threads=2)
+                 for found in (load(program, "float32"), harness.load(program, "float32")))
+    y = got["f"].ravel()
+    assert 0 < y[0] < 1e-44 and (y < np.finfo(np.float32).tiny).sum() > 100 and same_bits(got, want)
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ("if (added < 2) add_2(of.s0, of.s1), start(of);", ""), ("add_2(of.s0, of.s1), start(of);", "add_2(of.s0, of.s1);"),
+    ("store(at.left + c, ", "store(at.left + c, 1.0001*"),
+], ids=["the ends leave nothing", "the ends begin where they ended", "something else is left"])
+def test_a_walk_that_leaves_something_else_is_found(old: str, new: str) -> None:
+    [program] = programs(tower, ["forward"])
+    problem = Problem(program, T, B=1, C=4, reset="some", edges="given")
+
+    def change(text: str) -> str:
+        assert old in text
+        return text.replace(old, new)
+
+    good, bad = (problem.error(problem.solve(load(program, change=how), 1, 4, threads=2)) for how in (str, change))
+    assert good < 2e-13 and not bad < 1e-9
 
 
 # ---- what is not finite ---------------------------------------------------------------------------------------------
