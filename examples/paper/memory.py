@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from . import memory_report as report
-from .memory_run import Different, Run, Settings
+from .memory_run import UNITS, Different, Run, Settings
 
 RESULTS = Path(__file__).with_name("results")
 RATES = {"gilr_lstm": 0.01, "lstm": 0.003}  # of 0.01, 0.003 (three seeds each, 1,024 steps) the better one
@@ -95,7 +95,7 @@ def read(arguments: Sequence[str] | None) -> argparse.Namespace:
     said.out = said.out or (Path("out", "paper") if said.quick else RESULTS)
     said.lengths = said.lengths or ([256] if said.quick else [1024, 8192])
     said.seeds = said.seeds or (1 if said.quick else 5)
-    said.hidden = said.hidden or (32 if said.quick else 64)
+    said.hidden = said.hidden or (32 if said.quick else UNITS)
     return said
 
 

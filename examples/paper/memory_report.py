@@ -32,8 +32,13 @@ only": e₁ comes nowhere else."""
 def gather(runs: Path, device: str, quick: bool) -> common.Record:
     """What all runs in a directory found on a device, and this machine."""
     rows = [row for path in runs.glob("*/checkpoint.pt") if (row := of_run(path))["device"] == device]
-    rows.sort(key=lambda row: (row["length"], not row["first_only"], row["start"], row["cell"], row["seed"]))
+    rows.sort(key=lambda row: (*kind(row), row["seed"]))
     return {"name": "memory", "device": device, "quick": quick, "measured on": heading(device), "rows": rows}
+
+
+def kind(row: common.Record) -> tuple[Any, ...]:
+    """What the seeds of a network have in common, in the order of the table."""
+    return row["length"], not row["first_only"], row["start"], row["hidden"], row["cell"]
 
 
 def of_run(path: Path) -> dict[str, Any]:
@@ -59,7 +64,7 @@ def write(record: common.Record, out: Path) -> str:
 def render(record: common.Record) -> str:
     """The table as markdown, a row for all seeds of a network, and what is to be known about it."""
     lines = ["| " + " | ".join(HEAD) + " |", "|---:|:---|" + "---:|" * (len(HEAD) - 2)]
-    for _, same in groupby(record["rows"], key=lambda row: (row["length"], row["start"], row["cell"], row["first_only"])):
+    for _, same in groupby(record["rows"], key=kind):
         lines.append("| " + " | ".join(cells(list(same))) + " |")
     batches = sorted({row["batch"] for row in record["rows"]})
     return "\n".join(lines) + "\n\n" + NOTE.format(batch=" or ".join(map(str, batches)))

@@ -24,6 +24,7 @@ from .memory_task import TESTING, TRAINING, Batch, draw
 
 ENOUGH = 5  # minibatches in a row that are all right: the paper's criterion
 FRESH = 256  # sequences, none of them seen before, that must all be right as well: ours
+UNITS = 64  # of each layer, where nothing else is said
 CURRICULUM = 4  # each length is so many times the one before it
 TESTED = 1 << 20  # samples in a batch of fresh sequences, about
 KEEP_STEPS, KEEP_SECONDS = 10, 10.0  # what is lost at most, and the step under way
@@ -42,7 +43,7 @@ class Settings:
     length: int
     seed: int = 0
     start: int = 64
-    hidden: int = 64
+    hidden: int = UNITS
     batch: int = 8
     rate: float = 1e-2
     clip: float = 1.0
@@ -72,6 +73,7 @@ class Settings:
         """Of its directory."""
         kind = "-first-only" * self.first_only + f"-{self.device}" * (self.device != "cpu")
         kind += f"-{self.precision}" * (self.precision != "float32")
+        kind += f"-{self.hidden}units" * (self.hidden != UNITS)
         return f"{self.cell}-{self.length}-from{self.start}{kind}-seed{self.seed}"
 
 

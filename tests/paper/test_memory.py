@@ -207,7 +207,7 @@ def test_kill_9_loses_a_few_steps(tmp_path: Path) -> None:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     child = subprocess.Popen([sys.executable, "-m", "examples.paper.memory", *arguments], cwd=tmp_path,
                              env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.DEVNULL)
-    log, end = tmp_path / "killed" / "gilr_lstm-256-from64-seed0" / "log.jsonl", time.monotonic() + 120
+    log, end = tmp_path / "killed" / "gilr_lstm-256-from64-4units-seed0" / "log.jsonl", time.monotonic() + 120
     while not (log.exists() and log.read_bytes().count(b"\n") >= 25) and time.monotonic() < end and child.poll() is None:
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
@@ -242,12 +242,12 @@ def test_a_mistake_on_fresh_sequences_counts(tmp_path: Path) -> None:
 
 def test_other_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path), "--limit-minutes", "0", "--seeds", "1",
-             "--cells", "lstm", "--lengths", "64"]
-    assert memory.main([*where, "--hidden", "3"]) == 0
+             "--cells", "lstm", "--lengths", "64", "--hidden", "3"]
+    assert memory.main([*where, "--batch", "3"]) == 0
     assert "the same command goes on" in capsys.readouterr().out
-    assert memory.main([*where, "--hidden", "4"]) == 2
-    assert "holds a run with hidden 3, not 4" in capsys.readouterr().err
-    assert memory.main([*where, "--hidden", "4", "--fresh"]) == 0
+    assert memory.main([*where, "--batch", "4"]) == 2
+    assert "holds a run with batch 3, not 4" in capsys.readouterr().err
+    assert memory.main([*where, "--batch", "4", "--fresh"]) == 0
 
 
 def test_lengths_grow_by_fours() -> None:
