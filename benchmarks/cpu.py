@@ -11,8 +11,8 @@ read and write: torch's own loops with plain stores, into memory that is there, 
 bound: non-temporal stores do not read what they overwrite; loops written by hand that have them are timed too, and what these
 take is the limit after the bar in the table. Before each run other memory is read, as whoever has more than one layer does, so
 that nothing that the run before left in the caches helps or hinders it; but for growth, whose short sequences belong there.
-What has one thread is timed in processor time, which other work on the machine does not change; what has more, on
-the wall, so that it wants a machine of its own.
+What has one thread is timed in processor time, which other work on the machine does not change; what has more, on the wall, so
+that it wants a machine of its own.
 """
 
 from __future__ import annotations
@@ -105,8 +105,7 @@ def measure(line: Line, threads: int, said: argparse.Namespace) -> Measured:
         seconds, limit = said.seconds / 4 if line.row in GROWTH else said.seconds, line.limit or said.limit
         clock = CLOCKS[said.clock] if threads == 1 else wall
         clock = clock if line.row in GROWTH else cold(clock)
-        rows = compare(case, "cpu", clock, seconds, said.rounds, _progress, limit,
-                       past_caches.loops())
+        rows = compare(case, "cpu", clock, seconds, said.rounds, _progress, limit, past_caches.loops())
     except Exception as failure:
         print(f"{line.row} {line.shape}, {threads} thread(s): {type(failure).__name__}: {failure}", flush=True)
         return Measured([], line.aims)
