@@ -32,7 +32,7 @@ KINDS = ("forward", "backward", "second", "tangent")
 LAYOUTS = ("plain", "time major", "columns")
 GUARD = 40  # numbers before and after each tensor
 NAN_OF_BFLOAT16 = 0x7FC0  # in the integers that stand for it in numpy
-PAIRS = {"float32": "complex64", "float64": "complex128", "uint16": "uint32"}  # what two numbers are as one
+PAIRS = {"float32": "complex64", "float64": "complex128", "uint16": "uint32", "float16": "uint32"}  # two numbers as one
 FILL = {"uint8": 255, "uint16": NAN_OF_BFLOAT16, "uint32": NAN_OF_BFLOAT16 * 0x10001}
 
 
