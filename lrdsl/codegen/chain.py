@@ -74,6 +74,11 @@ class LinkView:
     in_lanes: LanesLink | None
 
     @property
+    def flushed(self) -> bool:
+        """Whether nothing that it computes is of use but what is added up, so that all of it may be flushed."""
+        return not (self.leaves or self.kept)
+
+    @property
     def places(self) -> tuple[Place, ...]:
         """All rows of registers that this walk tells."""
         return (*(p for a in self.added for p in a.places), *self.kept)

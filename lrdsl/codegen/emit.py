@@ -135,9 +135,9 @@ def view(kernel: Kernel) -> View:
     loads = tuple(dict.fromkeys(load_of.values()))
     registers = tuple(map(register, program.registers))
     constants = _constants(kernel, printer)
-    lines, left = list[str](), {let for link in kernel.links for let in link.leaves}
-    for step in program.steps:
-        lines += [] if step in left else step_lines(step, names, printer)
+    lines: list[str] = []
+    for step in kernel.last if kernel.links else program.steps:
+        lines += step_lines(step, names, printer)
     stores = memory.stores()
     sums = tuple(Total(field[s.name], names[s.sample], s.largest) for s in program.sums)
     chunks = None

@@ -23,6 +23,7 @@ Exchange Stretches Staged exchange staged segment count parts rest k0 number tel
 tells_state EARLIER AT_ONCE Unasked in_order Sweep steps begin end leave s1
 in k In EACH several given pick take give spread exchange solve then placed taken worry solved finite added raised looked_up
 upto apart whole_vectors Told Chain Block ahead_of Pair PairWindow pair_window woven_first woven_second
+left of own flush LEAST ROUNDED
 """.split())
 
 # Names that templates derive from others.

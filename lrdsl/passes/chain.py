@@ -2,15 +2,19 @@
 
 What a block does to the states is added up while nothing is known of the state before it; then a thread waits for that state,
 tells the one after the block, and walks the block again, from a near cache, as if there were no blocks. Recurrences that read
-each other are added up in turn, a walk for each stratum (`passes.strata`). No function is computed twice: the first walk that
-has a line with a call leaves its values in the near cache for the others.
+each other are added up in turn, a walk for each stratum (`passes.strata`). Slow functions are computed once: the first walk
+over rows that has a line with such a call leaves its values in the near cache for the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 from ..ir.functions import Elementwise, name_of
 from ..ir.kernel import Link
-from ..ir.program import Let, Nonlinear, Program, Scan
+from ..ir.program import Let, Nonlinear, Program, Scan, Step
+from ..ir.symbols import samples
 from .levels import prepared
 from .strata import MOST, depths, lines
 
@@ -32,18 +36,44 @@ def hindrance(program: Program) -> str:
     return ""
 
 
-def links(program: Program, leave: bool) -> tuple[Link, ...]:
-    """The walks that add up a prepared Program's recurrences, in order. leave: whether they leave values for each other; calls
-    in recurrences have lines of their own then (`walks.named`)."""
-    waits, left = depths(program), set[Let]()
+def links(program: Program, leave: bool) -> tuple[tuple[Link, ...], tuple[Step, ...]]:
+    """The walks that add up a prepared Program's recurrences, in order, and the steps of the walk after them. leave: whether
+    they leave values for each other; calls in recurrences have lines of their own then (`walks.named`)."""
+    waits, left = depths(program), dict[Let, int]()
     found = []
     for k in range(1, 1 + max([0, *waits.values()])):
         sums = tuple(scan for scan, depth in waits.items() if depth == k)
         adding = lines(program, sums, f"{program.name}_{k}", ())
-        leaves = tuple(s for s in adding.steps if leave and isinstance(s, Let) and s not in left and _slow(s))
-        left |= {*leaves}
-        found.append(Link(adding, sums, leaves))
-    return tuple(found)
+        left = {s: k for s in adding.steps if leave and isinstance(s, Let) and _slow(s)} | left
+        found.append(Link(adding, sums))
+    if not left:
+        return tuple(found), program.steps
+    computed = _computed(program, found, left)
+    taken = [let for let, k in left.items() if any((let, n) in computed for n in range(k + 1, len(found) + 2))]
+    return (tuple(replace(link, leaves=tuple(let for let in taken if left[let] == k)) for k, link in enumerate(found, 1)),
+            tuple(s for s in program.steps if (s, len(found) + 1) in computed and s not in left))
+
+
+def _computed(program: Program, found: Sequence[Link], left: Mapping[Let, int]) -> set[tuple[Step, int]]:
+    """Which step is of use in which walk, the last of which is the Program's own. What an earlier walk could leave is taken as
+    it is, whatever it comes from."""
+    owner = {t: step for step in program.steps for t in step.targets}
+    fixed = [n for k in program.keeps for n in k.samples] + [s.sample for s in program.sums]
+    fixed += [e.base for e in program.registers]
+    todo: list[tuple[Step, int]] = [(scan, k) for k, link in enumerate(found, 1) for scan in link.sums]
+    todo += [(owner[n], len(found) + 1) for n in fixed]
+    todo += [(s, len(found) + 1) for s in program.steps if isinstance(s, Scan)]
+    seen = set[tuple[Step, int]]()
+    while todo:
+        step, walk = todo.pop()
+        if (step, walk) in seen:
+            continue
+        seen.add((step, walk))
+        if isinstance(step, Let) and left.get(step, walk) < walk:
+            todo.append((step, left[step]))
+        else:
+            todo += [(owner[s.base], walk) for e in step.exprs for s in samples(e) if s.base in owner]
+    return seen
 
 
 def _slow(let: Let) -> bool:

@@ -144,8 +144,9 @@ def _on_a_cpu(program: Program, dtype: str, reads: tuple[Read, ...], entry: str,
     if strategy in CHAINED:
         reason = ("chained blocks of time, of rows or lanes: for more threads than there are batch elements and blocks of "
                   "channels, where all of it is larger than the cache")
+    links, last = chain.links(program, strategy == "chained") if strategy in CHAINED else ((), program.steps)
     return Kernel("cpu", strategy, entry if strategy == "rows" else f"{entry}_{strategy}", program, dtype, reads, names, reason,
-                  constants=constants, links=chain.links(program, strategy == "chained") if strategy in CHAINED else ())
+                  constants=constants, links=links, last=last)
 
 
 def _when(why_not: str) -> str:

@@ -25,9 +25,10 @@ static inline void fill(real *row, real x, long width) {
   for (long c = 0; c < width; ++c) row[c] = x;
 }
 // While one lives, this thread's results that would be denormal are 0. Products of many coefficients pass through such numbers,
-// which take a processor a hundred cycles each; a state that comes of them is not worth that. Where other values than products
-// are left for later walks, products alone are flushed.
-static const real LEAST = sizeof(real) == 8 ? (real)2.2250738585072014e-308 : (real)1.17549435e-38;  // that is no denormal
+// which take a processor a hundred cycles each; a state that comes of them is not worth that. Where a walk leaves or tells other
+// values, products alone are flushed: those below LEAST, and of those below ROUNDED, the error of rounding.
+static const real LEAST = sizeof(real) == 8 ? (real)2.2250738585072014e-308 : (real)1.17549435e-38;
+static const real ROUNDED = LEAST * (sizeof(real) == 8 ? 1l << 53 : 1l << 24);
 struct Flushed {
 #if defined(__SSE2__)
   const unsigned before = __builtin_ia32_stmxcsr();

@@ -123,6 +123,22 @@ def tower(x: lr.Input, h: lr.State, c: lr.State):
     return c[t]
 
 
+@lr.cell
+def squares(x: lr.Input, h: lr.State, z: lr.State):
+    """Whose second state is a line, read a step back."""
+    z[t] = x[t] * x[t]
+    h[t] = 0.5 * h[t - 1] + x[t]
+    return z[t - 1], h[t]
+
+
+@lr.cell
+def taking_names(left: lr.Input, own: lr.Input, h: lr.State, *, LEAST: lr.Vector, ROUNDED: lr.Vector):
+    """Named as what templates have."""
+    flush = sigmoid(left[t] + LEAST)
+    h[t] = flush * h[t - 1] + own[t] * ROUNDED
+    return h[t]
+
+
 def calls(program: Program, strategy: Strategy) -> int:
     """Calls of functions that are slow, in the text of a kernel."""
     text = source_of(program, "cpu", "float32", strategy=strategy).text
@@ -146,6 +162,24 @@ def test_what_is_left_is_not_flushed() -> None:
                  for found in (load(program, "float32"), harness.load(program, "float32")))
     y = got["f"].ravel()
     assert 0 < y[0] < 1e-44 and (y < np.finfo(np.float32).tiny).sum() > 100 and same_bits(got, want)
+
+
+def test_what_is_told_as_it_is_is_not_flushed() -> None:
+    """z is read a step back: its last value in a block is told the next."""
+    [program] = programs(squares, ["forward"])
+    given = {"x": np.full((1, T, 1, 1), 1e-20), "h.start": np.zeros((1, 1, 1)), "h.edge": None,
+             "z.start": np.zeros((1, 1, 1)), "z.edge": None, RESET: None}
+    problem = Problem(program, T, B=1, C=1, given=given)
+    got, want = (problem.solve(found, 1, 1, dtype="float32", threads=2)
+                 for found in (load(program, "float32"), harness.load(program, "float32")))
+    assert same_bits(got, want) and any((out == np.float32(1e-40)).all() for out in (want[n].ravel()[1:] for n in want))
+
+
+def test_names_of_walks_may_be_taken() -> None:
+    """`left` is a field of theirs."""
+    [program] = programs(taking_names, ["forward"])
+    problem = Problem(program, T, B=1, C=5)
+    assert problem.error(problem.solve(load(program), 1, 5, threads=2)) < 2e-13
 
 
 @pytest.mark.parametrize(("old", "new"), [
