@@ -24,6 +24,7 @@ from . import pool
 LEAST = 1 << 24  # multiplications; below it a product takes less than a millisecond, and F.linear is what it is
 FEW = 256  # samples; fewer do not make up for what a product costs at once
 SAMPLE = 1 << 23  # multiplications of a product that is measured
+ROUNDS, ENOUGH = 10, 5e-3  # of it: the first ones find caches and threads cold, and oneDNN is slower by three; seconds for all
 PIECE = 1 << 20  # numbers that a piece reads and writes, for each thread
 GAIN = 0.9  # another way than torch's own must take less than this part of its time
 PLAIN = {Tensor, nn.Parameter}
@@ -197,7 +198,9 @@ def measured(kind: str, k: int, n: int, dtype: torch.dtype) -> Way:
             return blas
     except Exception:  # a way that this torch does not have after all
         return blas
-    rounds = [[_clock(times, a, b, out) for times, out in zip(WAYS.values(), outs, strict=True)] for _ in range(3)]
+    rounds = list[list[float]]()
+    while len(rounds) < 3 or (len(rounds) < ROUNDS and sum(map(sum, rounds)) < ENOUGH):
+        rounds.append([_clock(times, a, b, out) for times, out in zip(WAYS.values(), outs, strict=True)])
     first, second = (min(taken) for taken in zip(*rounds, strict=True))
     return onednn if second < GAIN * first else blas
 

@@ -152,6 +152,16 @@ def test_a_class_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize(("size", "found"), [(1e-5, "onednn"), (1e-2, "blas")])
+def test_what_is_slow_at_first_is_measured_until_it_is_not(size: float, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As oneDNN is for three rounds or four. Of large products three rounds are all there is time for."""
+    if not matmul.knows_onednn(torch.float32):
+        pytest.skip("no oneDNN")
+    costs = {"blas": iter([1.0] * 10), "onednn": iter([3.0, 2.0, 1.0, 1.0, *[0.7] * 6])}
+    monkeypatch.setattr(matmul, "_clock", lambda times, *_: size * next(costs[times.__name__]))
+    assert matmul.measured("samples", 8, 4, torch.float32) is matmul.WAYS[found]
+
+
 @pytest.mark.parametrize("kind", ["samples", "gradient", "weight"])
 def test_the_fastest_way_is_taken_if_it_is_right(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if not matmul.knows_onednn(torch.float32):
