@@ -23,7 +23,7 @@ from . import pool
 
 LEAST = 1 << 24  # multiplications; below it a product takes less than a millisecond, and F.linear is what it is
 FEW = 256  # samples; fewer do not make up for what a product costs at once
-SAMPLE = 1 << 23  # multiplications of a product that is measured
+SAMPLE = 1 << 25  # multiplications of a product that is measured
 ROUNDS, ENOUGH = 10, 5e-3  # of it: the first ones find caches and threads cold, and oneDNN is slower by three; seconds for all
 PIECE = 1 << 20  # numbers that a piece reads and writes, for each thread
 GAIN = 0.9  # another way than torch's own must take less than this part of its time
@@ -181,7 +181,7 @@ def knows_onednn(dtype: torch.dtype) -> bool:
 
 @torch.no_grad()
 def measured(kind: str, k: int, n: int, dtype: torch.dtype) -> Way:
-    """The fastest way of those that agree; a few milliseconds at most."""
+    """The fastest way of those that agree; some 10 ms."""
     if not knows_onednn(dtype):
         return blas
     m = min(max(SAMPLE // (k * n), FEW), 2048)
