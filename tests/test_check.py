@@ -11,7 +11,9 @@ import pytest
 import lrdsl as lr
 from lrdsl import check as checking
 from lrdsl.backends import native
-from lrdsl.check import ALLOWED, SCHEDULES, check
+from lrdsl.backends.emulated import SCHEDULES
+from lrdsl.backends.problem import ALLOWED
+from lrdsl.check import check
 from lrdsl.errors import BackendUnavailable, NotLinear
 from lrdsl.ir.dtypes import DTYPES, NARROW
 from lrdsl.kernels import source_of

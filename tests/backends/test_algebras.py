@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from lrdsl.check import ALLOWED, check
+from lrdsl.backends.problem import ALLOWED
+from lrdsl.check import check
 from tests.backends.harness import LAYOUTS, Problem, load, programs
 from tests.cells_of_algebras import CELLS
 

@@ -11,7 +11,8 @@ import torch
 
 import lrdsl as lr
 from lrdsl.backends.emulated import SCHEDULES, Emulator, Schedule
-from lrdsl.check import Problem, check
+from lrdsl.backends.problem import Problem
+from lrdsl.check import check
 from lrdsl.ir.program import Program
 from lrdsl.kernels import source_of
 from lrdsl.nn.dtypes import compute, dtype_of

@@ -12,7 +12,7 @@ import torch
 import lrdsl as lr
 from lrdsl import exp, t, tanh
 from lrdsl.backends.emulated import SCHEDULES, EmulationError, Emulator, Schedule
-from lrdsl.check import Problem
+from lrdsl.backends.problem import Problem
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import RESET, Source
 from lrdsl.kernels import source_of
