@@ -37,13 +37,19 @@ extern "C" void backward(long batch, long steps, long channels, const double* a,
 """
 
 
+def compiled(text: str, *flags: str) -> ctypes.CDLL:
+    """C++ text by g++. Raises OSError without one, CalledProcessError where it refuses."""
+    with tempfile.TemporaryDirectory() as home:
+        source, built = Path(home, "text.cpp"), Path(home, "text.so")
+        source.write_text(text)
+        command = ["g++", "-O2", *flags, "-shared", "-fPIC", str(source), "-o", str(built)]
+        subprocess.run(command, check=True, capture_output=True)
+        return ctypes.CDLL(str(built))
+
+
 @cache
 def _library() -> ctypes.CDLL:
-    with tempfile.TemporaryDirectory() as home:
-        source, built = Path(home, "exact.cpp"), Path(home, "exact.so")
-        source.write_text(SOURCE)
-        subprocess.run(["g++", "-O2", "-ffp-contract=off", "-shared", "-fPIC", str(source), "-o", str(built)], check=True)
-        return ctypes.CDLL(str(built))
+    return compiled(SOURCE, "-ffp-contract=off")
 
 
 def _call(name: str, *tensors: Tensor) -> None:

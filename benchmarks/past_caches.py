@@ -5,14 +5,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import subprocess
-import tempfile
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lrdsl.nn import pool
 
+from .exact import compiled
 from .timing import Loops
 
 TEXT = r"""
@@ -58,15 +57,10 @@ PASS(copy, const float *a, __builtin_prefetch(a + i + AHEAD), LOAD(a + i), a[i])
 @functools.cache
 def loops() -> Loops | None:
     """Such loops, on as many threads as torch has; None where g++ cannot make them."""
-    with tempfile.TemporaryDirectory() as place:
-        text, built = Path(place, "past.cpp"), Path(place, "past.so")
-        text.write_text(TEXT)
-        command = ["g++", "-O2", "-march=native", "-fopenmp", "-shared", "-fPIC", str(text), "-o", str(built)]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):  # no g++, or no such processor
-            return None
-        library = ctypes.CDLL(str(built))
+    try:
+        library = compiled(TEXT, "-march=native", "-fopenmp")
+    except (OSError, subprocess.CalledProcessError):  # no g++, or no such processor
+        return None
 
     def past(name: str, out: Tensor, *read: Tensor) -> None:
         threads = ctypes.c_int(torch.get_num_threads())
