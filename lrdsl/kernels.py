@@ -67,13 +67,15 @@ def _on_cpu(program: Program, dtype: str) -> Launch:
         return native.recall(program, dtype, strategy, stored.versions(),
                              functools.partial(source_of, program, "cpu", dtype, strategy=strategy))
 
+    scheduled = functools.cache(functools.partial(schedule, program, "cpu", dtype))
+
     @functools.lru_cache(1024)
     def way(B: int, T: int, C: int, threads: int) -> tuple[Callable[..., None], tuple[int, ...]]:
         """What runs, and what it takes beside threads, if anything is to be said."""
         alone = fit(B, T, C)
         strategy: Strategy = "chained_lanes" if alone == "lanes" else "chained"
         if threads > 1 and spare(B, C, threads) and strategy in strategies(program, "cpu"):
-            steps, width = blocks(schedule(program, "cpu", dtype, strategy), B, T, C)
+            steps, width = blocks(scheduled(strategy), B, T, C)
             _launch.info("%s at (B, T, C) = (%d, %d, %d): blocks of %d steps, %d channels", program.name, B, T, C, steps, width)
             if steps:
                 return loaded(strategy).run, (steps, width, 0)

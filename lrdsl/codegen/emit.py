@@ -136,7 +136,7 @@ def view(kernel: Kernel) -> View:
     registers = tuple(map(register, program.registers))
     constants = _constants(kernel, printer)
     lines: list[str] = []
-    for step in kernel.last if kernel.links else program.steps:
+    for step in kernel.last or program.steps:
         lines += step_lines(step, names, printer)
     stores = memory.stores()
     sums = tuple(Total(field[s.name], names[s.sample], s.largest) for s in program.sums)

@@ -177,7 +177,7 @@ class Kernel:
     dtype: what sequences are stored as. names: (name in the Program, name in the text). ahead: steps that are loaded before
     they are needed (CUDA). block: threads a block. fold: steps after which a running sum is added to its total, so that its
     error grows with T/fold + fold, not T. constants: lines that are computed before all steps (CPU; an axis has its own).
-    links: what is added up of a block of time before it is walked (chained); last: the steps of that walk.
+    links: what is added up of a block of time before it is walked (chained); last: the steps of that walk, () for all.
     """
 
     target: Target

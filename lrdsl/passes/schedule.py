@@ -37,8 +37,9 @@ MANY, SHORT = 24_000, 128
 HELD_OF_128, HELD_OF_255 = 44, 120
 
 # chained (CPU): rows of fewer channels are not cut between threads, which made two slower than one (32 of 64 floats: twice as
-# slow); blocks of time whose inputs, twice, and whose left values fit a near cache, for memory that does not fit the farthest
-# one, of so many steps at least, and of so many channels at most.
+# slow); blocks of time, for memory that does not fit the farthest cache, whose inputs take so many bytes, a quarter of a near
+# cache, or less: twice the inputs and the values left for later walks take half of it; of so many steps at least, and of so
+# many channels at most.
 CHANNELS, CACHE, BLOCK, SHORTEST, WIDEST = 256, 32 << 20, 256 << 10, 64, 512
 
 # What is larger than that cache is written past it in lines of so many bytes, which rows fill, or have to be gathered for.
@@ -144,7 +145,7 @@ def _on_a_cpu(program: Program, dtype: str, reads: tuple[Read, ...], entry: str,
     if strategy in CHAINED:
         reason = ("chained blocks of time, of rows or lanes: for more threads than there are batch elements and blocks of "
                   "channels, where all of it is larger than the cache")
-    links, last = chain.links(program, strategy == "chained") if strategy in CHAINED else ((), program.steps)
+    links, last = chain.links(program, strategy == "chained") if strategy in CHAINED else ((), ())
     return Kernel("cpu", strategy, entry if strategy == "rows" else f"{entry}_{strategy}", program, dtype, reads, names, reason,
                   constants=constants, links=links, last=last)
 

@@ -322,6 +322,19 @@ def test_a_call_from_torch_runs_in_blocks(caplog: pytest.LogCaptureFixture) -> N
             assert ("blocks of 8 steps, 5 channels" in caplog.text) == (threads == 3)
 
 
+@pytest.mark.usefixtures("small_blocks")
+def test_a_program_is_scheduled_once_for_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    [program] = programs(lr.cells.gilr, ["forward"])
+    asked: list[Any] = []
+    monkeypatch.setattr(kernels, "schedule", lambda *what: asked.append(what) or schedule.schedule(*what))
+    launch = kernels.launch_of(program, "float64", "native")
+    monkeypatch.setattr(native, "SMALL", 0)
+    for steps in (300, 301, 302):
+        problem = Problem(program, steps, B=1, C=5)
+        assert problem.error(problem.solve(launch, 1, 5, threads=2)) < 2e-13
+    assert len(asked) == 1
+
+
 def _in_child(work: Callable[[], Any], results: Any) -> None:
     results.put(work())
 
