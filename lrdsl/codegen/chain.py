@@ -59,7 +59,7 @@ class LanesLink:
 @dataclass(frozen=True)
 class LinkView:
     """One walk that adds up. registers: those that run in it. kept: of these, the rows that are told as they are. leaves:
-    (value, which of all) that it leaves; takes: those that earlier ones left."""
+    (value, which of all) that it leaves; takes: those that earlier ones left. light: as of a Link."""
 
     number: int
     loads: tuple[Load, ...]
@@ -71,7 +71,13 @@ class LinkView:
     kept: tuple[Place, ...]
     leaves: tuple[tuple[str, int], ...]
     takes: tuple[tuple[str, int], ...]
+    light: bool
     in_lanes: LanesLink | None
+
+    @property
+    def held(self) -> int:
+        """Vectors that are handed on from step to step."""
+        return sum(a.rows for a in self.added) + sum(r.depth for r in self.registers)
 
     @property
     def flushed(self) -> bool:
@@ -162,6 +168,7 @@ class _Links:
             tuple(self.names[let.target] for let in self.kernel.constants if let.target in names),
             tuple(r for base, r in self.registers.items() if base in bases), tuple(lines), tuple(added), tuple(kept),
             self._left(link.leaves), self._left([s for s in program.steps if s in self.left and s not in link.leaves]),
+            link.light,
             self._side_by_side(program, dict(zip((s for s in program.steps if s in adding), added, strict=True)), link.sums))
 
     def _left(self, lets: Sequence[Step]) -> tuple[tuple[str, int], ...]:

@@ -137,11 +137,13 @@ class Link:
     """Recurrences whose steps are added up in one walk over a block of time of a chained kernel, from the states of those
     before them. program: the lines that they need. A Scan that reads nothing stands for a register whose last values are told:
     of a line, or of a state further back than its recurrence reads it. leaves: lines whose values of all steps of the block it
-    leaves for the walks after it."""
+    leaves for the walks after it. light: a step of it takes so little that it pays to hold what it hands on in the
+    processor's registers, not in a cache."""
 
     program: Program
     sums: tuple[Scan, ...]
     leaves: tuple[Let, ...] = ()
+    light: bool = False
 
 
 def carried(program: Program, scan: Scan) -> Structure:

@@ -23,13 +23,13 @@ Exchange Stretches Staged exchange staged segment count parts rest k0 number tel
 tells_state EARLIER AT_ONCE Unasked in_order Sweep steps begin end leave s1
 in k In EACH several given pick take give spread exchange solve then placed taken worry solved finite added raised looked_up
 upto apart whole_vectors Told Chain Block ahead_of Pair PairWindow pair_window woven_first woven_second
-left of own flush LEAST ROUNDED
+left of own flush LEAST ROUNDED REGISTERS side_by_side unbroken
 """.split())
 
 # Names that templates derive from others.
 _DERIVED = re.compile(r"to_.*[^_]|.*_(all|kept|part|total|crossing|beyond|row|stride|upto|whole|tail|from|again|before|powers|"
                       r"told|solved|columns|pair|c\d+)|(constant|beyond)_\d+|(Map|Upto)\d*|woven_\d+|"
-                      r"(adding|add|hear|tell|pass)_\d+|(Sums|InOrder)\d+")
+                      r"(adding|add|hear|tell|pass|tiles?|Held)_\d+|(Sums|InOrder)\d+")
 
 
 def c_name(name: str, taken: set[str]) -> str:

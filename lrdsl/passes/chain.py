@@ -19,6 +19,7 @@ from .levels import prepared
 from .strata import MOST, depths, lines
 
 QUICK = {"relu", "abs", "sign", "maximum", "minimum", "greater", "greater_equal", "equal", "where", "detach"}  # as a load is
+LIGHT = 12  # lines: they are written out up to 15 times
 LARGEST = 6  # numbers of a state: what many steps do to it is up to 36, which each step multiplies
 
 
@@ -45,13 +46,14 @@ def links(program: Program, leave: bool) -> tuple[tuple[Link, ...], tuple[Step, 
         sums = tuple(scan for scan, depth in waits.items() if depth == k)
         adding = lines(program, sums, f"{program.name}_{k}", ())
         left = {s: k for s in adding.steps if leave and isinstance(s, Let) and _slow(s)} | left
-        found.append(Link(adding, sums))
+        computed = [s for s in adding.steps if not isinstance(s, Let) or left.get(s, k) == k]
+        found.append(Link(adding, sums, light=_light(computed)))
     if not left:
         return tuple(found), program.steps
-    computed = _computed(program, found, left)
-    taken = [let for let, k in left.items() if any((let, n) in computed for n in range(k + 1, len(found) + 2))]
+    of_use = _computed(program, found, left)
+    taken = [let for let, k in left.items() if any((let, n) in of_use for n in range(k + 1, len(found) + 2))]
     return (tuple(replace(link, leaves=tuple(let for let in taken if left[let] == k)) for k, link in enumerate(found, 1)),
-            tuple(s for s in program.steps if (s, len(found) + 1) in computed and s not in left))
+            tuple(s for s in program.steps if (s, len(found) + 1) in of_use and s not in left))
 
 
 def _computed(program: Program, found: Sequence[Link], left: Mapping[Let, int]) -> set[tuple[Step, int]]:
@@ -76,5 +78,11 @@ def _computed(program: Program, found: Sequence[Link], left: Mapping[Let, int]) 
     return seen
 
 
-def _slow(let: Let) -> bool:
-    return any(name_of(call) not in QUICK for call in let.expr.atoms(Elementwise))
+def _light(steps: Sequence[Step]) -> bool:
+    """Whether steps are few lines without a slow call."""
+    return len(steps) <= LIGHT and not any(map(_slow, steps))
+
+
+def _slow(step: Step) -> bool:
+    exprs = [step.update(0)] if isinstance(step, Scan) and step.other else step.exprs
+    return any(name_of(call) not in QUICK for e in exprs for call in e.atoms(Elementwise))

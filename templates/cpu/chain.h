@@ -36,6 +36,18 @@ struct Flushed {
   ~Flushed() { __builtin_ia32_ldmxcsr(before); }
 #endif
 };
+// How many vectors of channels are walked side by side while all that each hands on from step to step, `numbers`, stays in
+// registers: as many as leave eight of these to one step.
+#if defined(__AVX512F__) || defined(__aarch64__)
+enum { REGISTERS = 32 };
+#else
+enum { REGISTERS = 16 };
+#endif
+static constexpr int side_by_side(int numbers) {
+  int vectors = 8;
+  while (vectors > 1 && numbers * vectors + 8 > REGISTERS) vectors /= 2;
+  return vectors;
+}
 // Rounded up to whole vectors.
 LR_INLINE long whole_vectors(long width) { return (width + LANES - 1) / LANES * LANES; }
 

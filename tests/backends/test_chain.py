@@ -19,7 +19,8 @@ import torch
 import lrdsl as lr
 from lrdsl import exp, kernels, sigmoid, t, tanh
 from lrdsl.backends import native
-from lrdsl.ir.kernel import Strategy
+from lrdsl.codegen.emit import emit
+from lrdsl.ir.kernel import Kernel, Strategy
 from lrdsl.ir.program import Program
 from lrdsl.ir.source import RESET, Launch
 from lrdsl.kernels import source_of
@@ -41,7 +42,12 @@ pytestmark = pytest.mark.usefixtures("compiler", "always_threads")
 def load(program: Program, dtype: str = "float64", *, steps: int = 16, width: int = 0, lanes: bool = False,
          change: Callable[[str], str] = str) -> Launch:
     """A Program's kernel in blocks of so many steps and channels (0: of all)."""
-    source = source_of(program, "cpu", dtype, strategy="chained_lanes" if lanes else "chained")
+    return load_kernel(schedule.schedule(program, "cpu", dtype, "chained_lanes" if lanes else "chained"), steps=steps,
+                       width=width, change=change)
+
+
+def load_kernel(kernel: Kernel, *, steps: int = 16, width: int = 0, change: Callable[[str], str] = str) -> Launch:
+    [source] = emit([kernel])
     made = native.load(replace(source, text=change(source.text)))
     return Launch(lambda values, threads, *_: made.run(values, threads, steps, width or values[-1], 0), made.extent)
 
@@ -91,6 +97,28 @@ def test_blocks_of_every_cell_are_as_the_reference(cell: lr.Cell, lanes: bool) -
     except lr.CellError:
         pytest.skip("it is not linear")
     assert made and wrong(cell, lanes=lanes, every=("forward", "backward", "second")) == []
+
+
+@pytest.mark.parametrize("cell", [lr.cells.linear_scan, lr.cells.biquad, lr.cells.rotation, CELLS["against"],
+                                  STRUCTURES["triangular"].cell, STRUCTURES["max-plus"].cell], ids=lambda c: str(c.name))
+def test_registers_hold_what_rows_held(cell: lr.Cell) -> None:
+    """Light walks add up tiles of channels, heavy ones rows: the same bits, in tiles of every width."""
+    for program in programs(cell, ["forward", "backward"]):
+        kernel = schedule.schedule(program, "cpu", "float64", "chained")
+        assert kernel.links and all(link.light for link in kernel.links)
+        by_rows = load_kernel(replace(kernel, links=tuple(replace(link, light=False) for link in kernel.links)))
+        for C in (3, 8, 12, 21, 40, 125):
+            for reset in ("none", "some"):
+                problem = Problem(program, T, reset=reset, edges="mixed", B=1, C=C)
+                got = problem.solve(load_kernel(kernel), 1, C, threads=2)
+                assert problem.error(got) < 2e-13
+                assert same_bits(got, problem.solve(by_rows, 1, C, threads=2)), (program.name, C, reset)
+
+
+@pytest.mark.parametrize("cell", [lr.cells.gilr, lr.cells.sru, STRUCTURES["logaddexp-plus"].cell], ids=lambda c: str(c.name))
+def test_walks_with_slow_functions_are_in_the_order_of_memory(cell: lr.Cell) -> None:
+    for program in programs(cell, ["forward", "backward"]):
+        assert not any(link.light for link in schedule.schedule(program, "cpu", "float32", "chained").links)
 
 
 def test_the_same_bits_whatever_the_threads() -> None:
@@ -360,18 +388,20 @@ def test_a_forked_child_takes_no_blocks() -> None:
     ("return false;\n          if (n < LANES)", "{}\n          if (n < LANES)"),
     ("fill(at.h_upto + 0 * apart, 0, apart);\n        fill", "fill"),
     ("rows + after * state", "rows + k * state"),
-], ids=["an overflow is handed on", "a boundary does not cut", "a state goes to the wrong block"])
+    ("held[i], c + i * LANES, n, apart", "held[i], c, n, apart"),
+], ids=["an overflow is handed on", "a boundary does not cut", "a state goes to the wrong block", "a tile is one vector"])
 def test_a_spoiled_kernel_is_found(old: str, new: str) -> None:
     [program] = programs(STRUCTURES["diagonal"].cell, ["forward"])
-    a, b = np.full((1, T, 1, 1), 0.9), np.ones((1, T, 1, 1))
+    C = 40
+    a, b = np.full((1, T, 1, C), 0.9), np.broadcast_to(np.arange(1.0, 1 + C), (1, T, 1, C)).copy()
     if "return" in old:
         a[0, 20:30], b[...] = 1e200, 0
-    given = {"a": a, "b": b, "h.start": np.zeros((1, 1, 1)), "h.edge": None, RESET: np.arange(T)[None] == 100}
-    problem = Problem(program, T, B=1, C=1, given=given)
+    given = {"a": a, "b": b, "h.start": np.zeros((1, 1, C)), "h.edge": None, RESET: np.arange(T)[None] == 100}
+    problem = Problem(program, T, B=1, C=C, given=given)
 
     def change(text: str) -> str:
         assert old in text
         return text.replace(old, new)
 
-    good, bad = (problem.error(problem.solve(load(program, change=how), 1, 1, threads=2)) for how in (str, change))
+    good, bad = (problem.error(problem.solve(load(program, change=how), 1, C, threads=2)) for how in (str, change))
     assert good < 2e-13 and not bad < 1e-9
