@@ -86,7 +86,11 @@ class Pool:
 
         Raises OSError where the system has no memory left.
         """
-        block = self.take(size_class(size))
+        return self.of_class(size_class(size))
+
+    def of_class(self, size: int) -> ctypes.Array[ctypes.c_char]:
+        """The same, where `size` is a `size_class`."""
+        block = self.take(size)
         held = block.bytes.from_buffer(block.memory, block.start)
         # Not weakref.finalize, which took 10 µs where it was in no cache.
         self._used[id(block)] = block, weakref.ref(held, functools.partial(self._back, block))

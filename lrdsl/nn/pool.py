@@ -12,39 +12,44 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..backends.blocks import POOL, Usage, limit
+from ..backends.blocks import POOL, Usage, limit, size_class
 
 SMALLEST = 4 << 20  # bytes; what is smaller the C library keeps at hand itself
 
 
+Room = tuple[int, int]  # bytes of a block, and how many numbers are to lie in it
+
+
 def empty(like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """A contiguous tensor of any content on the device of `like`; large ones on the CPU come from the pool."""
-    pooled = _pooled(shape, dtype) if like.is_cpu else None
+    pooled = _pooled(room(shape, dtype), dtype) if like.is_cpu else None
     # Its shape by resize_, because a view could not be changed in place where autograd looks on.
     return like.new_empty(shape, dtype=dtype) if pooled is None else pooled.resize_(tuple(shape))
 
 
-def strided(like: Tensor, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """The same without gaps in another order of memory."""
-    pooled = _pooled(shape, dtype) if like.is_cpu else None
+def strided(like: Tensor, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, found: Room | None) -> Tensor:
+    """The same on the CPU, without gaps in another order of memory. found: its `room`."""
+    pooled = _pooled(found, dtype)
     return like.new_empty_strided(shape, strides, dtype=dtype) if pooled is None else pooled.as_strided_(shape, strides)
 
 
-def holds(shape: Sequence[int], dtype: torch.dtype) -> bool:
-    """Whether such a tensor comes from the pool, where there is one."""
-    return math.prod(shape) * dtype.itemsize >= SMALLEST
+def room(shape: Sequence[int], dtype: torch.dtype) -> Room | None:
+    """What such a tensor takes of the pool, where there is one; None of what is small."""
+    count = math.prod(shape)
+    size = count * dtype.itemsize
+    return (size_class(size), count) if size >= SMALLEST else None
 
 
-def _pooled(shape: Sequence[int], dtype: torch.dtype) -> Tensor | None:
-    """As many numbers in a block; None of few, and where there is no pool, or no memory, which torch will say."""
-    if not holds(shape, dtype):
+def _pooled(found: Room | None, dtype: torch.dtype) -> Tensor | None:
+    """As many numbers in a block; None without room, and where there is no pool, or no memory, which torch will say."""
+    if found is None:
         return None
     POOL.keep(most := limit())
     if not most:
         return None
-    count = math.prod(shape)
+    size, count = found
     try:
-        return torch.frombuffer(POOL.buffer(count * dtype.itemsize), dtype=dtype, count=count)
+        return torch.frombuffer(POOL.of_class(size), dtype=dtype, count=count)
     except (OSError, OverflowError, ValueError):
         return None
 

@@ -26,7 +26,7 @@ WASTE = ctypes.addressof(_waste)  # where kernels write what nobody reads, up to
 MOST = 1000  # signatures that are remembered: a new length at every call may not fill the memory
 _tracing, _transforming = torch._C._is_tracing, torch._C._are_functorch_transforms_active
 _modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
-_profiling = torch._C._autograd._profiler_enabled
+_profiling, _casting = torch._C._autograd._profiler_enabled, torch._C._is_any_autocast_enabled
 Part = tuple[type, bool, bool, torch.dtype, torch.Size, tuple[int, ...]]
 Signature = tuple[Part | None, ...]
 K = TypeVar("K")
@@ -48,7 +48,7 @@ def unwatched() -> bool:
     """Whether an op of this thread is only its values and its gradient: nothing traces or transforms it, sees it or changes it
     (a mode, a profiler, an autocast region), so that it may be computed without asking torch's dispatcher."""
     return not (_tracing() or _transforming() or _modes() or _function_modes() or _profiling() or forward_ad._current_level >= 0
-                or torch.is_autocast_enabled("cpu"))
+                or _casting())
 
 
 def remember(known: dict[K, V], key: K, value: V) -> V:
@@ -73,7 +73,7 @@ class Prepared:
         self.launch, self.values, self.finish, self.sizes, self.dtypes = launch, list(values), finish, sizes, dtypes
         self.turned, self.ins = turned, tuple((slot, k) for slot, k, _ in ins)
         self.copied = tuple((at, k, slot) for at, k, slot in ins if slot)
-        self.places, self.outs = tuple(out[0] for out in outs), tuple((*out[1:], pool.holds(out[1], out[3])) for out in outs)
+        self.places, self.outs = tuple(out[0] for out in outs), tuple((*out[1:], pool.room(out[1], out[3])) for out in outs)
 
     def __call__(self, args: Sequence[Any]) -> tuple[Tensor, ...] | None:
         """The outputs; None of tensors without memory, which those of torch.autograd's own old vmap look as if they had."""
@@ -89,9 +89,9 @@ class Prepared:
                 values[slot] = copy.data_ptr()
         first, own = args[0], args[0].dtype  # which costs nothing to ask for again
         new = first.new_empty_strided
-        outs = [pool.strided(first, shape, strides, dtype) if pooled else
+        outs = [pool.strided(first, shape, strides, dtype, room) if room else
                 new(shape, strides) if dtype is own else new(shape, strides, dtype=dtype)
-                for shape, strides, dtype, pooled in self.outs]
+                for shape, strides, dtype, room in self.outs]
         for slot, out in zip(self.places, outs, strict=True):
             values[slot] = out.data_ptr()
         self.launch(values, torch.get_num_threads(), turned=self.turned)
