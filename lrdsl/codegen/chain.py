@@ -59,7 +59,8 @@ class LanesLink:
 @dataclass(frozen=True)
 class LinkView:
     """One walk that adds up. registers: those that run in it. kept: of these, the rows that are told as they are. leaves:
-    (value, which of all) that it leaves; takes: those that earlier ones left. light: as of a Link."""
+    (value, which of all) that it leaves; takes: those that earlier ones left. light: as of a Link. fetches: of what it
+    reads, that which it fetches of the block that comes next."""
 
     number: int
     loads: tuple[Load, ...]
@@ -72,6 +73,7 @@ class LinkView:
     leaves: tuple[tuple[str, int], ...]
     takes: tuple[tuple[str, int], ...]
     light: bool
+    fetches: frozenset[str]
     in_lanes: LanesLink | None
 
     @property
@@ -108,6 +110,11 @@ class ChainView:
         return tuple(a for link in self.links for a in link.added)
 
     @property
+    def fetches(self) -> frozenset[str]:
+        """What the walks that add up fetch."""
+        return frozenset[str]().union(*(link.fetches for link in self.links))
+
+    @property
     def left(self) -> tuple[tuple[str, int], ...]:
         """All values that are left for the last walk."""
         return tuple(x for link in self.links for x in link.leaves)
@@ -116,7 +123,7 @@ class ChainView:
 def chain_view(kernel: Kernel, printer: Printer, register: Callable[[Edge], Register], loads: Mapping[At, Load],
                sums: Sequence[Total], crossings: Sequence[tuple[str, int]], in_lanes: InLanes | None) -> ChainView:
     """loads: of the whole Program, by sample; crossings: (field, depth)."""
-    made = _Links(kernel, printer, register, loads, in_lanes)
+    made = _Links(kernel, printer, register, loads, len(kernel.program.keeps), in_lanes)
     found = tuple(made.link(number, link) for number, link in enumerate(kernel.links, 1))
     parts = list[tuple[str, int, int, bool]]()
     for field, depth, largest in (*((s.name, 1, s.largest) for s in sums), *((f, d, False) for f, d in crossings)):
@@ -127,7 +134,7 @@ def chain_view(kernel: Kernel, printer: Printer, register: Callable[[Edge], Regi
 
 class _Links:
     def __init__(self, kernel: Kernel, printer: Printer, register: Callable[[Edge], Register], loads: Mapping[At, Load],
-                 in_lanes: InLanes | None) -> None:
+                 written: int, in_lanes: InLanes | None) -> None:
         self.in_lanes = in_lanes
         self.kernel, self.printer, self.names = kernel, printer, dict(kernel.names)
         self.loads = loads
@@ -135,6 +142,8 @@ class _Links:
         self.registers = {base: register(e) for base, e in self.edges.items()}
         self.depths = [r.depth for r in self.registers.values()]
         self.first = {base: sum(self.depths[:k]) for k, base in enumerate(self.registers)}
+        self.waiting = {load.value for load in loads.values() if load.fetched}  # for a walk that fetches it
+        self.share = (len(self.waiting) + written) // (len(kernel.links) + 1)
         self.maps: dict[tuple[Any, ...], MapView] = {}
         self.left: dict[Step, int] = {let: k for k, let in enumerate(let for link in kernel.links for let in link.leaves)}
 
@@ -168,8 +177,17 @@ class _Links:
             tuple(self.names[let.target] for let in self.kernel.constants if let.target in names),
             tuple(r for base, r in self.registers.items() if base in bases), tuple(lines), tuple(added), tuple(kept),
             self._left(link.leaves), self._left([s for s in program.steps if s in self.left and s not in link.leaves]),
-            link.light,
+            link.light, frozenset() if link.light or self.in_lanes else self._fetches(program),
             self._side_by_side(program, dict(zip((s for s in program.steps if s in adding), added, strict=True)), link.sums))
+
+    def _fetches(self, program: Program) -> frozenset[str]:
+        """While functions are computed, memory has time for an equal share of what passes between it and a block; the last walk
+        writes."""
+        read = program.reads()
+        found = [load.value for s, load in self.loads.items() if s in read and load.value in self.waiting]
+        taken = frozenset(list(dict.fromkeys(found))[:self.share])
+        self.waiting -= taken
+        return taken
 
     def _left(self, lets: Sequence[Step]) -> tuple[tuple[str, int], ...]:
         return tuple((self.names[let.targets[0]], self.left[let]) for let in lets)

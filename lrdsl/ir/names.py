@@ -27,8 +27,8 @@ left of own flush LEAST ROUNDED REGISTERS side_by_side unbroken
 """.split())
 
 # Names that templates derive from others.
-_DERIVED = re.compile(r"to_.*[^_]|.*_(all|kept|part|total|crossing|beyond|row|stride|upto|whole|tail|from|again|before|powers|"
-                      r"told|solved|columns|pair|c\d+)|(constant|beyond)_\d+|(Map|Upto)\d*|woven_\d+|"
+_DERIVED = re.compile(r"to_.*[^_]|.*_(all|kept|part|total|crossing|beyond|row|far|stride|upto|whole|tail|from|again|before|"
+                      r"powers|told|solved|columns|pair|c\d+)|(constant|beyond)_\d+|(Map|Upto)\d*|woven_\d+|"
                       r"(adding|add|hear|tell|pass|tiles?|Held)_\d+|(Sums|InOrder)\d+")
 
 
