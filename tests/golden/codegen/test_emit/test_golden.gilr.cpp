@@ -132,11 +132,12 @@ struct Sweep {
   // The steps s0 … s1 - 1 of T, counted in the direction of the run: the registers hold what came before them, and then what
   // comes before those after them.
   void steps(long s0, long s1) {
-    const Args &a = this->a;
+    // Copies, here and in other walks: the compiler cannot know that no store reaches the fields of what is not local.
+    const Args a = this->a;
     const long b = this->b, lo = this->lo, width = this->width;
     const Boundaries reset = this->reset;
     (void)b, (void)lo, (void)reset;
-    Step at = this->at;  // the compiler cannot know that no store reaches a local copy's fields
+    Step at = this->at;
     long t = s0;
     for (long s = s0; s < s1; ++s, ++t) {
       if (reset.at(t)) cross();
@@ -321,11 +322,12 @@ struct Sweep {
   // The steps s0 … s1 - 1 of T, counted in the direction of the run: the registers hold what came before them, and then what
   // comes before those after them.
   void steps(long s0, long s1) {
-    const Args &a = this->a;
+    // Copies, here and in other walks: the compiler cannot know that no store reaches the fields of what is not local.
+    const Args a = this->a;
     const long b = this->b, lo = this->lo, width = this->width;
     const Boundaries reset = this->reset;
     (void)b, (void)lo, (void)reset;
-    Step at = this->at;  // the compiler cannot know that no store reaches a local copy's fields
+    Step at = this->at;
     long t = a.T - 1 - s0;
     for (long s = s0; s < s1; ++s, --t) {
       if (reset.at(t + 1)) cross();
