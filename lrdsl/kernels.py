@@ -74,7 +74,7 @@ def _on_cpu(program: Program, dtype: str) -> Launch:
         """What runs, and what it takes beside threads, if anything is to be said."""
         alone = fit(B, T, C)
         strategy: Strategy = "chained_lanes" if alone == "lanes" else "chained"
-        if threads > 1 and spare(B, C, threads) and strategy in strategies(program, "cpu"):
+        if threads > max(B, 1) and strategy in strategies(program, "cpu") and spare(scheduled(strategy), B, C, threads):
             steps, width = blocks(scheduled(strategy), B, T, C)
             _launch.info("%s at (B, T, C) = (%d, %d, %d): blocks of %d steps, %d channels", program.name, B, T, C, steps, width)
             if steps:

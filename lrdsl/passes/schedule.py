@@ -36,11 +36,15 @@ MANY, SHORT = 24_000, 128
 # registers may hold what is known of a warp's steps, learned numbers and sums; the rest is for addresses and arithmetic.
 HELD_OF_128, HELD_OF_255 = 44, 120
 
-# chained (CPU): rows of fewer channels are not cut between threads, which made two slower than one (32 of 64 floats: twice as
-# slow); blocks of time, for memory that does not fit the farthest cache, whose inputs take so many bytes, a quarter of a near
-# cache, or less: twice the inputs and the values left for later walks take half of it; of so many steps at least, and of so
-# many channels at most.
-CHANNELS, CACHE, BLOCK, SHORTEST, WIDEST = 256, 32 << 20, 256 << 10, 64, 512
+# Threads share the channels of rows (CPU) in pieces of so many bytes at least: of narrower ones a processor fetches what lies
+# beside them, too. More where blocks of time, in walks that hold in registers what they add up, are quicker; and where rows do
+# not fill lines of a cache, so many that few lines are two threads'. `templates/cpu/common.h` cuts them.
+PIECE, LIGHT_PIECE, RAGGED_PIECE = 256, 512, 1024
+
+# chained (CPU): blocks of time, for memory that does not fit the farthest cache, whose inputs take so many bytes, a quarter of
+# a near cache, or less: twice the inputs and the values left for later walks take half of it; of so many steps at least, and
+# of so many channels at most.
+CACHE, BLOCK, SHORTEST, WIDEST = 32 << 20, 256 << 10, 64, 512
 
 # What is larger than that cache is written past it in lines of so many bytes, which rows fill, or have to be gathered for.
 LINE = 64
@@ -79,9 +83,12 @@ def chosen(program: Program, target: Target, dtype: str, B: int, T: int, C: int)
     return next((s for s in found if s == wanted), found[0])
 
 
-def spare(B: int, C: int, threads: int) -> bool:
-    """Whether the batch and the channels leave some of so many threads without work (CPU)."""
-    return threads > B * -(-C // CHANNELS)
+def spare(kernel: Kernel, B: int, C: int, threads: int) -> bool:
+    """Whether the batch and the channels leave some of so many threads without work, which a chained kernel has for them."""
+    row = C * dtypes.size(kernel.dtype)
+    light = kernel.strategy == "chained" and all(link.light for link in kernel.links)
+    piece = RAGGED_PIECE if row % LINE else LIGHT_PIECE if light else PIECE
+    return threads > B * -(-row // piece)
 
 
 def blocks(kernel: Kernel, B: int, T: int, C: int) -> tuple[int, int]:

@@ -194,12 +194,13 @@ template <class Args, class Sweep> static void share_blocks(const Args *args, lo
   if (threads > 1 && work.blocks * args->B > 1 && GOMP_parallel) GOMP_parallel(Work::run, &work, threads, 0);
   else Work::run(&work);
 }
-// With a block for each thread that the batch leaves without work. Narrow ones would lie among each other in memory, and what is
-// fetched ahead for one thread be taken from another: two with 64 numbers of a row each were four times as slow as one.
-enum { APART = 1024 };
+// With a block for each thread that the batch leaves without work: of so many bytes that a processor does not fetch much of the
+// other threads', or where rows do not fill lines, so many that few lines are two threads'.
+enum { LINE_BYTES = 64, PIECE = 256, RAGGED = 1024 };
 template <class Args, class Sweep> static void share(const Args *args, long threads, const Sweep &sweep) {
-  const long line = APART / ITEM, wanted = threads > args->B && args->B ? (threads + args->B - 1) / args->B : 1;
-  share_blocks(args, threads, ((args->C + wanted - 1) / wanted + line - 1) / line * line, sweep);
+  const long block = (args->C * ITEM % LINE_BYTES ? RAGGED : PIECE) / ITEM;
+  const long wanted = threads > args->B && args->B ? (threads + args->B - 1) / args->B : 1;
+  share_blocks(args, threads, ((args->C + wanted - 1) / wanted + block - 1) / block * block, sweep);
 }
 // The same in kernels of lanes, which take all channels of a step, or channel after channel where a sequence's steps lie
 // next to each other.

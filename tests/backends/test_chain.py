@@ -327,8 +327,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_blocks_are_for_threads_without_work_and_memory_beyond_the_cache() -> None:
     [program] = programs(lr.cells.gilr, ["forward"])
     kernel = schedule.schedule(program, "cpu", "float32")
-    assert schedule.spare(1, 8, 2) and schedule.spare(1, 256, 2)
-    assert not schedule.spare(1, 512, 2) and not schedule.spare(2, 8, 2)
+    chained = schedule.schedule(program, "cpu", "float32", "chained")
+    assert schedule.spare(chained, 1, 64, 2) and not schedule.spare(chained, 1, 128, 2) and not schedule.spare(chained, 2, 8, 2)
+    assert schedule.spare(chained, 1, 250, 2) and not schedule.spare(chained, 1, 500, 2)  # rows that do not fill lines
     assert schedule.blocks(kernel, 1, 1 << 20, 8) == (4096, 8) and schedule.blocks(kernel, 1, 1 << 16, 8) == (0, 0)
     assert schedule.blocks(kernel, 1, 1 << 20, 800)[1] == 416  # two of them, of whole cache lines
 
