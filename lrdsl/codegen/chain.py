@@ -60,7 +60,7 @@ class LanesLink:
 class LinkView:
     """One walk that adds up. registers: those that run in it. kept: of these, the rows that are told as they are. leaves:
     (value, which of all) that it leaves; takes: those that earlier ones left. light: as of a Link. fetches: of what it
-    reads, that which it fetches of the block that comes next."""
+    reads, that which it gets from memory (see `ChainView`)."""
 
     number: int
     loads: tuple[Load, ...]
@@ -110,9 +110,14 @@ class ChainView:
         return tuple(a for link in self.links for a in link.added)
 
     @property
-    def fetches(self) -> frozenset[str]:
-        """What the walks that add up fetch."""
-        return frozenset[str]().union(*(link.fetches for link in self.links))
+    def far(self) -> frozenset[str]:
+        """What walks that add up fetch for the block that comes next, while they compute."""
+        return frozenset[str]().union(*(link.fetches for link in self.links if not link.light))
+
+    @property
+    def streamed(self) -> frozenset[str]:
+        """What light walks read from memory at once, as quick as that is, where its rows follow each other there."""
+        return frozenset[str]().union(*(link.fetches for link in self.links if link.light))
 
     @property
     def left(self) -> tuple[tuple[str, int], ...]:
@@ -177,15 +182,15 @@ class _Links:
             tuple(self.names[let.target] for let in self.kernel.constants if let.target in names),
             tuple(r for base, r in self.registers.items() if base in bases), tuple(lines), tuple(added), tuple(kept),
             self._left(link.leaves), self._left([s for s in program.steps if s in self.left and s not in link.leaves]),
-            link.light, frozenset() if link.light or self.in_lanes else self._fetches(program),
+            link.light, frozenset() if self.in_lanes else self._fetches(program, link.light),
             self._side_by_side(program, dict(zip((s for s in program.steps if s in adding), added, strict=True)), link.sums))
 
-    def _fetches(self, program: Program) -> frozenset[str]:
-        """While functions are computed, memory has time for an equal share of what passes between it and a block; the last walk
-        writes."""
+    def _fetches(self, program: Program, light: bool) -> frozenset[str]:
+        """In a light walk, one sequence; else an equal share of what passes between a block and memory, of which the last walk
+        has all that is written."""
         read = program.reads()
         found = [load.value for s, load in self.loads.items() if s in read and load.value in self.waiting]
-        taken = frozenset(list(dict.fromkeys(found))[:self.share])
+        taken = frozenset(list(dict.fromkeys(found))[:1 if light else self.share])
         self.waiting -= taken
         return taken
 
