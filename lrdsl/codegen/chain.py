@@ -116,7 +116,8 @@ class ChainView:
 
     @property
     def streamed(self) -> frozenset[str]:
-        """What light walks read from memory at once, as quick as that is, where its rows follow each other there."""
+        """What light walks read from memory themselves where its rows follow each other there: memory does not keep up with
+        fetching all of a block during one walk."""
         return frozenset[str]().union(*(link.fetches for link in self.links if link.light))
 
     @property
@@ -128,7 +129,7 @@ class ChainView:
 def chain_view(kernel: Kernel, printer: Printer, register: Callable[[Edge], Register], loads: Mapping[At, Load],
                sums: Sequence[Total], crossings: Sequence[tuple[str, int]], in_lanes: InLanes | None) -> ChainView:
     """loads: of the whole Program, by sample; crossings: (field, depth)."""
-    made = _Links(kernel, printer, register, loads, len(kernel.program.keeps), in_lanes)
+    made = _Links(kernel, printer, register, loads, sum(len(k.samples) for k in kernel.program.keeps), in_lanes)
     found = tuple(made.link(number, link) for number, link in enumerate(kernel.links, 1))
     parts = list[tuple[str, int, int, bool]]()
     for field, depth, largest in (*((s.name, 1, s.largest) for s in sums), *((f, d, False) for f, d in crossings)):

@@ -15,8 +15,6 @@ from torch import Tensor
 from ..backends.blocks import POOL, Usage, limit, size_class
 
 SMALLEST = 4 << 20  # bytes; what is smaller the C library keeps at hand itself
-
-
 Room = tuple[int, int]  # bytes of a block, and how many numbers are to lie in it
 
 
