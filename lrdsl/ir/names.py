@@ -24,6 +24,9 @@ tells_state EARLIER AT_ONCE Unasked in_order Sweep steps begin end leave s1
 in k In EACH several given pick take give spread exchange solve then placed taken worry solved finite added raised looked_up
 upto apart whole_vectors Told Chain Block ahead_of Pair PairWindow pair_window woven_first woven_second
 left of own flush LEAST ROUNDED REGISTERS side_by_side unbroken
+AHEAD BACK BATCH BEHIND CACHE COUNT Exponential Flushed Gathered HELD ITEM LEVELS LINE LINE_BYTES MOST NEAR ONE_BY_ONE PIECE
+RAGGED SEVERAL SIZE Stored StoredWindow WORDS any begins_line fill gathered joined largest_over_warps narrowed share_blocks
+share_lanes spread_out store_past stored_edges stored_window stretched whole_lines widened zipped numbers STATES heard keep
 """.split())
 
 # Names that templates derive from others.

@@ -76,6 +76,25 @@ def test_names_are_identifiers_and_different() -> None:
     assert [c_name(n, set()) for n in ("h", "h.prev", "gate.x", "λ")] == ["h", "h_prev", "gate_x", "u3bb"]
 
 
+def named_in_templates() -> set[str]:
+    """What kernels' templates call their constants, structs and functions, which a value of that name would hide."""
+    found = set[str]()
+    for path in [*(files.templates() / "cpu").iterdir(), *(files.templates() / "cuda").iterdir()]:
+        text = re.sub(r"//.*|\{[{%#].*?[}%#]\}", "", path.read_text(encoding="utf-8"))
+        for enumerators in re.findall(r"enum \{([^}]*)\}", text):
+            found |= {e.split("=")[0].strip() for e in enumerators.split(",")}
+        found |= set(re.findall(r"^struct (?:alignas\(\w+\) )?(\w+)", text, re.M))
+        functions = r"^(?:template <[^>]*> ?)?(?:(?:static|LR_\w+|inline|constexpr|const) )+[^(;=]*?\b(\w+)\("
+        found |= set(re.findall(functions, text, re.M))
+    return {name for name in found if re.fullmatch(r"[A-Za-z]\w*[^\W_]", name)}
+
+
+def test_names_of_templates_are_reserved() -> None:
+    found = named_in_templates()
+    assert {"AHEAD", "ITEM", "Gathered", "whole_vectors", "side_by_side", "load"} <= found
+    assert sorted(name for name in found if c_name(name, set()) == name) == []
+
+
 @pytest.mark.parametrize("name", CELLS)
 def test_fields_are_the_slots_in_order(name: str) -> None:
     """What is launched by position is read by name."""
@@ -148,8 +167,8 @@ def test_what_does_not_change_with_time_is_computed_before_all_steps() -> None:
     """What only learned numbers decide, in lines of their own or within others: in no loop over time, and once."""
     @lr.cell
     def aged(x: lr.Input, v: lr.Vector, s: lr.Scalar, h: lr.State):
-        keep = lr.exp(-lr.softplus(v))
-        h[lr.t] = keep * h[lr.t - 1] + lr.sigmoid(s) * lr.tanh(x[lr.t])
+        decay = lr.exp(-lr.softplus(v))
+        h[lr.t] = decay * h[lr.t - 1] + lr.sigmoid(s) * lr.tanh(x[lr.t])
         return h[lr.t] * lr.sigmoid(s)
 
     (program,) = programs(aged, ["forward"])
@@ -158,5 +177,5 @@ def test_what_does_not_change_with_time_is_computed_before_all_steps() -> None:
     before, step = (text.split(f"void {name}(const Step &at")[1].split("\n}")[0] for name in ("constant_lanes", "lanes"))
     for call in ("lr_exp", "lr_softplus", "lr_sigmoid"):
         assert before.count(f"{call}(") == 1 and call not in step
-    assert "lr_tanh(" in step and "get<WHOLE>(at.keep + c, n)" in step and "(at.v + c" not in step
+    assert "lr_tanh(" in step and "get<WHOLE>(at.decay + c, n)" in step and "(at.v + c" not in step
     assert "before all steps: " in str(kernel)
