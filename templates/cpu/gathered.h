@@ -2,7 +2,7 @@
 // Rows of so many `bytes` that follow each other in memory, but begin no lines, are gathered here, near at hand, and written past
 // the cache as the lines that they fill: of each row on its own, the first and the last line would be part of another's, too.
 struct Gathered {
-  enum { LINE = 64, MOST = 1024 };  // lines are passed on where they are so many bytes; 512 are as quick, 2048 slower
+  enum { LINE = LINE_BYTES, MOST = 1024 };  // lines are passed on where they are so many bytes; 512 are as quick, 2048 slower
   const bool back;  // later rows come before earlier ones
   const long bytes;
   void *memory;
